@@ -1,1 +1,3 @@
-//! Placeholder while the workspace is laid out.
+//! The Cauce broker as a library.
+
+pub mod clock;

@@ -1,0 +1,55 @@
+//! Bounds that both ends know. The broker may be configured to lower ones, never to higher; `Welcome.limits` tells which hold.
+
+/// Largest frame (length prefix not counted), in bytes.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Frame size allowed unless configured otherwise, in bytes.
+pub const FRAME_BYTES_DEFAULT: usize = 64 * 1024;
+
+/// Largest payload, in bytes: a frame less the room its other fields may need.
+pub const PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_MAX - 4096;
+
+/// How deep a JSON payload may nest. 16 is deeper than any state we have seen and shallow enough for every parser.
+pub const PAYLOAD_DEPTH_MAX: usize = 16;
+
+/// Longest name of a room, user, role, tenant or device, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 200;
+
+/// Longest event name, in bytes of UTF-8.
+pub const EVENT_BYTES_MAX: usize = 100;
+
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Longest method name of a call, in bytes.
+pub const METHOD_BYTES_MAX: usize = 100;
+
+/// Rooms that one subscribe or unsubscribe may name.
+pub const ROOMS_A_REQUEST_MAX: usize = 128;
+
+/// Connections that one publish or send may exclude.
+pub const EXCLUDE_MAX: usize = 64;
+
+/// Longest token, in bytes (8 KiB is what common proxies let pass in a header).
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// Longest client name in hello, in bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 100;
+
+/// Frames that one WebSocket message may carry.
+pub const FRAMES_A_MESSAGE_MAX: usize = 1024;
+
+/// Ids, epochs and sequence numbers stay below this, so that a JavaScript number holds them exactly.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Longest text of a `Code` message to a peer, in bytes: a WebSocket close reason holds 123.
+pub const REASON_BYTES_MAX: usize = 123;
+
+const _: () = assert!(FRAME_BYTES_DEFAULT <= FRAME_BYTES_MAX);
+// The fields beside a payload always fit into what PAYLOAD_BYTES_MAX leaves: names, key, exclude list as varints.
+const _: () = assert!(
+    FRAME_BYTES_MAX - PAYLOAD_BYTES_MAX
+        >= NAME_BYTES_MAX + EVENT_BYTES_MAX + IDEMPOTENCY_KEY_BYTES_MAX + EXCLUDE_MAX * 10 + 64
+);
+// A room list at its limits fits into a frame of default size.
+const _: () = assert!(ROOMS_A_REQUEST_MAX * (NAME_BYTES_MAX + 4) < FRAME_BYTES_DEFAULT);
