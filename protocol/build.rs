@@ -1,12 +1,37 @@
 //! Generates the wire types from the schema without a `protoc` on the machine.
 
+/// Messages whose JSON twin is simply their fields. Those that hold a payload or a choice are written out in `src/json.rs`.
+const PLAIN: &[&str] = &[
+    "Advance",
+    "Error",
+    "Goaway",
+    "Hello",
+    "Limits",
+    "Ping",
+    "Pong",
+    "Published",
+    "RoomPosition",
+    "Sent",
+    "Subscribe",
+    "Subscribed",
+    "Unsubscribe",
+    "Unsubscribed",
+    "Welcome",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let schema = "proto/cauce.proto";
     println!("cargo:rerun-if-changed={schema}");
     let descriptors = protox::compile([schema], ["proto"])?;
-    prost_build::Config::new()
-        // Payloads are slices of the buffer they were read into.
-        .bytes(["."])
-        .compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    // Payloads are slices of the buffer they were read into.
+    config.bytes(["."]);
+    for message in PLAIN {
+        config.type_attribute(
+            format!(".cauce.v1.{message}"),
+            "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]",
+        );
+    }
+    config.compile_fds(descriptors)?;
     Ok(())
 }

@@ -34,7 +34,7 @@ impl fmt::Display for NameError {
 impl std::error::Error for NameError {}
 
 /// The rule for all names: UTF-8 in normal form C, 1 to `bytes_max` bytes, nothing invisible, no blank at either end.
-fn check(name: &str, bytes_max: usize) -> Result<(), NameError> {
+pub(crate) fn check(name: &str, bytes_max: usize) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }

@@ -46,13 +46,7 @@ impl Payload {
         }
         match self {
             Self::Json(json) => check_json(json, depth_max),
-            Self::Text(text) => match std::str::from_utf8(text) {
-                Ok(_) => Ok(()),
-                Err(e) => Err(Refusal::new(
-                    Code::Malformed,
-                    format!("text payload is not UTF-8 from byte {}", e.valid_up_to()),
-                )),
-            },
+            Self::Text(text) => utf8(text).map(drop),
             Self::Binary(_) => Ok(()),
         }
     }
@@ -68,13 +62,23 @@ pub fn check_json(json: &[u8], depth_max: usize) -> Result<(), Refusal> {
         let message = format!("JSON nests deeper than {depth_max} at byte {at}");
         return Err(Refusal::new(Code::TooLarge, message));
     }
-    match serde_json::from_slice::<serde::de::IgnoredAny>(json) {
+    // The parser does not look into strings that it ignores, so their UTF-8 is judged here.
+    match serde_json::from_str::<serde::de::IgnoredAny>(utf8(json)?) {
         Ok(_) => Ok(()),
         Err(e) => {
             let message = format!("payload is not JSON: line {}, column {}", e.line(), e.column());
             Err(Refusal::new(Code::Malformed, message))
         }
     }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        Refusal::new(
+            Code::Malformed,
+            format!("payload is not UTF-8 from byte {}", e.valid_up_to()),
+        )
+    })
 }
 
 /// Where the nesting first passes `depth_max`. Looks at brackets outside strings only, in one pass without a stack.
