@@ -453,7 +453,7 @@ fn reply_twin(reply: &wire::Reply) -> ReplyTwin<'_> {
         Some(Outcome::Answer(answer)) => {
             twin.answer = Some(AnswerTwin {
                 json: Some(shown(&answer.json)),
-            })
+            });
         }
         Some(Outcome::Pong(pong)) => twin.pong = Some(*pong),
     }

@@ -66,7 +66,9 @@ pub fn parse(input: &[u8]) -> Result<Option<Head<'_>>, HeadError> {
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
         Err(_) => return Err(HeadError::Malformed),
     };
-    let (Some(method), Some(target)) = (request.method, request.path) else { return Err(HeadError::Malformed) };
+    let (Some(method), Some(target)) = (request.method, request.path) else {
+        return Err(HeadError::Malformed);
+    };
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
@@ -85,7 +87,9 @@ pub fn parse(input: &[u8]) -> Result<Option<Head<'_>>, HeadError> {
     let (mut key, mut version, mut upgrades, mut connection) = (None, None, false, false);
     for header in request.headers.iter() {
         // Only ASCII can matter in the headers that we read.
-        let Ok(value) = std::str::from_utf8(header.value) else { continue };
+        let Ok(value) = std::str::from_utf8(header.value) else {
+            continue;
+        };
         let value = value.trim();
         let named = |name: &str| header.name.eq_ignore_ascii_case(name);
         if named("upgrade") {
@@ -97,7 +101,8 @@ pub fn parse(input: &[u8]) -> Result<Option<Head<'_>>, HeadError> {
         } else if named("sec-websocket-version") {
             version = Some(value);
         } else if named("sec-websocket-protocol") {
-            head.subprotocols.extend(value.split(',').map(str::trim).filter(|p| !p.is_empty()));
+            head.subprotocols
+                .extend(value.split(',').map(str::trim).filter(|p| !p.is_empty()));
         } else if named("origin") {
             head.origin = Some(value);
         } else if named("host") {
@@ -123,7 +128,9 @@ fn judge<'a>(
         return Err(HeadError::BadUpgrade("WebSocket begins with GET over HTTP/1.1"));
     }
     if !connection {
-        return Err(HeadError::BadUpgrade("the header `Connection: Upgrade` is missing"));
+        return Err(HeadError::BadUpgrade(
+            "the header `Connection: Upgrade` is missing",
+        ));
     }
     if version != Some("13") {
         return Err(HeadError::BadUpgrade("this broker speaks WebSocket version 13"));
@@ -131,12 +138,15 @@ fn judge<'a>(
     let key = key.ok_or(HeadError::BadUpgrade("the header `Sec-WebSocket-Key` is missing"))?;
     match BASE64.decode(key) {
         Ok(bytes) if bytes.len() == 16 => Ok(Upgrade { key }),
-        _ => Err(HeadError::BadUpgrade("the header `Sec-WebSocket-Key` is not 16 bytes in base64")),
+        _ => Err(HeadError::BadUpgrade(
+            "the header `Sec-WebSocket-Key` is not 16 bytes in base64",
+        )),
     }
 }
 
 fn has_token(list: &str, token: &str) -> bool {
-    list.split(',').any(|item| item.trim().eq_ignore_ascii_case(token))
+    list.split(',')
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 /// The answer that opens the connection. `subprotocol` must be one of those offered.
@@ -191,7 +201,10 @@ pub fn refuse(status: u16, error: &cauce_protocol::Refusal) -> String {
 
 /// The value of `name` in a query, decoded. The first one counts.
 pub fn query_value(query: &str, name: &str) -> Option<String> {
-    let (_, value) = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?;
+    let (_, value) = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)?;
     percent_decoded(value)
 }
 
@@ -252,7 +265,10 @@ mod tests {
             ("Sec-WebSocket-Key", "X-Key"),
         ] {
             let text = SAMPLE.replacen(from, to, 1);
-            assert!(matches!(parse(text.as_bytes()), Err(HeadError::BadUpgrade(_))), "{to}");
+            assert!(
+                matches!(parse(text.as_bytes()), Err(HeadError::BadUpgrade(_))),
+                "{to}"
+            );
         }
         assert_eq!(parse(b"\x16\x03\x01\x02\x00"), Err(HeadError::Malformed));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
@@ -261,7 +277,10 @@ mod tests {
 
     #[test]
     fn query_values_are_decoded_and_bad_ones_are_none() {
-        assert_eq!(query_value("a=1&token=x%20y%2Fz", "token").as_deref(), Some("x y/z"));
+        assert_eq!(
+            query_value("a=1&token=x%20y%2Fz", "token").as_deref(),
+            Some("x y/z")
+        );
         assert_eq!(query_value("token=%zz", "token"), None);
         assert_eq!(query_value("token=%", "token"), None);
         assert_eq!(query_value("tokens=1", "token"), None);

@@ -15,7 +15,9 @@ pub enum Event {
     Ping(Bytes),
     Pong(Bytes),
     /// The peer closes; nothing after it counts.
-    Close { code: Option<u16> },
+    Close {
+        code: Option<u16>,
+    },
 }
 
 /// How a peer broke RFC 6455. There is no going on after it.
@@ -152,9 +154,13 @@ impl Reader {
     ) -> Result<usize, Violation> {
         let mut at = 0;
         while !self.closed {
-            let Some(header) = self.header(&input[at..], limits)? else { break };
+            let Some(header) = self.header(&input[at..], limits)? else {
+                break;
+            };
             let start = at + header.len;
-            let Some(payload) = input.get_mut(start..start + header.payload) else { break };
+            let Some(payload) = input.get_mut(start..start + header.payload) else {
+                break;
+            };
             unmask(payload, header.mask);
             self.frame(&header, payload, limits, events)?;
             at = start + header.payload;
@@ -164,10 +170,14 @@ impl Reader {
 
     /// The header at the front of `input`, judged; `None` until it is whole.
     fn header(&self, input: &[u8], limits: ReaderLimits) -> Result<Option<Header>, Violation> {
-        let &[first, second, ref rest @ ..] = input else { return Ok(None) };
+        let &[first, second, ref rest @ ..] = input else {
+            return Ok(None);
+        };
         let fin = first & 0x80 != 0;
         if first & 0x70 != 0 {
-            return Err(Violation::Frame("reserved bits are set, but no extension was agreed on"));
+            return Err(Violation::Frame(
+                "reserved bits are set, but no extension was agreed on",
+            ));
         }
         let opcode = match first & 0x0f {
             0x0 => Opcode::Continuation,
@@ -194,7 +204,9 @@ impl Reader {
         };
         let is_control = opcode as u8 >= 0x8;
         if is_control && (!fin || payload > CONTROL_BYTES_MAX as u64) {
-            return Err(Violation::Frame("a control frame must be whole and of at most 125 bytes"));
+            return Err(Violation::Frame(
+                "a control frame must be whole and of at most 125 bytes",
+            ));
         }
         match (opcode, &self.fragmented) {
             (Opcode::Continuation, None) => {
@@ -212,11 +224,24 @@ impl Reader {
         let max = limits.message_bytes_max;
         match before.checked_add(payload) {
             Some(bytes) if bytes <= max as u64 => {}
-            bytes => return Err(Violation::TooLarge { bytes: bytes.unwrap_or(u64::MAX), max }),
+            bytes => {
+                return Err(Violation::TooLarge {
+                    bytes: bytes.unwrap_or(u64::MAX),
+                    max,
+                });
+            }
         }
-        let Some(mask) = rest.get(extended..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(None) };
+        let Some(mask) = rest.get(extended..).and_then(|rest| rest.first_chunk::<4>()) else {
+            return Ok(None);
+        };
         // Not above `max` or a control frame's 125, so it fits.
-        Ok(Some(Header { fin, opcode, mask: *mask, len: 2 + extended + 4, payload: payload as usize }))
+        Ok(Some(Header {
+            fin,
+            opcode,
+            mask: *mask,
+            len: 2 + extended + 4,
+            payload: payload as usize,
+        }))
     }
 
     fn frame(
@@ -247,10 +272,14 @@ impl Reader {
             }
             Opcode::Continuation => {
                 // The header was refused if there is nothing to continue.
-                let Some(fragmented) = &mut self.fragmented else { return Ok(()) };
+                let Some(fragmented) = &mut self.fragmented else {
+                    return Ok(());
+                };
                 fragmented.count += 1;
                 if fragmented.count > limits.fragments_max {
-                    return Err(Violation::TooManyFragments { max: limits.fragments_max });
+                    return Err(Violation::TooManyFragments {
+                        max: limits.fragments_max,
+                    });
                 }
                 fragmented.bytes.extend_from_slice(payload);
                 if header.fin
@@ -306,15 +335,23 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 /// Entry for the fuzzer: however the bytes are cut, the same events come out and nothing beyond the limits is kept.
 #[doc(hidden)]
 pub fn fuzz_reader(data: &[u8]) {
-    let limits = ReaderLimits { message_bytes_max: 256, fragments_max: 8 };
-    let Some((&cut, data)) = data.split_first() else { return };
+    let limits = ReaderLimits {
+        message_bytes_max: 256,
+        fragments_max: 8,
+    };
+    let Some((&cut, data)) = data.split_first() else {
+        return;
+    };
     let (mut whole, mut pieces) = (Reader::default(), Reader::default());
     let (mut expected, mut events) = (Vec::new(), Vec::new());
     let verdict = whole.read(&mut data.to_vec(), limits, &mut expected);
     let mut piecewise = Ok(());
     for piece in data.chunks(usize::from(cut).max(1)) {
         piecewise = pieces.read(&mut piece.to_vec(), limits, &mut events);
-        assert!(pieces.buffered_bytes() <= 4 * (limits.message_bytes_max + 256 + 14), "kept too much");
+        assert!(
+            pieces.buffered_bytes() <= 4 * (limits.message_bytes_max + 256 + 14),
+            "kept too much"
+        );
         if piecewise.is_err() {
             break;
         }
@@ -327,7 +364,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 70_000, fragments_max: 4 };
+    const LIMITS: ReaderLimits = ReaderLimits {
+        message_bytes_max: 70_000,
+        fragments_max: 4,
+    };
 
     fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x12, 0x34, 0x56, 0x78];
@@ -391,7 +431,12 @@ mod tests {
 
     #[test]
     fn a_message_in_pieces_may_have_control_frames_between_them() {
-        let stream = [masked(false, 1, b"he"), masked(true, 9, b"?"), masked(true, 0, b"llo")].concat();
+        let stream = [
+            masked(false, 1, b"he"),
+            masked(true, 9, b"?"),
+            masked(true, 0, b"llo"),
+        ]
+        .concat();
         let (verdict, events) = read(&stream);
         assert_eq!(verdict, Ok(()));
         assert_eq!(events, [Event::Ping("?".into()), Event::Text("hello".into())]);
@@ -414,17 +459,33 @@ mod tests {
         assert_eq!(violation(&masked(false, 9, b"")), 1002, "ping in pieces");
         assert_eq!(violation(&masked(true, 9, &[0; 126])), 1002, "long ping");
         assert_eq!(violation(&masked(true, 0, b"")), 1002, "continuation of nothing");
-        assert_eq!(violation(&[masked(false, 1, b""), masked(true, 1, b"")].concat()), 1002, "interleaved");
+        assert_eq!(
+            violation(&[masked(false, 1, b""), masked(true, 1, b"")].concat()),
+            1002,
+            "interleaved"
+        );
         assert_eq!(violation(&masked(true, 8, &[3])), 1002, "half a close code");
-        assert_eq!(violation(&masked(true, 8, &1005u16.to_be_bytes())), 1002, "a code that is never sent");
+        assert_eq!(
+            violation(&masked(true, 8, &1005u16.to_be_bytes())),
+            1002,
+            "a code that is never sent"
+        );
         assert_eq!(violation(&masked(true, 1, b"\xff")), 1007, "not UTF-8");
-        let many: Vec<u8> = std::iter::once(masked(false, 2, b"")).chain((0..4).map(|_| masked(false, 0, b""))).flatten().collect();
+        let many: Vec<u8> = std::iter::once(masked(false, 2, b""))
+            .chain((0..4).map(|_| masked(false, 0, b"")))
+            .flatten()
+            .collect();
         assert_eq!(violation(&many), 1008, "too many pieces");
     }
 
     #[test]
     fn nothing_after_a_close_counts() {
-        let stream = [masked(true, 8, &1000u16.to_be_bytes()), masked(true, 1, b"late"), vec![0xff; 10]].concat();
+        let stream = [
+            masked(true, 8, &1000u16.to_be_bytes()),
+            masked(true, 1, b"late"),
+            vec![0xff; 10],
+        ]
+        .concat();
         assert_eq!(read(&stream), (Ok(()), vec![Event::Close { code: Some(1000) }]));
     }
 }

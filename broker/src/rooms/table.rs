@@ -1,0 +1,216 @@
+//! The rooms of one tenant by name.
+
+use std::collections::VecDeque;
+use std::sync::Arc as StdArc;
+
+use cauce_protocol::{Code, Epoch, Refusal, RoomId, RoomName, Seq};
+
+use super::room::{Accepted, Idle, Joined, Listener, NotTaken, Repeat, Room, Tap};
+use crate::mailbox::{Mailbox, Wake};
+use crate::publication::{Draft, RoomKey, Shared};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+
+/// What is asked of a publisher when a shard is full: about what a full mailbox takes to drain.
+const OVERLOADED_RETRY_MS: u32 = 200;
+
+/// Rooms that one sweep looks at, so that it stays a matter of microseconds.
+const SWEEP_ROOMS_MAX: usize = 1_000;
+
+/// Bounds of one tenant's rooms.
+#[derive(Clone, Copy, Debug)]
+pub struct TableLimits {
+    /// Rooms that may exist at once.
+    pub rooms_max: usize,
+    /// How long a room without listeners keeps its numbering, in milliseconds.
+    pub linger_ms: u64,
+}
+
+/// All rooms of one tenant. Nothing in it can name a room of another.
+#[derive(Debug)]
+pub struct RoomTable {
+    rooms: papaya::HashMap<RoomName, StdArc<Room>, foldhash::fast::RandomState>,
+    /// Rooms in the table, counted before they enter so that the limit holds under races.
+    count: AtomicUsize,
+    /// Number of the next room on the wire: counted per tenant, so that it tells nothing about others.
+    next_id: AtomicU64,
+    /// Rooms that may have to close, by the time of the next look.
+    lingering: Mutex<VecDeque<(u64, StdArc<Room>)>>,
+    limits: TableLimits,
+    keys: StdArc<RoomKeys>,
+}
+
+/// Gives every room of the process a key of its own.
+#[derive(Debug, Default)]
+pub struct RoomKeys(AtomicU64);
+
+impl RoomTable {
+    pub fn new(limits: TableLimits, keys: StdArc<RoomKeys>) -> Self {
+        Self {
+            rooms: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            count: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+            lingering: Mutex::new(VecDeque::new()),
+            limits,
+            keys,
+        }
+    }
+
+    /// Rooms that exist now.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The room, if it exists.
+    pub fn get(&self, name: &str) -> Option<StdArc<Room>> {
+        self.rooms.pin().get(name).cloned()
+    }
+
+    /// Calls `visit` with each room, in no order.
+    pub fn for_each(&self, mut visit: impl FnMut(&StdArc<Room>)) {
+        for (_, room) in &self.rooms.pin() {
+            visit(room);
+        }
+    }
+
+    /// Publishes to a room, which is made if it does not exist. `name` has been checked.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if the room would be one too many, `overloaded` if a shard cannot take the message now; then nobody
+    /// got it and no number was given.
+    pub fn publish<M: From<Shared>, W: Wake>(
+        &self,
+        name: &str,
+        draft: Draft,
+        repeat: Option<Repeat<'_>>,
+        now_ms: u64,
+        mailboxes: &[StdArc<Mailbox<M, W>>],
+    ) -> Result<Accepted, Refusal> {
+        loop {
+            let room = self.get_or_make(name, now_ms)?;
+            match room.publish(draft.clone(), repeat, mailboxes) {
+                Ok(accepted) => return Ok(accepted),
+                Err(NotTaken::Closed) => self.remove(&room),
+                Err(NotTaken::Full(shard)) => {
+                    tracing::debug!(shard, "a full mailbox refused a message");
+                    return Err(Refusal::new(
+                        Code::Overloaded,
+                        "the broker's queues are full; try again shortly",
+                    )
+                    .retry_after(OVERLOADED_RETRY_MS));
+                }
+            }
+        }
+    }
+
+    /// Begins to listen to a room, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if the room would be one too many.
+    pub fn join(&self, name: &RoomName, listener: Listener<'_>, now_ms: u64) -> Result<Joined, Refusal> {
+        loop {
+            let room = self.get_or_make(name.as_str(), now_ms)?;
+            match room.join(listener) {
+                Some(seq) => return Ok(Joined { room, seq }),
+                None => self.remove(&room),
+            }
+        }
+    }
+
+    /// A subscriber on `shard` leaves; `last` says that the shard has no other one in this room.
+    pub fn leave_shard(&self, room: &StdArc<Room>, shard: usize, last: bool, now_ms: u64) {
+        if room.leave_shard(shard, last, now_ms) {
+            self.linger(room, now_ms);
+        }
+    }
+
+    /// A tap leaves.
+    pub fn leave_tap(&self, room: &StdArc<Room>, tap: &StdArc<Tap>, now_ms: u64) {
+        if room.leave_tap(tap, now_ms) {
+            self.linger(room, now_ms);
+        }
+    }
+
+    /// Closes rooms that nobody has listened to for the linger time. To be called every second or so; does a bounded amount.
+    pub fn sweep(&self, now_ms: u64) {
+        let idle_before = now_ms.saturating_sub(self.limits.linger_ms);
+        for _ in 0..SWEEP_ROOMS_MAX {
+            let room = {
+                let mut lingering = self.lingering.lock();
+                match lingering.front() {
+                    Some((look_at, _)) if *look_at <= now_ms => lingering.pop_front().map(|(_, room)| room),
+                    _ => None,
+                }
+            };
+            let Some(room) = room else { break };
+            match room.close_if_idle(idle_before) {
+                Idle::InUse => {}
+                Idle::Since(since_ms) => self.linger(&room, since_ms),
+                Idle::Closed => self.remove(&room),
+            }
+        }
+    }
+
+    fn linger(&self, room: &StdArc<Room>, since_ms: u64) {
+        self.lingering
+            .lock()
+            .push_back((since_ms + self.limits.linger_ms, room.clone()));
+    }
+
+    fn get_or_make(&self, name: &str, now_ms: u64) -> Result<StdArc<Room>, Refusal> {
+        if let Some(room) = self.get(name) {
+            return Ok(room);
+        }
+        let name = RoomName::new(name).map_err(|e| Refusal::new(Code::Invalid, format!("room {e}")))?;
+        if self.count.fetch_add(1, Ordering::Relaxed) >= self.limits.rooms_max {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            let message = format!(
+                "the tenant has {} rooms, and may have no more",
+                self.limits.rooms_max
+            );
+            return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(1_000));
+        }
+        let key = RoomKey(self.keys.0.fetch_add(1, Ordering::Relaxed));
+        let id = RoomId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let made = StdArc::new(Room::new(key, id, name.clone(), epoch(), now_ms));
+        let room = self.rooms.pin().get_or_insert(name, made.clone()).clone();
+        if StdArc::ptr_eq(&room, &made) {
+            self.linger(&room, now_ms);
+        } else {
+            // Somebody was faster: ours was never seen.
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(room)
+    }
+
+    /// Takes a closed room out of the table; whoever comes second finds another one there, or none.
+    fn remove(&self, room: &StdArc<Room>) {
+        let rooms = self.rooms.pin();
+        if let Ok(Some(_)) = rooms.remove_if(room.name.as_str(), |_, other| StdArc::ptr_eq(other, room)) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A random numbering, so that a position of an earlier life is never mistaken for one of this.
+fn epoch() -> Epoch {
+    let mut bytes = [0; 8];
+    // Without randomness the machine could not have made a TLS key either; the clock still tells lives apart.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        bytes = std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |d| d.as_nanos() as u64)
+            .to_be_bytes();
+    }
+    Epoch((u64::from_be_bytes(bytes) & cauce_protocol::limits::INTEGER_MAX).max(1))
+}
+
+/// The last number of a room that exists.
+impl RoomTable {
+    pub fn position(&self, name: &str) -> Option<(Epoch, Seq)> {
+        self.get(name).map(|room| (room.epoch, room.seq()))
+    }
+}

@@ -1,0 +1,53 @@
+//! The synchronisation that `mailbox` and `rooms` stand on, replaced by the model checker's under `cfg(shuttle)`.
+
+#[cfg(not(shuttle))]
+mod real {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+    pub(crate) use crossbeam_queue::SegQueue;
+    pub(crate) use parking_lot::Mutex;
+}
+
+#[cfg(shuttle)]
+mod checked {
+    use std::collections::VecDeque;
+
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+    /// shuttle's mutex behind parking_lot's face.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
+            self.0.lock().expect("a model does not poison its locks")
+        }
+    }
+
+    /// crossbeam's queue is invisible to the checker; this one has the same promises.
+    #[derive(Debug)]
+    pub(crate) struct SegQueue<T>(Mutex<VecDeque<T>>);
+
+    impl<T> SegQueue<T> {
+        pub(crate) fn new() -> Self {
+            Self(Mutex::new(VecDeque::new()))
+        }
+
+        pub(crate) fn push(&self, value: T) {
+            self.0.lock().push_back(value);
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            self.0.lock().pop_front()
+        }
+    }
+}
+
+#[cfg(shuttle)]
+pub(crate) use checked::*;
+#[cfg(not(shuttle))]
+pub(crate) use real::*;
