@@ -20,13 +20,17 @@ pub struct Clock {
 impl Clock {
     /// A clock whose monotonic time starts at one second, so that "long ago" can be written as zero.
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 
     pub fn now(&self) -> Now {
         Now {
             mono_ms: 1_000 + self.origin.elapsed().as_millis() as u64,
-            unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+            unix_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_millis() as u64),
         }
     }
 }
