@@ -449,6 +449,8 @@ fn decode_publish(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeError> 
                     rest = &rest[len..];
                 }
             }
+            // Rare and legal: the generated types know where it ends.
+            (_, Value::Group) => return Ok(None),
             // A known field in another encoding is not our schema.
             (field::ROOM..=field::WANT_RECEIVERS, _) => return Err(DecodeError::Protobuf),
             _ => {}
@@ -541,6 +543,28 @@ mod tests {
             .unwrap()
             .unwrap_err();
         assert_eq!((rejected.id, rejected.refusal.code), (7, Code::Unsupported));
+    }
+
+    #[test]
+    fn an_unknown_group_is_skipped_like_any_unknown_field() {
+        // Field 20 as a group around field 21 = 1, within a publish to room "a" with event "e" and text "t".
+        let publish = [
+            0x0a, 1, b'a', 0x12, 1, b'e', 0x22, 1, b't', 0xa3, 1, 0xa8, 1, 1, 0xa4, 1,
+        ];
+        let mut frame = vec![0x08, 7, 0x2a, publish.len() as u8];
+        frame.extend_from_slice(&publish);
+        let message = decode_proto(&frame.into(), 100).unwrap().unwrap();
+        let Request::Publish(publish) = message.request else {
+            panic!("not a publish")
+        };
+        assert_eq!((message.id, publish.room.as_str(), publish.event.as_str()), (7, "a", "e"));
+    }
+
+    #[test]
+    fn a_field_number_beyond_protobuf_is_refused_by_both_readings() {
+        let frame = Bytes::from_static(&[0x2a, 6, 0x80, 0x80, 0x80, 0x80, 0x10, 0]);
+        assert_eq!(decode_publish(&frame), Err(DecodeError::Key));
+        assert!(wire::ClientFrame::decode(frame).is_err());
     }
 
     #[test]
