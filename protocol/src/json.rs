@@ -452,7 +452,9 @@ fn reply_twin(reply: &wire::Reply) -> ReplyTwin<'_> {
         Some(Outcome::Sent(sent)) => twin.sent = Some(*sent),
         Some(Outcome::Answer(answer)) => {
             twin.answer = Some(AnswerTwin {
-                json: Some(shown(&answer.json)),
+                json: Some(&answer.json)
+                    .filter(|json| !json.is_empty())
+                    .map(|json| shown(json)),
             })
         }
         Some(Outcome::Pong(pong)) => twin.pong = Some(*pong),
