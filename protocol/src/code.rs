@@ -17,11 +17,11 @@ pub enum Advice {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
+    ($($(#[doc = $meaning:literal])* $variant:ident = $number:literal, $name:literal;)*) => {
         /// A reason, stable across versions.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
-        pub enum Code { $($(#[$doc])* $variant = $number,)* }
+        pub enum Code { $($(#[doc = $meaning])* $variant = $number,)* }
 
         impl Code {
             /// Every code, in the order of the table.
@@ -30,6 +30,11 @@ macro_rules! codes {
             /// Stable name, as in the `name` field of `Error`.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What happened, in one sentence: the same as the documentation of the variant.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning),*).trim_ascii(),)* }
             }
 
             /// The code with this number, if this version knows it.
@@ -125,6 +130,16 @@ impl Code {
 }
 
 impl Advice {
+    /// As in the table of codes that every SDK reads.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RetryNow => "retry_now",
+            Self::RetryLater => "retry_later",
+            Self::RenewToken => "renew_token",
+            Self::Never => "never",
+        }
+    }
+
     /// The advice of a number's range, for numbers this version may not know. `None` outside the table.
     pub const fn of(number: u16) -> Option<Self> {
         match number {

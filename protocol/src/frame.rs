@@ -27,8 +27,12 @@ pub enum DecodeError {
     Utf8,
     /// Not what the schema says.
     Protobuf,
-    /// Not a JSON object with the fields of the schema, from this byte on.
+    /// Not a JSON object with the fields of the schema, from this column on.
     Json { column: usize },
+    /// Two requests, recipients or payloads in one JSON message, where the schema has a choice of one.
+    Choice,
+    /// `binary` in a JSON message is not base64.
+    Base64,
 }
 
 impl DecodeError {
@@ -52,6 +56,8 @@ impl fmt::Display for DecodeError {
             Self::Utf8 => write!(f, "text is not UTF-8"),
             Self::Protobuf => write!(f, "not a message of the schema cauce.v1"),
             Self::Json { column } => write!(f, "not a JSON message of cauce.v1, see column {column}"),
+            Self::Choice => write!(f, "two requests, recipients or payloads in one message; send one"),
+            Self::Base64 => write!(f, "binary is not base64 (standard alphabet, with padding)"),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use unicode_normalization::is_nfc;
 
+use crate::code::Code;
 use crate::limits::{EVENT_BYTES_MAX, NAME_BYTES_MAX};
 
 /// Why a name was refused.
@@ -18,6 +19,16 @@ pub enum NameError {
     Character(char),
     /// Not in Unicode normal form C, for the same reason.
     NotNormalized,
+}
+
+impl NameError {
+    /// The code of the answer.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::TooLong(_) => Code::TooLarge,
+            Self::Empty | Self::Character(_) | Self::NotNormalized => Code::Invalid,
+        }
+    }
 }
 
 impl fmt::Display for NameError {

@@ -187,7 +187,7 @@ fn from_base64(text: &str) -> Result<Bytes, DecodeError> {
     BASE64
         .decode(text)
         .map(Bytes::from)
-        .map_err(|_| DecodeError::Json { column: 0 })
+        .map_err(|_| DecodeError::Base64)
 }
 
 fn at(error: &serde_json::Error) -> DecodeError {
@@ -206,7 +206,7 @@ macro_rules! payload_from {
             (None, Some(text), None) => Some(Choice::Text(text.into_owned())),
             (None, None, Some(binary)) => Some(Choice::Binary(from_base64(&binary)?)),
             // Two payloads in one message: which was meant?
-            _ => return Err(DecodeError::Json { column: 0 }),
+            _ => return Err(DecodeError::Choice),
         }
     }};
 }
@@ -254,7 +254,7 @@ pub fn decode_client(text: &[u8]) -> Result<wire::ClientFrame, DecodeError> {
             (None, Some(connection), None, None) => Some(To::Connection(connection)),
             (None, None, Some(role), None) => Some(To::Role(role)),
             (None, None, None, Some(tenant)) => Some(To::Tenant(tenant)),
-            _ => return Err(DecodeError::Json { column: 0 }),
+            _ => return Err(DecodeError::Choice),
         };
         requests.push(Request::Send(wire::Send {
             to,
@@ -273,7 +273,7 @@ pub fn decode_client(text: &[u8]) -> Result<wire::ClientFrame, DecodeError> {
         }));
     }
     if requests.len() > 1 {
-        return Err(DecodeError::Json { column: 0 });
+        return Err(DecodeError::Choice);
     }
     Ok(wire::ClientFrame {
         id: frame.id,
@@ -452,8 +452,10 @@ fn reply_twin(reply: &wire::Reply) -> ReplyTwin<'_> {
         Some(Outcome::Sent(sent)) => twin.sent = Some(*sent),
         Some(Outcome::Answer(answer)) => {
             twin.answer = Some(AnswerTwin {
-                json: Some(shown(&answer.json)),
-            });
+                json: Some(&answer.json)
+                    .filter(|json| !json.is_empty())
+                    .map(|json| shown(json)),
+            })
         }
         Some(Outcome::Pong(pong)) => twin.pong = Some(*pong),
     }

@@ -12,6 +12,8 @@
 
 pub mod code;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod json;
 pub mod limits;

@@ -287,7 +287,7 @@ fn check_call(call: wire::Call, payload_bytes_max: usize) -> Result<Request, Ref
 /// A method's name: ASCII letters, digits, dots, dashes and underscores.
 ///
 /// # Errors
-/// `invalid`, with the reason.
+/// `invalid` or `too_large`, with the reason.
 pub fn check_method(method: &str) -> Result<(), Refusal> {
     if method.is_empty() {
         return Err(Refusal::new(Code::Invalid, "method is empty"));
@@ -325,13 +325,13 @@ pub fn check_params(params: &[u8], bytes_max: usize) -> Result<(), Refusal> {
 /// An event's name.
 ///
 /// # Errors
-/// `invalid`, with the reason.
+/// `invalid` or `too_large`, with the reason.
 pub fn check_event(event: &str) -> Result<(), Refusal> {
     ids::check(event, EVENT_BYTES_MAX).map_err(|e| invalid("event", e))
 }
 
 fn invalid(what: &str, error: NameError) -> Refusal {
-    Refusal::new(Code::Invalid, format!("{what} {error}"))
+    Refusal::new(error.code(), format!("{what} {error}"))
 }
 
 fn bounded(what: &str, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
@@ -350,7 +350,7 @@ fn bounded_count(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
     }
     Err(Refusal::new(
         Code::TooLarge,
-        format!("{what} has {count} entries, allowed are {max}"),
+        format!("{what} has more than {max} entries"),
     ))
 }
 
@@ -440,15 +440,17 @@ fn decode_publish(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeError> 
             (field::IDEMPOTENCY_KEY, Value::Bytes(key)) => publish.idempotency_key = Text::new(key)?,
             (field::EXCLUDE_SENDER, Value::Varint(value)) => publish.exclude_sender = value != 0,
             (field::WANT_RECEIVERS, Value::Varint(value)) => publish.want_receivers = value != 0,
-            (field::EXCLUDE, Value::Varint(value)) => publish.exclude.push(ConnectionId(value)),
+            (field::EXCLUDE, Value::Varint(value)) => exclude(&mut publish, value),
             (field::EXCLUDE, Value::Bytes(packed)) => {
                 let mut rest = &packed[..];
                 while !rest.is_empty() {
                     let (value, len) = crate::varint::peek(rest)?.ok_or(DecodeError::Truncated)?;
-                    publish.exclude.push(ConnectionId(value));
+                    exclude(&mut publish, value);
                     rest = &rest[len..];
                 }
             }
+            // Rare and legal: the generated types know where it ends.
+            (_, Value::Group) => return Ok(None),
             // A known field in another encoding is not our schema.
             (field::ROOM..=field::WANT_RECEIVERS, _) => return Err(DecodeError::Protobuf),
             _ => {}
@@ -457,9 +459,17 @@ fn decode_publish(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeError> 
     Ok(Some((id, publish)))
 }
 
+/// Keeps one more than allowed, so that the check sees the excess and a frame full of numbers costs no memory.
+fn exclude(publish: &mut Publish, connection: u64) {
+    if publish.exclude.len() <= EXCLUDE_MAX {
+        publish.exclude.push(ConnectionId(connection));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::varint;
     use proptest::prelude::*;
 
     fn wire_publish() -> impl Strategy<Value = wire::Publish> {
@@ -541,6 +551,46 @@ mod tests {
             .unwrap()
             .unwrap_err();
         assert_eq!((rejected.id, rejected.refusal.code), (7, Code::Unsupported));
+    }
+
+    #[test]
+    fn a_frame_full_of_excluded_connections_is_refused_without_keeping_them() {
+        let mut publish = vec![0x0a, 1, b'a', 0x12, 1, b'e', 0x42];
+        varint::put(&mut publish, 60_000);
+        publish.resize(publish.len() + 60_000, 1);
+        let mut frame = vec![0x08, 7, 0x2a];
+        varint::put(&mut frame, publish.len() as u64);
+        frame.extend_from_slice(&publish);
+        let frame = Bytes::from(frame);
+        let (_, publish) = decode_publish(&frame).unwrap().unwrap();
+        assert_eq!(publish.exclude.len(), EXCLUDE_MAX + 1);
+        let rejected = decode_proto(&frame, 100).unwrap().unwrap_err();
+        assert_eq!((rejected.id, rejected.refusal.code), (7, Code::TooLarge));
+    }
+
+    #[test]
+    fn an_unknown_group_is_skipped_like_any_unknown_field() {
+        // Field 20 as a group around field 21 = 1, within a publish to room "a" with event "e" and text "t".
+        let publish = [
+            0x0a, 1, b'a', 0x12, 1, b'e', 0x22, 1, b't', 0xa3, 1, 0xa8, 1, 1, 0xa4, 1,
+        ];
+        let mut frame = vec![0x08, 7, 0x2a, publish.len() as u8];
+        frame.extend_from_slice(&publish);
+        let message = decode_proto(&frame.into(), 100).unwrap().unwrap();
+        let Request::Publish(publish) = message.request else {
+            panic!("not a publish")
+        };
+        assert_eq!(
+            (message.id, publish.room.as_str(), publish.event.as_str()),
+            (7, "a", "e")
+        );
+    }
+
+    #[test]
+    fn a_field_number_beyond_protobuf_is_refused_by_both_readings() {
+        let frame = Bytes::from_static(&[0x2a, 6, 0x80, 0x80, 0x80, 0x80, 0x10, 0]);
+        assert_eq!(decode_publish(&frame), Err(DecodeError::Key));
+        assert!(wire::ClientFrame::decode(frame).is_err());
     }
 
     #[test]

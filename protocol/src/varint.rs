@@ -51,6 +51,8 @@ pub(crate) enum Value {
     Varint(u64),
     Bytes(Bytes),
     Skipped,
+    /// The start of a group: protobuf 3 has none, but its readers still skip them. Where it ends is not known here.
+    Group,
 }
 
 impl<'a> Reader<'a> {
@@ -80,11 +82,11 @@ impl<'a> Reader<'a> {
         if self.at == self.message.len() {
             return Ok(None);
         }
-        let key = self.number()?;
-        let field = u32::try_from(key >> 3)
-            .ok()
-            .filter(|&f| f > 0)
-            .ok_or(DecodeError::Key)?;
+        let key = u32::try_from(self.number()?).map_err(|_| DecodeError::Key)?;
+        let field = key >> 3;
+        if field == 0 {
+            return Err(DecodeError::Key);
+        }
         let value = match key & 7 {
             0 => Value::Varint(self.number()?),
             1 => self.take(8).map(|_| Value::Skipped)?,
@@ -94,7 +96,8 @@ impl<'a> Reader<'a> {
                 Value::Bytes(self.message.slice(range))
             }
             5 => self.take(4).map(|_| Value::Skipped)?,
-            // Groups (3, 4) are gone from protobuf 3; 6 and 7 never existed.
+            3 => Value::Group,
+            // An end without a start (4); 6 and 7 never existed.
             _ => return Err(DecodeError::Key),
         };
         Ok(Some((field, value)))
