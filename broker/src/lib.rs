@@ -6,5 +6,6 @@ pub mod config;
 pub mod mailbox;
 pub mod publication;
 pub mod rooms;
+pub mod shelly;
 mod sync;
 pub mod websocket;

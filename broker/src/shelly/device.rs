@@ -1,0 +1,626 @@
+//! One device over its life: sessions come and go, the merged state stays.
+//!
+//! What must stay true:
+//! - `seq` rises by one with every message that is to be published ([`Changes`] and [`Offline`] share it), and never
+//!   goes back, not over a restart either ([`RESTORED_SEQ_GAP`]).
+//! - Every call that [`Device::call`] accepted gets exactly one [`CallReply`]: answer, time-out or end of session.
+//! - A method that is told of an older [`Session`] than the current one changes nothing.
+//! - `stale` is true from a restart, or from a first frame that is not a full status, until a full status is merged:
+//!   until then parts of the state are older than this session.
+
+use bytes::Bytes;
+
+use super::calls::{
+    CALL_WAIT_MS_MAX, CallError, CallFailure, CallReply, CallToken, Calls, GET_INFO, GET_STATUS,
+};
+use super::calls::{Lesson, Pending};
+use super::counters::Counters;
+use super::frame::{self, Body, DeviceEvent, Frame, Notification, Response};
+use super::identity::Identity;
+use super::info::Info;
+use super::power::{self, PowerWatch};
+use super::presence::{self, LossReason, Offline, OfflineReason, Presence, Session, Superseded};
+use super::reading::{self, Baselines, Reading, Vitals};
+use super::scan::FrameError;
+use super::status::{Merged, Object, State};
+use super::update::Saved;
+use crate::clock::Now;
+
+/// How far the sequence jumps at a restore. Rows are written behind the publications, so the sequence read back may
+/// be older than the last one published; no device publishes as many messages between two writes.
+pub const RESTORED_SEQ_GAP: u64 = 1 << 20;
+
+/// Device times before this are seconds since boot: 2001, long before the first Shelly.
+const TS_S_MIN: f64 = 1e9;
+
+/// How far a device's clock may run ahead of ours, in milliseconds: a day.
+const TS_AHEAD_MS_MAX: u64 = 86_400_000;
+
+/// First pause between two of our own requests for the full status of one session, in milliseconds; doubles.
+const RESYNC_PAUSE_MS: u64 = 15_000;
+
+/// Longest such pause, in milliseconds.
+const RESYNC_PAUSE_MS_MAX: u64 = 600_000;
+
+/// A device's state machine. It owns no socket and no clock; see the module's page for the driver's duty.
+#[derive(Debug)]
+pub struct Device {
+    identity: Identity,
+    state: State,
+    info: Info,
+    picture: Picture,
+    presence: Presence,
+    /// The session that counts, while its socket stands.
+    live: Option<Live>,
+    /// The newest session ever seen; older ones are not let in again.
+    newest: Option<Session>,
+    seq: u64,
+    last_seen_ms: u64,
+    last_stamp: Stamp,
+    /// When a sleeper is overdue, monotonic; `Some` exactly while it is asleep.
+    overdue_at: Option<u64>,
+    calls: Calls,
+    power: PowerWatch,
+    baselines: Baselines,
+    resync: Resync,
+}
+
+/// What follows from one input. Perform `send` first, so that nothing waits for a subscriber.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Something that `device-update` shows has changed: publish and store it.
+    pub changes: Option<Changes>,
+    /// What happened at the device, in its order.
+    pub events: Vec<DeviceEvent>,
+    /// Answers to accepted calls.
+    pub replies: Vec<CallReply>,
+    /// Text frames to send to the device, in order.
+    pub send: Vec<Bytes>,
+    /// The device went offline: publish it, after `changes`.
+    pub offline: Option<Offline>,
+    /// Why the frame could not be read, if so. The driver may close a session that opens with such a frame.
+    pub malformed: Option<FrameError>,
+    /// Oddities to add to the metrics.
+    pub counters: Counters,
+}
+
+/// A change to publish.
+#[derive(Debug)]
+pub struct Changes {
+    /// Its number among the device's messages.
+    pub seq: u64,
+    /// The changed leaves, a JSON Merge Patch; empty if only presence, staleness or info changed.
+    pub delta: Object,
+    /// When.
+    pub at: Stamp,
+    /// The measurements of the channels touched.
+    pub readings: Vec<Reading>,
+}
+
+/// The two times of a change. Wall clock, milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The device's time if it has one, else that of receipt: the time to show and to file under.
+    pub ts_ms: u64,
+    /// When we received it.
+    pub received_ms: u64,
+}
+
+/// How much of the state is of this session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Picture {
+    /// Some or all of it may be older.
+    Patchy,
+    /// A full status was merged.
+    Whole,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    session: Session,
+    /// Its first frame came.
+    spoke: bool,
+    /// It said that it goes to sleep.
+    slept: bool,
+}
+
+/// When to ask for the full status. Asked only on the heels of a frame, so a silent device costs nothing.
+#[derive(Clone, Copy, Debug)]
+struct Resync {
+    /// Something happened that partial frames do not tell, such as a component added.
+    wanted: bool,
+    not_before_ms: u64,
+    pause_ms: u64,
+}
+
+impl Resync {
+    const IDLE: Self = Self {
+        wanted: false,
+        not_before_ms: 0,
+        pause_ms: RESYNC_PAUSE_MS,
+    };
+}
+
+/// What one input changed so far.
+#[derive(Default)]
+struct News {
+    delta: Object,
+    at: Option<Stamp>,
+    /// Presence, staleness or info changed.
+    visible: bool,
+}
+
+impl Device {
+    /// A device never seen before.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            state: State::default(),
+            info: Info::default(),
+            picture: Picture::Patchy,
+            presence: Presence::Offline,
+            live: None,
+            newest: None,
+            seq: 0,
+            last_seen_ms: 0,
+            last_stamp: Stamp::default(),
+            overdue_at: None,
+            calls: Calls::default(),
+            power: PowerWatch::default(),
+            baselines: Baselines::default(),
+            resync: Resync::IDLE,
+        }
+    }
+
+    /// A device as last stored: its state is stale until it tells its whole status, and it is offline until it
+    /// speaks, unless it is a sleeper that is not overdue yet.
+    pub fn restore(identity: Identity, saved: Saved, now: Now) -> Self {
+        let state = State::new(saved.state);
+        let allowance_ms =
+            presence::sleep_allowance_ms(state.components(), saved.presence == Presence::Asleep).unwrap_or(0);
+        let overdue_in_ms = saved
+            .last_seen_ms
+            .saturating_add(allowance_ms)
+            .saturating_sub(now.unix_ms);
+        // A last_seen ahead of our clock must not stretch the sleep.
+        let overdue_in_ms = overdue_in_ms.min(allowance_ms);
+        let asleep = overdue_in_ms > 0;
+        Self {
+            baselines: Baselines::of(state.components()),
+            state,
+            info: saved.info,
+            presence: if asleep {
+                Presence::Asleep
+            } else {
+                Presence::Offline
+            },
+            seq: saved.seq.saturating_add(RESTORED_SEQ_GAP),
+            last_seen_ms: saved.last_seen_ms,
+            last_stamp: saved.stamp,
+            overdue_at: asleep.then(|| now.mono_ms.saturating_add(overdue_in_ms)),
+            ..Self::new(identity)
+        }
+    }
+
+    /// A socket of this device was accepted: its session replaces the one before, whose pending calls fail.
+    ///
+    /// Presence does not change: only a frame makes a device online.
+    ///
+    /// # Errors
+    /// [`Superseded`] if a session as new or newer was seen; the caller closes the socket.
+    pub fn connect(&mut self, session: Session) -> Result<Outcome, Superseded> {
+        if let Some(newest) = self.newest.filter(|newest| *newest >= session) {
+            return Err(Superseded { newest });
+        }
+        let mut out = Outcome::default();
+        fail_all(self.calls.drain(), &CallFailure::Replaced, &mut out);
+        self.newest = Some(session);
+        self.live = Some(Live {
+            session,
+            spoke: false,
+            slept: false,
+        });
+        self.resync = Resync::IDLE;
+        Ok(out)
+    }
+
+    /// A text message came on `session`.
+    pub fn handle_frame(&mut self, session: Session, now: Now, text: &[u8]) -> Outcome {
+        match Frame::parse(text) {
+            Ok(frame) => self.handle(session, now, frame),
+            Err(error) => {
+                let counters = Counters {
+                    malformed: 1,
+                    ..Counters::default()
+                };
+                Outcome {
+                    malformed: Some(error),
+                    counters,
+                    ..Outcome::default()
+                }
+            }
+        }
+    }
+
+    /// As [`handle_frame`](Self::handle_frame), for a frame that was parsed already to learn whose it is.
+    pub fn handle(&mut self, session: Session, now: Now, frame: Frame<'_>) -> Outcome {
+        let mut out = Outcome::default();
+        let Some(live) = self.live.as_mut().filter(|live| live.session == session) else {
+            out.counters.superseded = 1;
+            return out;
+        };
+        if let Some(src) = &frame.src
+            && **src != *self.identity.src()
+            && !self.identity.key().is_named_by(src)
+        {
+            out.counters.foreign_src = 1;
+            return out;
+        }
+        out.counters.repaired = u32::from(frame.repaired);
+        let first = !std::mem::replace(&mut live.spoke, true);
+        let was_stale = self.is_stale();
+        let mut news = News {
+            visible: self.presence != Presence::Online,
+            ..News::default()
+        };
+        self.presence = Presence::Online;
+        self.overdue_at = None;
+        self.last_seen_ms = now.unix_ms;
+        if first {
+            self.picture = Picture::Patchy;
+        }
+        match frame.body {
+            Body::Notification(notification) => self.notice(now, notification, &mut news, &mut out),
+            Body::Response(response) => self.answer(now, response, &mut news, &mut out),
+            Body::Call(call) => {
+                out.counters.inbound_calls = 1;
+                if let Some(id) = call.id {
+                    out.send.push(frame::refusal(&id, &self.identity, &call.method));
+                }
+            }
+        }
+        if first {
+            out.send
+                .extend(self.calls.ask(&self.identity, GET_INFO, now.mono_ms));
+        }
+        self.resync(now, &mut out);
+        news.visible |= self.is_stale() != was_stale;
+        self.publish(now, news, &mut out);
+        out
+    }
+
+    /// Asks the device. Send the bytes at once; the answer comes as a [`CallReply`] with `token`.
+    ///
+    /// `deadline_ms` is monotonic, and at most [`CALL_WAIT_MS_MAX`] ahead. `params` is a JSON object as text.
+    ///
+    /// # Errors
+    /// [`CallError`]; the device knows nothing of the call then, and no reply will come.
+    pub fn call(
+        &mut self,
+        now: Now,
+        method: &str,
+        params: Option<&[u8]>,
+        deadline_ms: u64,
+        token: CallToken,
+    ) -> Result<Bytes, CallError> {
+        if self.live.is_none() {
+            return Err(match self.presence {
+                Presence::Asleep => CallError::Asleep,
+                Presence::Offline | Presence::Online => CallError::Offline,
+            });
+        }
+        let deadline_ms = deadline_ms.min(now.mono_ms.saturating_add(CALL_WAIT_MS_MAX));
+        self.calls
+            .open(&self.identity, method, params, deadline_ms, token)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called, monotonic milliseconds.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        [self.calls.deadline(), self.power.deadline(), self.overdue_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time has passed: calls expire, a missing zero is derived, a sleeper may be overdue. Too early is harmless.
+    pub fn handle_timeout(&mut self, now: Now) -> Outcome {
+        let mut out = Outcome::default();
+        fail_all(self.calls.expire(now.mono_ms), &CallFailure::TimedOut, &mut out);
+        let zeros = self.power.expire(now.mono_ms, self.state.components());
+        if !zeros.is_empty() {
+            out.counters.derived_power = u32::try_from(zeros.len()).unwrap_or(u32::MAX);
+            let Merged { delta, refused } = self.state.overlay(zeros);
+            out.counters.refused_keys = refused;
+            self.publish(
+                now,
+                News {
+                    delta,
+                    ..News::default()
+                },
+                &mut out,
+            );
+        }
+        if self
+            .overdue_at
+            .is_some_and(|overdue_at| overdue_at <= now.mono_ms)
+        {
+            self.go_offline(now, OfflineReason::Overslept, &mut out);
+        }
+        out
+    }
+
+    /// The socket of `session` is gone. If that session still counts, its calls fail and the device is offline at
+    /// once, or asleep if it is a sleeper; if a newer one replaced it, nothing happens.
+    pub fn disconnect(&mut self, session: Session, now: Now, reason: LossReason) -> Outcome {
+        let mut out = Outcome::default();
+        let Some(live) = self.live.take_if(|live| live.session == session) else {
+            out.counters.superseded = 1;
+            return out;
+        };
+        fail_all(self.calls.drain(), &CallFailure::Disconnected, &mut out);
+        let may_sleep = matches!(reason, LossReason::Closed | LossReason::Timeout);
+        let allowance_ms =
+            presence::sleep_allowance_ms(self.state.components(), live.slept).filter(|_| may_sleep);
+        match (self.presence, allowance_ms) {
+            (Presence::Online, Some(allowance_ms)) => {
+                self.presence = Presence::Asleep;
+                self.overdue_at = Some(now.mono_ms.saturating_add(allowance_ms));
+                self.publish(
+                    now,
+                    News {
+                        visible: true,
+                        ..News::default()
+                    },
+                    &mut out,
+                );
+            }
+            (Presence::Asleep, Some(_)) | (Presence::Offline, _) => {}
+            (Presence::Online | Presence::Asleep, None) => {
+                self.go_offline(now, OfflineReason::Lost(reason), &mut out);
+            }
+        }
+        out
+    }
+
+    /// The merged state.
+    pub fn components(&self) -> &Object {
+        self.state.components()
+    }
+
+    /// The device's names.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Make and firmware.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Whether parts of the state may be older than this session.
+    pub fn is_stale(&self) -> bool {
+        self.picture == Picture::Patchy
+    }
+
+    /// When its last frame came, wall clock, milliseconds; 0 if none ever did.
+    pub fn last_seen_ms(&self) -> u64 {
+        self.last_seen_ms
+    }
+
+    /// The times of the last change.
+    pub fn last_stamp(&self) -> Stamp {
+        self.last_stamp
+    }
+
+    /// Calls that await their answers, our own questions included.
+    pub fn pending_calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether it is there.
+    pub fn presence(&self) -> Presence {
+        self.presence
+    }
+
+    /// All measurements as they stand, without consumption.
+    pub fn readings(&self) -> Vec<Reading> {
+        let components = self.state.components();
+        reading::take(
+            components,
+            components,
+            &self.power.derived,
+            &mut Baselines::default(),
+        )
+        .0
+    }
+
+    /// The number of the last message published.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The session that counts, while its socket stands.
+    pub fn session(&self) -> Option<Session> {
+        self.live.map(|live| live.session)
+    }
+
+    /// The state with its measures, for checks.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What is told of the device as a whole.
+    pub fn vitals(&self) -> Vitals<'_> {
+        Vitals {
+            firmware: self.info.firmware.as_deref(),
+            rssi_dbm: reading::rssi_dbm(self.components()),
+        }
+    }
+
+    fn notice(&mut self, now: Now, notification: Notification, news: &mut News, out: &mut Outcome) {
+        match notification {
+            Notification::FullStatus { ts, components } => {
+                news.at = Some(Stamp::new(ts, now, &mut out.counters));
+                self.replace_status(components, news, out);
+            }
+            Notification::Status { ts, components } => {
+                news.at = Some(Stamp::new(ts, now, &mut out.counters));
+                self.overlay_status(now, components, news, out);
+            }
+            Notification::Event { ts, events, skipped } => {
+                news.at = Some(Stamp::new(ts, now, &mut out.counters));
+                out.counters.events_skipped = skipped;
+                for event in events.iter().filter(|event| event.component == "sys") {
+                    match event.event.as_str() {
+                        "sleep" => self.live.iter_mut().for_each(|live| live.slept = true),
+                        "component_added" | "component_removed" => self.resync.wanted = true,
+                        _ => {}
+                    }
+                }
+                out.events = events;
+            }
+            Notification::Unknown => out.counters.unknown_methods = 1,
+        }
+    }
+
+    fn answer(&mut self, now: Now, response: Response, news: &mut News, out: &mut Outcome) {
+        let Some(call) = response.id.and_then(|id| self.calls.take(id)) else {
+            out.counters.unmatched_replies = 1;
+            return;
+        };
+        if let (Lesson::Info | Lesson::Status, Ok(json)) = (call.lesson, &response.result) {
+            match (serde_json::from_slice::<Object>(json), call.lesson) {
+                (Ok(components), Lesson::Status) => {
+                    news.at = Some(Stamp::received(now));
+                    self.replace_status(components, news, out);
+                }
+                (Ok(answer), _) => {
+                    let info = Info::read(&answer);
+                    news.visible |= info != self.info;
+                    self.info = info;
+                }
+                (Err(_), _) => out.counters.own_calls_failed = u32::from(call.token.is_none()),
+            }
+        }
+        match call.token {
+            Some(token) => {
+                let result = response.result.map_err(CallFailure::Device);
+                out.replies.push(CallReply { token, result });
+            }
+            None if response.result.is_err() => out.counters.own_calls_failed = 1,
+            None => {}
+        }
+    }
+
+    fn replace_status(&mut self, components: Object, news: &mut News, out: &mut Outcome) {
+        // Every device has a `sys` at least. An empty status is a fault, and must not wipe what we know.
+        if components.is_empty() {
+            return;
+        }
+        self.power.clear();
+        let Merged { delta, refused } = self.state.replace(components);
+        out.counters.refused_keys = refused;
+        news.delta = delta;
+        self.picture = Picture::Whole;
+        self.resync = Resync {
+            not_before_ms: self.resync.not_before_ms,
+            ..Resync::IDLE
+        };
+    }
+
+    fn overlay_status(&mut self, now: Now, components: Object, news: &mut News, out: &mut Outcome) {
+        self.power.before_overlay(&components);
+        let told_power = power::told_power(&components);
+        let Merged { delta, refused } = self.state.overlay(components);
+        out.counters.refused_keys = refused;
+        self.power
+            .after_overlay(now.mono_ms, &delta, self.state.components(), &told_power);
+        news.delta = delta;
+    }
+
+    /// Asks for the full status where it is missing: not more often than the pause allows, and not twice at once.
+    fn resync(&mut self, now: Now, out: &mut Outcome) {
+        let needed = self.resync.wanted || self.picture == Picture::Patchy;
+        if !needed || now.mono_ms < self.resync.not_before_ms {
+            return;
+        }
+        if let Some(question) = self.calls.ask(&self.identity, GET_STATUS, now.mono_ms) {
+            out.send.push(question);
+            self.resync.not_before_ms = now.mono_ms.saturating_add(self.resync.pause_ms);
+            self.resync.pause_ms = (self.resync.pause_ms * 2).min(RESYNC_PAUSE_MS_MAX);
+        }
+    }
+
+    fn publish(&mut self, now: Now, news: News, out: &mut Outcome) {
+        if news.delta.is_empty() && !news.visible {
+            return;
+        }
+        let (readings, resets) = reading::take(
+            self.state.components(),
+            &news.delta,
+            &self.power.derived,
+            &mut self.baselines,
+        );
+        out.counters.energy_resets = resets;
+        let at = news.at.unwrap_or(Stamp::received(now));
+        self.last_stamp = at;
+        self.seq = self.seq.saturating_add(1);
+        out.changes = Some(Changes {
+            seq: self.seq,
+            delta: news.delta,
+            at,
+            readings,
+        });
+    }
+
+    fn go_offline(&mut self, now: Now, reason: OfflineReason, out: &mut Outcome) {
+        self.presence = Presence::Offline;
+        self.overdue_at = None;
+        self.seq = self.seq.saturating_add(1);
+        let last_seen_ms = self.last_seen_ms;
+        out.offline = Some(Offline {
+            seq: self.seq,
+            reason,
+            at_ms: now.unix_ms,
+            last_seen_ms,
+        });
+    }
+}
+
+impl Stamp {
+    /// The time to use for a frame that says `ts`.
+    fn new(ts: Option<f64>, now: Now, counters: &mut Counters) -> Self {
+        let Some(ts_s) = ts else {
+            return Self::received(now);
+        };
+        let ahead_s_max = now.unix_ms.saturating_add(TS_AHEAD_MS_MAX) as f64 / 1_000.0;
+        if (TS_S_MIN..=ahead_s_max).contains(&ts_s) {
+            return Self {
+                ts_ms: (ts_s * 1_000.0).round() as u64,
+                received_ms: now.unix_ms,
+            };
+        }
+        counters.clock_bad = 1;
+        Self::received(now)
+    }
+
+    fn received(now: Now) -> Self {
+        Self {
+            ts_ms: now.unix_ms,
+            received_ms: now.unix_ms,
+        }
+    }
+}
+
+/// Gives each caller its failure; our own questions are only counted.
+fn fail_all(calls: impl Iterator<Item = Pending>, failure: &CallFailure, out: &mut Outcome) {
+    for call in calls {
+        match call.token {
+            Some(token) => out.replies.push(CallReply {
+                token,
+                result: Err(failure.clone()),
+            }),
+            None => out.counters.own_calls_failed += 1,
+        }
+    }
+}
