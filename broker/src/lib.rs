@@ -3,9 +3,13 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod connection;
+pub mod hub;
 pub mod mailbox;
+pub mod metrics;
 pub mod publication;
 pub mod rooms;
 pub mod shelly;
+pub mod socket;
 mod sync;
 pub mod websocket;

@@ -295,17 +295,27 @@ impl Grant {
         }
     }
 
+    /// Whether messages may be sent to people or connections under this address: `$user:<id>`, `$role:<name>`,
+    /// `$connection`, `$tenant`. It is the right to publish there, which [`at`](Self::at) takes away for rooms.
+    pub fn allows_send(&self, address: &str) -> bool {
+        self.granted(address).contains(Action::Publish)
+    }
+
     /// All that is allowed in the room.
     pub fn at(&self, room: &str) -> Actions {
-        let allowed = self.token.at(room).unwrap_or_else(|| {
-            let given = self.roles.iter().filter_map(|rules| rules.at(room));
-            given.fold(Actions::NONE, Actions::union)
-        });
+        let allowed = self.granted(room);
         if room.starts_with('$') {
             Actions(allowed.0 & !(Action::Publish as u8))
         } else {
             allowed
         }
+    }
+
+    fn granted(&self, name: &str) -> Actions {
+        self.token.at(name).unwrap_or_else(|| {
+            let given = self.roles.iter().filter_map(|rules| rules.at(name));
+            given.fold(Actions::NONE, Actions::union)
+        })
     }
 
     pub fn allows(&self, action: Action, room: &str) -> bool {

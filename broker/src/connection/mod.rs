@@ -1,0 +1,9 @@
+//! What a client may do and when: pure, given a message and the time, answers what follows.
+//!
+//! Two stages, two types: an [`Opening`] takes nothing but a hello; only a verified token makes a [`Connection`] of it.
+
+mod open;
+mod opening;
+
+pub use open::{Action, Connection, ConnectionSettings, Subscription};
+pub use opening::{Opening, Step};

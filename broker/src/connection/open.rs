@@ -1,0 +1,195 @@
+//! An authenticated client: rights, rates, and what it has joined.
+
+use std::sync::Arc;
+
+use cauce_protocol::message::{Call, Publish, Recipient, Send};
+use cauce_protocol::server::Dialect;
+use cauce_protocol::wire::Feature;
+use cauce_protocol::{ClientMessage, Code, ConnectionId, Refusal, Request, RoomName};
+use smallvec::SmallVec;
+
+use super::opening::check_version;
+use crate::auth::{Action as Right, Principal};
+use crate::clock::Now;
+use crate::publication::Excluded;
+use crate::rate::{Gcra, Rate};
+use crate::rooms::Room;
+
+/// Feature bits that this broker knows.
+const FEATURES: u64 = Feature::Advance as u64;
+
+/// What a connection is held to. One for the whole node, replaced when configuration changes.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionSettings {
+    pub requests: Rate,
+    pub subscriptions_max: usize,
+    pub calls_max: usize,
+    pub call_timeout_ms: u64,
+}
+
+/// A room this client has joined.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub room: Arc<Room>,
+}
+
+/// A verified client.
+#[derive(Debug)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub dialect: Dialect,
+    pub principal: Arc<Principal>,
+    pub features: u64,
+    pub subscriptions: SmallVec<[Subscription; 2]>,
+    requests: Gcra,
+    calls: u16,
+    /// A second hello is taken before anything else was asked.
+    fresh: bool,
+}
+
+/// What follows from a message. Whoever performs it answers under `id`, unless that is 0.
+#[derive(Debug)]
+pub enum Action {
+    /// Say welcome again, with the features now in use.
+    Welcome { id: u32 },
+    Subscribe { id: u32, rooms: Vec<RoomName> },
+    Unsubscribe { id: u32, rooms: Vec<RoomName> },
+    Publish { id: u32, publish: Publish, excluded: Excluded },
+    Send { id: u32, send: Send, excluded: Excluded },
+    Call { id: u32, call: Call, timeout_ms: u64 },
+    Pong { id: u32 },
+    /// Answer with this.
+    Refuse { id: u32, refusal: Refusal },
+}
+
+impl Connection {
+    pub fn new(id: ConnectionId, dialect: Dialect, principal: Arc<Principal>, features: u64) -> Self {
+        Self {
+            id,
+            dialect,
+            principal,
+            features: features & FEATURES,
+            subscriptions: SmallVec::new(),
+            requests: Gcra::default(),
+            calls: 0,
+            fresh: true,
+        }
+    }
+
+    /// Whether the client understands that a room went on without it.
+    pub fn knows_advance(&self) -> bool {
+        self.features & FEATURES != 0
+    }
+
+    /// Judges a message by rate, right and size.
+    pub fn handle_message(&mut self, now: Now, message: ClientMessage, settings: &ConnectionSettings) -> Action {
+        let ClientMessage { id, request } = message;
+        if let Err(retry_after_ms) = self.requests.check(&settings.requests, now.mono_ms, cost(&request)) {
+            let message = format!("more than {} requests a second", settings.requests.per_second);
+            let refusal = Refusal::new(Code::RateLimited, message).retry_after(retry_after_ms);
+            return Action::Refuse { id, refusal };
+        }
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        let judged = match request {
+            Request::Hello(hello) => self.hello(id, fresh, hello.version, hello.features, &hello.token),
+            Request::Subscribe(rooms) => self.subscribe(id, rooms, settings),
+            Request::Unsubscribe(rooms) => Ok(Action::Unsubscribe { id, rooms }),
+            Request::Publish(publish) => self.publish(id, publish),
+            Request::Send(send) => self.send(id, send),
+            Request::Call(call) => self.call(id, call, settings),
+            Request::Ping => Ok(Action::Pong { id }),
+        };
+        judged.unwrap_or_else(|refusal| Action::Refuse { id, refusal })
+    }
+
+    /// A call of this connection was answered.
+    pub fn call_ended(&mut self) {
+        self.calls = self.calls.saturating_sub(1);
+    }
+
+    /// When its token ends, if it does, in milliseconds since 1970.
+    pub fn expires_unix_ms(&self) -> Option<u64> {
+        self.principal.expires_unix_ms
+    }
+
+    fn hello(&mut self, id: u32, fresh: bool, version: u32, features: u64, token: &str) -> Result<Action, Refusal> {
+        check_version(version)?;
+        if !fresh {
+            return Err(Refusal::new(Code::Conflict, "hello must be the first request of a connection"));
+        }
+        if !token.is_empty() {
+            return Err(Refusal::new(Code::Conflict, "the token came with the handshake already"));
+        }
+        self.features = features & FEATURES;
+        Ok(Action::Welcome { id })
+    }
+
+    fn subscribe(&self, id: u32, rooms: Vec<RoomName>, settings: &ConnectionSettings) -> Result<Action, Refusal> {
+        let new = rooms.iter().filter(|name| !self.has_joined(name.as_str())).count();
+        if self.subscriptions.len() + new > settings.subscriptions_max {
+            let message = format!("a connection may join {} rooms", settings.subscriptions_max);
+            return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(1_000));
+        }
+        for room in &rooms {
+            self.principal.grant.explain(Right::Subscribe, room.as_str())?;
+        }
+        Ok(Action::Subscribe { id, rooms })
+    }
+
+    fn publish(&self, id: u32, publish: Publish) -> Result<Action, Refusal> {
+        self.principal.grant.explain(Right::Publish, publish.room.as_str())?;
+        let excluded = self.excluded(&publish.exclude, publish.exclude_sender);
+        Ok(Action::Publish { id, publish, excluded })
+    }
+
+    /// Messages to people are publishes to rooms that bear their names: `$user:<id>`, `$connection`, `$role:<name>`,
+    /// `$tenant`. The grant must name them; no `*` reaches them. Everyone may write to himself.
+    fn send(&self, id: u32, send: Send) -> Result<Action, Refusal> {
+        let own = matches!(&send.to, Recipient::User(user) if *user == self.principal.user);
+        if !own {
+            let room = match &send.to {
+                Recipient::User(user) => format!("$user:{user}"),
+                Recipient::Connection(_) => "$connection".into(),
+                Recipient::Role(role) => format!("$role:{role}"),
+                Recipient::Tenant => "$tenant".into(),
+            };
+            if !self.principal.grant.allows_send(&room) {
+                let message = format!("the token grants no publish to {room}");
+                return Err(Refusal::new(Code::Forbidden, message));
+            }
+        }
+        let excluded = self.excluded(&send.exclude, send.exclude_sender);
+        Ok(Action::Send { id, send, excluded })
+    }
+
+    fn call(&mut self, id: u32, call: Call, settings: &ConnectionSettings) -> Result<Action, Refusal> {
+        let room = format!("$device:{}", call.device);
+        self.principal.grant.explain(Right::Call, &room)?;
+        if usize::from(self.calls) >= settings.calls_max {
+            let message = format!("{} calls of this connection wait for answers already", settings.calls_max);
+            return Err(Refusal::new(Code::RateLimited, message).retry_after(1_000));
+        }
+        self.calls += 1;
+        let timeout_ms = match call.timeout_ms {
+            0 => settings.call_timeout_ms,
+            timeout_ms => timeout_ms.into(),
+        };
+        Ok(Action::Call { id, call, timeout_ms })
+    }
+
+    fn has_joined(&self, room: &str) -> bool {
+        self.subscriptions.iter().any(|s| s.room.name.as_str() == room)
+    }
+
+    fn excluded(&self, listed: &[ConnectionId], sender: bool) -> Excluded {
+        listed.iter().copied().chain(sender.then_some(self.id)).collect()
+    }
+}
+
+/// What a request weighs against the rate: each room of a list counts.
+fn cost(request: &Request) -> u32 {
+    match request {
+        Request::Subscribe(rooms) | Request::Unsubscribe(rooms) => rooms.len() as u32,
+        _ => 1,
+    }
+}

@@ -1,0 +1,112 @@
+//! What threads say to a shard.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
+
+use super::devices::SharedDevice;
+use super::doors::Permit;
+use super::tenants::Tenant;
+use crate::mailbox::{Mailbox, TaskWaker};
+use crate::publication::{Direct, Shared};
+use crate::socket::Parts;
+
+/// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
+pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
+
+/// One piece of work for a shard.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// A numbered message of a room that has subscribers here.
+    Publication(Shared),
+    /// A message to people or connections, some of whom may be here.
+    Direct(Arc<Direct>),
+    /// An answer that a client here waits for.
+    Answer(Box<Answer>),
+    /// Frames for a device whose socket is here.
+    DeviceFrames(DeviceFrames),
+    /// A device without a socket has a timer: a sleeper that may oversleep.
+    Watch(Arc<Tenant>, SharedDevice),
+    /// A socket to serve.
+    Arrival(Box<Arrival>),
+    /// Connections to close.
+    Close(Arc<Closing>),
+    /// Close everything, then end the thread.
+    Stop(Refusal),
+}
+
+impl From<Shared> for ShardMessage {
+    fn from(publication: Shared) -> Self {
+        Self::Publication(publication)
+    }
+}
+
+/// The answer to a call.
+#[derive(Debug)]
+pub struct Answer {
+    pub connection: ConnectionId,
+    pub request: u32,
+    pub result: Result<Bytes, Refusal>,
+}
+
+/// Text frames for the socket of a device.
+#[derive(Debug)]
+pub struct DeviceFrames {
+    pub peer: ConnectionId,
+    pub frames: Vec<Bytes>,
+}
+
+/// A socket on its way to the shard that will own it.
+#[derive(Debug)]
+pub struct Arrival {
+    pub parts: Parts,
+    pub address: IpAddr,
+    pub permit: Permit,
+    pub purpose: Purpose,
+}
+
+/// What is known of an arriving socket.
+#[derive(Debug)]
+pub enum Purpose {
+    /// Nothing has been read.
+    Fresh,
+    /// It asked for the device door with a good token.
+    Device {
+        credential: DeviceCredential,
+        /// The answer to its handshake, still to be written.
+        greeting: Bytes,
+        /// What it sent behind the handshake.
+        leftover: Bytes,
+    },
+}
+
+/// What a device token stands for.
+#[derive(Clone, Debug)]
+pub struct DeviceCredential {
+    pub tenant: Arc<Tenant>,
+    /// The token serves this device only.
+    pub device: Option<DeviceId>,
+    /// The token's public part, for revocation and logs.
+    pub id: Box<str>,
+}
+
+/// Which connections to close, and what to tell them.
+#[derive(Debug)]
+pub struct Closing {
+    pub selection: Selection,
+    pub refusal: Refusal,
+}
+
+/// A choice of connections. All but `Connection` look at every peer of a shard: they are an administrator's, and rare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    Connection(ConnectionId),
+    Tenant(TenantId),
+    User(TenantId, UserId),
+    /// Device sockets opened with this device token.
+    DeviceToken(Box<str>),
+    /// Connections whose token has this id.
+    TokenId(TenantId, Box<str>),
+}

@@ -1,0 +1,243 @@
+//! The one place through which everything is published: clients, devices, the API and the embedding program end here.
+//!
+//! What must stay true:
+//! - There is one way to publish, [`Hub::publish`], whatever door a message came by.
+//! - The hub hands work to shards through their mailboxes and never waits for one.
+//! - It holds no socket and starts no thread.
+
+mod delivery;
+mod devices;
+mod doors;
+mod tenants;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use cauce_protocol::message::Recipient;
+use cauce_protocol::{Code, ConnectionId, Refusal};
+use parking_lot::RwLock;
+
+pub use delivery::{
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Purpose, Selection, ShardMailbox, ShardMessage,
+};
+pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
+pub use doors::{Door, DoorLimits, Permit};
+pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
+
+use crate::clock::Clock;
+use crate::connection::ConnectionSettings;
+use crate::metrics::Metrics;
+use crate::publication::{Direct, Draft, Excluded};
+use crate::rooms::{Accepted, Repeat, TableLimits};
+use crate::shelly::{CallToken, Session};
+
+/// How many low bits of a connection id name its shard.
+pub const SHARD_BITS: u32 = 6;
+
+const _: () = assert!(1 << SHARD_BITS == crate::rooms::SHARDS_MAX);
+
+/// Plain numbers that may change while the broker runs, read once a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Tunables {
+    pub connection: ConnectionSettings,
+    pub connections: ConnectionLimits,
+    pub frame_bytes_max: usize,
+    pub payload_bytes_max: usize,
+    pub fragments_max: usize,
+    pub outbox_bytes_max: usize,
+    pub control_frames: crate::rate::Rate,
+    pub handshake_ms: u64,
+    pub handshake_bytes_max: usize,
+    /// From the first byte of a message to its last.
+    pub assembly_ms: u64,
+    pub heartbeat_interval_ms: u64,
+    pub heartbeat_timeout_ms: u64,
+    pub device_frame_bytes_max: usize,
+    pub device_frames: crate::rate::Rate,
+    pub devices_max: usize,
+    pub dedup_window_ms: u64,
+}
+
+/// How shards divide the work: the first ones serve clients, the others take device streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    pub clients: usize,
+    pub ingest: usize,
+}
+
+impl ShardPlan {
+    pub fn total(self) -> usize {
+        self.clients + self.ingest
+    }
+}
+
+/// The node's centre. Shared by all threads.
+#[derive(Debug)]
+pub struct Hub {
+    pub tenants: Tenants,
+    pub shards: Box<[Arc<ShardMailbox>]>,
+    pub plan: ShardPlan,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub door: Arc<Door>,
+    tunables: RwLock<Arc<Tunables>>,
+    /// Connections by shard, for placing new ones.
+    loads: Box<[AtomicUsize]>,
+    sessions: Rising,
+    calls: Rising,
+}
+
+impl Hub {
+    pub fn new(
+        plan: ShardPlan,
+        tunables: Tunables,
+        rooms: TableLimits,
+        door: DoorLimits,
+        mailbox_bytes: usize,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            tenants: Tenants::new(rooms),
+            shards: (0..plan.total()).map(|_| Arc::new(ShardMailbox::new(mailbox_bytes, Default::default()))).collect(),
+            plan,
+            clock,
+            metrics: Metrics::new(plan.total()),
+            door: Arc::new(Door::new(door)),
+            tunables: RwLock::new(Arc::new(tunables)),
+            loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
+            sessions: Rising::default(),
+            calls: Rising::default(),
+        }
+    }
+
+    pub fn tunables(&self) -> Arc<Tunables> {
+        self.tunables.read().clone()
+    }
+
+    pub fn tune(&self, tunables: Tunables) {
+        *self.tunables.write() = Arc::new(tunables);
+    }
+
+    /// Publishes to a room. `name` has been checked.
+    ///
+    /// # Errors
+    /// `overloaded`, `quota_exceeded` or `invalid`; then nobody got the message.
+    pub fn publish(&self, tenant: &Tenant, room: &str, draft: Draft, repeat: Option<Repeat<'_>>) -> Result<Accepted, Refusal> {
+        tenant.rooms.publish(room, draft, repeat, self.clock.now().mono_ms, &self.shards)
+    }
+
+    /// Publishes to a room only if somebody has use for it: what devices say to rooms that nobody listens to is not numbered.
+    pub fn publish_if_open(&self, tenant: &Tenant, room: &str, draft: Draft) -> Option<Result<Accepted, Refusal>> {
+        tenant.rooms.get(room).map(|_| self.publish(tenant, room, draft, None))
+    }
+
+    /// A message to people or connections of one tenant. It has no number; whoever is connected gets it.
+    ///
+    /// # Errors
+    /// `overloaded` if a shard cannot take it now; then nobody got it.
+    pub fn send(&self, tenant: &Tenant, to: Recipient, draft: Draft) -> Result<(), Refusal> {
+        let shards = match &to {
+            Recipient::Connection(connection) => match self.shard_of(*connection) {
+                Some(shard) => shard..shard + 1,
+                None => return Ok(()),
+            },
+            _ => 0..self.plan.clients,
+        };
+        let direct = Arc::new(Direct::new(tenant.id.clone(), to, draft));
+        let cost = direct.cost();
+        for (taken, mailbox) in self.shards[shards.clone()].iter().enumerate() {
+            if !mailbox.reserve(cost) {
+                for mailbox in &self.shards[shards.start..shards.start + taken] {
+                    mailbox.release(cost);
+                }
+                return Err(Refusal::new(Code::Overloaded, "the broker's queues are full; try again shortly").retry_after(200));
+            }
+        }
+        for mailbox in &self.shards[shards] {
+            mailbox.send(ShardMessage::Direct(direct.clone()));
+        }
+        Ok(())
+    }
+
+    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens.
+    pub fn call(&self, tenant: &Tenant, device: &str, call: &OutgoingCall, caller: Caller) {
+        let Some(entry) = tenant.device(device) else {
+            self.answer(caller, Err(Refusal::new(Code::NotFound, "the tenant has no device of this id")));
+            return;
+        };
+        let token = CallToken(self.calls.next());
+        let opened = entry.lock().call(self.clock.now(), call, token, caller);
+        match opened {
+            Ok((link, frame)) => {
+                let frames = DeviceFrames { peer: link.peer, frames: vec![frame] };
+                self.shards[link.shard].send(ShardMessage::DeviceFrames(frames));
+            }
+            Err((refusal, caller)) => self.answer(caller, Err(refusal)),
+        }
+    }
+
+    /// Gives a caller its answer.
+    pub fn answer(&self, caller: Caller, result: Result<Bytes, Refusal>) {
+        match caller {
+            // Whoever gave up waiting has dropped the other end.
+            Caller::Waiter(waiter) => drop(waiter.send(result)),
+            Caller::Connection { connection, request } => {
+                if let Some(shard) = self.shard_of(connection) {
+                    self.shards[shard].send(ShardMessage::Answer(Box::new(Answer { connection, request, result })));
+                }
+            }
+        }
+    }
+
+    /// Closes connections, on whatever shard they are.
+    pub fn close(&self, selection: Selection, refusal: Refusal) {
+        let closing = Arc::new(Closing { selection, refusal });
+        for mailbox in &self.shards {
+            mailbox.send(ShardMessage::Close(closing.clone()));
+        }
+    }
+
+    /// The shard that owns a connection, read off its id. `None` for an id that this node never gave.
+    pub fn shard_of(&self, connection: ConnectionId) -> Option<usize> {
+        let shard = (connection.0 & ((1 << SHARD_BITS) - 1)) as usize;
+        (shard < self.shards.len()).then_some(shard)
+    }
+
+    /// The client shard with the fewest connections; counts one more there.
+    pub fn place_client(&self) -> usize {
+        self.place(0..self.plan.clients)
+    }
+
+    /// The same among ingest shards.
+    pub fn place_device(&self) -> usize {
+        self.place(self.plan.clients..self.plan.total())
+    }
+
+    fn place(&self, among: std::ops::Range<usize>) -> usize {
+        let start = among.start;
+        let shard = among.min_by_key(|&shard| self.loads[shard].load(Ordering::Relaxed)).unwrap_or(start);
+        self.loads[shard].fetch_add(1, Ordering::Relaxed);
+        shard
+    }
+
+    /// A connection left the shard that it was placed on.
+    pub fn displaced(&self, shard: usize) {
+        self.loads[shard].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections by shard.
+    pub fn load(&self, shard: usize) -> usize {
+        self.loads[shard].load(Ordering::Relaxed)
+    }
+
+    /// A session newer than all before.
+    pub fn next_session(&self) -> Session {
+        Session::new(self.sessions.next())
+    }
+}
+
+/// Nobody is excluded.
+pub fn nobody() -> Excluded {
+    Excluded::new()
+}

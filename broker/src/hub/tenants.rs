@@ -1,0 +1,199 @@
+//! Tenants and what belongs to each. A connection holds its tenant, so it cannot even name what another one owns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use cauce_protocol::{Code, DeviceId, Refusal, TenantId, UserId};
+use parking_lot::{Mutex, RwLock};
+
+use super::devices::DeviceEntry;
+use crate::auth::RoleGrants;
+use crate::rooms::{RoomKeys, RoomTable, TableLimits};
+
+/// Stands for a tenant within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TenantKey(pub u32);
+
+/// What an administrator may change while the broker runs.
+#[derive(Clone, Debug, Default)]
+pub struct TenantSettings {
+    pub disabled: bool,
+    /// What its roles may do, under what a token grants.
+    pub role_grants: RoleGrants,
+}
+
+/// One customer: its rooms, devices and connections.
+#[derive(Debug)]
+pub struct Tenant {
+    pub key: TenantKey,
+    pub id: TenantId,
+    pub rooms: RoomTable,
+    devices: papaya::HashMap<DeviceId, Arc<DeviceEntry>, foldhash::fast::RandomState>,
+    devices_count: AtomicUsize,
+    settings: RwLock<Arc<TenantSettings>>,
+    connections: AtomicUsize,
+    users: Mutex<HashMap<UserId, u32, foldhash::fast::RandomState>>,
+}
+
+/// How many connections a tenant and a user may have.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    pub per_tenant_max: usize,
+    pub per_user_max: usize,
+}
+
+impl Tenant {
+    fn new(key: TenantKey, id: TenantId, settings: TenantSettings, rooms: RoomTable) -> Self {
+        Self {
+            key,
+            id,
+            rooms,
+            devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            devices_count: AtomicUsize::new(0),
+            settings: RwLock::new(Arc::new(settings)),
+            connections: AtomicUsize::new(0),
+            users: Mutex::default(),
+        }
+    }
+
+    pub fn settings(&self) -> Arc<TenantSettings> {
+        self.settings.read().clone()
+    }
+
+    pub fn configure(&self, settings: TenantSettings) {
+        *self.settings.write() = Arc::new(settings);
+    }
+
+    /// Authenticated connections on this node.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection in, for as long as the answer lives.
+    ///
+    /// # Errors
+    /// `too_many_connections`, with which limit.
+    pub fn admit(self: &Arc<Self>, user: &UserId, limits: ConnectionLimits) -> Result<Membership, Refusal> {
+        const RETRY_MS: u32 = 10_000;
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= limits.per_tenant_max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("the tenant has {} connections, and may have no more", limits.per_tenant_max);
+            return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
+        }
+        let mut users = self.users.lock();
+        let count = users.entry(user.clone()).or_insert(0);
+        if *count as usize >= limits.per_user_max {
+            drop(users);
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("this user has {} connections, and may have no more; close one", limits.per_user_max);
+            return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
+        }
+        *count += 1;
+        Ok(Membership { tenant: self.clone(), user: user.clone() })
+    }
+
+    pub fn device(&self, id: &str) -> Option<Arc<DeviceEntry>> {
+        self.devices.pin().get(id).cloned()
+    }
+
+    /// Devices ever seen and not deleted.
+    pub fn devices_len(&self) -> usize {
+        self.devices_count.load(Ordering::Relaxed)
+    }
+
+    /// Calls `visit` with each device, in no order.
+    pub fn for_each_device(&self, mut visit: impl FnMut(&Arc<DeviceEntry>)) {
+        for (_, device) in &self.devices.pin() {
+            visit(device);
+        }
+    }
+
+    /// The device of this id, made by `make` if it is new.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if it would be one too many.
+    pub fn device_or_make(
+        &self,
+        id: &DeviceId,
+        devices_max: usize,
+        make: impl FnOnce() -> DeviceEntry,
+    ) -> Result<Arc<DeviceEntry>, Refusal> {
+        if let Some(device) = self.device(id.as_str()) {
+            return Ok(device);
+        }
+        if self.devices_count.fetch_add(1, Ordering::Relaxed) >= devices_max {
+            self.devices_count.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("the tenant has {devices_max} devices, and may have no more");
+            return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(60_000));
+        }
+        let made = Arc::new(make());
+        let device = self.devices.pin().get_or_insert(id.clone(), made.clone()).clone();
+        if !Arc::ptr_eq(&device, &made) {
+            self.devices_count.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(device)
+    }
+}
+
+/// One authenticated connection in its tenant's count; dropping it counts it out.
+#[derive(Debug)]
+pub struct Membership {
+    pub tenant: Arc<Tenant>,
+    user: UserId,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.tenant.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut users = self.tenant.users.lock();
+        if let Some(count) = users.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// All tenants of the node by id. Looked up when a connection opens or an API call comes, never on the publish path.
+#[derive(Debug)]
+pub struct Tenants {
+    tenants: papaya::HashMap<TenantId, Arc<Tenant>, foldhash::fast::RandomState>,
+    next_key: AtomicU32,
+    room_keys: Arc<RoomKeys>,
+    room_limits: TableLimits,
+}
+
+impl Tenants {
+    pub fn new(room_limits: TableLimits) -> Self {
+        Self {
+            tenants: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            next_key: AtomicU32::new(1),
+            room_keys: Arc::default(),
+            room_limits,
+        }
+    }
+
+    pub fn get(&self, id: &str) -> Option<Arc<Tenant>> {
+        self.tenants.pin().get(id).cloned()
+    }
+
+    /// The tenant of this id, made if it is new. Existing settings are kept.
+    pub fn get_or_make(&self, id: &TenantId, settings: TenantSettings) -> Arc<Tenant> {
+        if let Some(tenant) = self.get(id.as_str()) {
+            return tenant;
+        }
+        let key = TenantKey(self.next_key.fetch_add(1, Ordering::Relaxed));
+        let rooms = RoomTable::new(self.room_limits, self.room_keys.clone());
+        let made = Arc::new(Tenant::new(key, id.clone(), settings, rooms));
+        self.tenants.pin().get_or_insert(id.clone(), made).clone()
+    }
+
+    /// Calls `visit` with each tenant, in no order.
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Tenant>)) {
+        for (_, tenant) in &self.tenants.pin() {
+            visit(tenant);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Counters, one set a shard on cache lines of its own: counting is one relaxed addition on a line that nobody else writes.
+//! Whoever wants a total reads all shards and adds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cauce_protocol::Code;
+use crossbeam_utils::CachePadded;
+
+/// Only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the latency buckets, in microseconds. The last bucket has none.
+pub const LATENCY_BOUNDS_US: [u64; 14] =
+    [50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000];
+
+/// From the broker's taking a message to its bytes being handed to the kernel, for each delivery.
+#[derive(Debug, Default)]
+pub struct Latency {
+    buckets: [Counter; LATENCY_BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Latency {
+    /// `n` deliveries that took this long.
+    pub fn record(&self, took: Duration, n: u64) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS_US.partition_point(|&bound| bound < us);
+        self.buckets[bucket].add(n);
+        self.sum_us.add(us.saturating_mul(n));
+    }
+
+    /// Deliveries by bucket, and the sum of their times in microseconds.
+    pub fn snapshot(&self) -> ([u64; LATENCY_BOUNDS_US.len() + 1], u64) {
+        (std::array::from_fn(|i| self.buckets[i].value()), self.sum_us.value())
+    }
+}
+
+/// What one shard counts.
+#[derive(Debug, Default)]
+pub struct ShardMetrics {
+    pub connections_opened: Counter,
+    pub connections_closed: Counter,
+    pub devices_opened: Counter,
+    pub devices_closed: Counter,
+    pub handshakes_refused: Counter,
+    /// WebSocket messages and bytes, as read.
+    pub messages_in: Counter,
+    pub bytes_in: Counter,
+    /// Client requests by outcome.
+    pub requests: Counter,
+    pub requests_refused: Counter,
+    /// Frames from devices, and those that changed something.
+    pub device_frames: Counter,
+    pub device_changes: Counter,
+    pub device_frames_malformed: Counter,
+    pub device_frames_throttled: Counter,
+    /// Messages taken from clients, devices and the API on this shard, and what became of them.
+    pub publications: Counter,
+    pub publications_refused: Counter,
+    /// Handed to outboxes: one for each subscriber.
+    pub deliveries: Counter,
+    /// Bytes and calls of writing to sockets.
+    pub bytes_out: Counter,
+    pub writes: Counter,
+    /// Turns of the loop that found work.
+    pub turns: Counter,
+    pub latency: Latency,
+    closes: [Counter; Code::ALL.len()],
+}
+
+impl ShardMetrics {
+    /// The broker closed a connection for this reason.
+    pub fn closed(&self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|&c| c == code) {
+            self.closes[at].increment();
+        }
+    }
+
+    /// Connections the broker closed, by reason.
+    pub fn closes(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
+        Code::ALL.iter().zip(&self.closes).map(|(&code, counter)| (code, counter.value()))
+    }
+}
+
+/// What the acceptor counts.
+#[derive(Debug, Default)]
+pub struct AcceptMetrics {
+    pub accepted: Counter,
+    /// Turned away at the door: too many connections, or too fast, from one address or in all.
+    pub refused: Counter,
+    /// `accept` failed, for want of file descriptors as a rule.
+    pub errors: Counter,
+}
+
+/// All counters of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    pub shards: Box<[CachePadded<ShardMetrics>]>,
+    pub accept: AcceptMetrics,
+}
+
+impl Metrics {
+    pub fn new(shards: usize) -> Self {
+        Self { shards: (0..shards).map(|_| CachePadded::default()).collect(), accept: AcceptMetrics::default() }
+    }
+
+    /// The sum of one counter over all shards.
+    pub fn total(&self, counter: impl Fn(&ShardMetrics) -> &Counter) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).value()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_falls_into_the_first_bucket_that_holds_it() {
+        let latency = Latency::default();
+        latency.record(Duration::from_micros(50), 1);
+        latency.record(Duration::from_micros(51), 2);
+        latency.record(Duration::from_secs(5), 3);
+        let (buckets, sum) = latency.snapshot();
+        assert_eq!((buckets[0], buckets[1], buckets[LATENCY_BOUNDS_US.len()]), (1, 2, 3));
+        assert_eq!(sum, 50 + 102 + 15_000_000);
+    }
+}
