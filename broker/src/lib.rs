@@ -1,3 +1,5 @@
 //! The Cauce broker as a library.
 
+pub mod auth;
 pub mod clock;
+pub mod config;

@@ -1,0 +1,493 @@
+//! Rights: which actions a principal may take in which rooms. Pure.
+//!
+//! What must stay true:
+//! - Nothing is allowed that no rule allows; there are no rules by default.
+//! - A `*` never reaches a reserved name (`$…`); a pattern must begin with `$` itself to do so.
+//! - No grant, however wide, lets a client publish into a reserved room: those are written by the broker alone.
+//! - A token's rules lie over the defaults of its roles: wherever one of them matches a room, they alone decide, so an
+//!   issuer can narrow as well as widen. Elsewhere the defaults of the roles hold.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cauce_protocol::{Code, Refusal, Role};
+use serde::{Deserialize, Serialize};
+
+/// Longest pattern, in bytes: as long as the longest room name.
+pub const PATTERN_BYTES_MAX: usize = cauce_protocol::limits::NAME_BYTES_MAX;
+
+/// Patterns that one token, or one role, may carry. Every request scans them: 64 matches cost about a microsecond.
+pub const PATTERNS_MAX: usize = 64;
+
+/// Roles for which one tenant may set defaults.
+pub const ROLES_WITH_DEFAULTS_MAX: usize = 64;
+
+/// One right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Action {
+    Subscribe = 1,
+    Publish = 2,
+    Presence = 4,
+    History = 8,
+    Call = 16,
+}
+
+impl Action {
+    pub const ALL: [Self; 5] = [
+        Self::Subscribe,
+        Self::Publish,
+        Self::Presence,
+        Self::History,
+        Self::Call,
+    ];
+
+    /// As written in the `allow` list of a grant.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+            Self::Presence => "presence",
+            Self::History => "history",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// A set of [`Action`]s.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Actions(u8);
+
+impl Actions {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self(31);
+
+    #[must_use]
+    pub const fn with(self, action: Action) -> Self {
+        Self(self.0 | action as u8)
+    }
+
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn contains(self, action: Action) -> bool {
+        self.0 & action as u8 != 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Action> {
+        Action::ALL.into_iter().filter(move |&a| self.contains(a))
+    }
+}
+
+impl FromIterator<Action> for Actions {
+    fn from_iter<I: IntoIterator<Item = Action>>(actions: I) -> Self {
+        actions.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+impl fmt::Debug for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Actions {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Actions {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<Action>::deserialize(deserializer).map(Self::from_iter)
+    }
+}
+
+/// Why a grant was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantError {
+    EmptyPattern,
+    /// Longer than [`PATTERN_BYTES_MAX`].
+    PatternTooLong,
+    /// A control character: no room has one in its name.
+    PatternCharacter(char),
+    /// More than [`PATTERNS_MAX`].
+    TooManyPatterns,
+    /// More than [`ROLES_WITH_DEFAULTS_MAX`].
+    TooManyRoles,
+}
+
+impl fmt::Display for GrantError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyPattern => write!(f, "a room pattern is empty"),
+            Self::PatternTooLong => write!(f, "a room pattern is longer than {PATTERN_BYTES_MAX} bytes"),
+            Self::PatternCharacter(c) => {
+                write!(f, "a room pattern contains the character {}", c.escape_unicode())
+            }
+            Self::TooManyPatterns => write!(f, "there are more than {PATTERNS_MAX} room patterns"),
+            Self::TooManyRoles => write!(f, "there are more than {ROLES_WITH_DEFAULTS_MAX} roles"),
+        }
+    }
+}
+
+impl std::error::Error for GrantError {}
+
+/// Room names, with `*` for any run of characters (also none). There is no escape: `*` in a room name is matched by `*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern(Box<str>);
+
+impl Pattern {
+    /// # Errors
+    /// If it is empty, too long or holds a control character.
+    pub fn new(pattern: &str) -> Result<Self, GrantError> {
+        if pattern.is_empty() {
+            return Err(GrantError::EmptyPattern);
+        }
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(GrantError::PatternTooLong);
+        }
+        if let Some(c) = pattern.chars().find(|c| c.is_control()) {
+            return Err(GrantError::PatternCharacter(c));
+        }
+        Ok(Self(pattern.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Linear in the lengths of both: each piece between stars is searched once, leftmost, and never again.
+    pub fn matches(&self, room: &str) -> bool {
+        if room.starts_with('$') && !self.0.starts_with('$') {
+            return false;
+        }
+        let Some((prefix, rest)) = self.0.split_once('*') else {
+            return &*self.0 == room;
+        };
+        let Some(room) = room.strip_prefix(prefix) else {
+            return false;
+        };
+        let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let Some(mut room) = room.strip_suffix(suffix) else {
+            return false;
+        };
+        for piece in middle.split('*') {
+            match room.find(piece) {
+                Some(at) => room = &room[at + piece.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::new(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Patterns and what is allowed where they match: one entry of a token's `grants`, or of a role's defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub rooms: Vec<Pattern>,
+    pub allow: Actions,
+}
+
+/// An ordered set of rules within its bounds. Cheap to share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules(Arc<[(Pattern, Actions)]>);
+
+impl Rules {
+    /// # Errors
+    /// If there are more than [`PATTERNS_MAX`] patterns.
+    pub fn new(rules: Vec<Rule>) -> Result<Self, GrantError> {
+        if rules.iter().map(|rule| rule.rooms.len()).sum::<usize>() > PATTERNS_MAX {
+            return Err(GrantError::TooManyPatterns);
+        }
+        let flat = rules.into_iter().flat_map(|rule| {
+            let allow = rule.allow;
+            rule.rooms.into_iter().map(move |pattern| (pattern, allow))
+        });
+        Ok(Self(flat.collect()))
+    }
+
+    /// What all rules that match the room allow together; `None` if none matches.
+    fn at(&self, room: &str) -> Option<Actions> {
+        self.0
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(room))
+            .fold(None, |sum, (_, allow)| {
+                Some(sum.unwrap_or_default().union(*allow))
+            })
+    }
+}
+
+/// What a tenant allows each role unless the token says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleGrants(BTreeMap<Role, Rules>);
+
+impl RoleGrants {
+    /// # Errors
+    /// If there are more than [`ROLES_WITH_DEFAULTS_MAX`] roles.
+    pub fn new(roles: impl IntoIterator<Item = (Role, Rules)>) -> Result<Self, GrantError> {
+        let roles: BTreeMap<_, _> = roles.into_iter().collect();
+        if roles.len() > ROLES_WITH_DEFAULTS_MAX {
+            return Err(GrantError::TooManyRoles);
+        }
+        Ok(Self(roles))
+    }
+
+    fn of(&self, roles: &[Role]) -> Box<[Rules]> {
+        roles
+            .iter()
+            .filter_map(|role| self.0.get(role))
+            .cloned()
+            .collect()
+    }
+}
+
+/// The rights of one principal: the rules of the token over the defaults of its roles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    token: Rules,
+    roles: Box<[Rules]>,
+}
+
+impl Grant {
+    /// No rights at all.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// `token` over what `defaults` give to `roles`.
+    pub fn new(token: Rules, defaults: &RoleGrants, roles: &[Role]) -> Self {
+        Self {
+            token,
+            roles: defaults.of(roles),
+        }
+    }
+
+    /// The same token under other defaults.
+    #[must_use]
+    pub fn over(&self, defaults: &RoleGrants, roles: &[Role]) -> Self {
+        Self::new(self.token.clone(), defaults, roles)
+    }
+
+    /// Everything everywhere but reserved rooms: for the in-process handle and for tests.
+    pub fn everything() -> Self {
+        Self {
+            token: Rules(Arc::new([(Pattern("*".into()), Actions::ALL)])),
+            roles: Box::default(),
+        }
+    }
+
+    /// All that is allowed in the room.
+    pub fn at(&self, room: &str) -> Actions {
+        let allowed = self.token.at(room).unwrap_or_else(|| {
+            let given = self.roles.iter().filter_map(|rules| rules.at(room));
+            given.fold(Actions::NONE, Actions::union)
+        });
+        if room.starts_with('$') {
+            Actions(allowed.0 & !(Action::Publish as u8))
+        } else {
+            allowed
+        }
+    }
+
+    pub fn allows(&self, action: Action, room: &str) -> bool {
+        self.at(room).contains(action)
+    }
+
+    /// The same as [`allows`](Self::allows), with the refusal to send back.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`]; the words name the right that is missing and nothing of what else the token may do.
+    pub fn explain(&self, action: Action, room: &str) -> Result<(), Refusal> {
+        if self.allows(action, room) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::Forbidden,
+            match action {
+                Action::Publish if room.starts_with('$') => {
+                    "only the broker publishes to rooms that begin with $"
+                }
+                Action::Subscribe => "the token lacks the right to subscribe to this room",
+                Action::Publish => "the token lacks the right to publish to this room",
+                Action::Presence => "the token lacks the right to see presence in this room",
+                Action::History => "the token lacks the right to read the history of this room",
+                Action::Call => "the token lacks the right to call here",
+            },
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(rules: &[(&str, &[Action])]) -> Rules {
+        let rules = rules.iter().map(|(pattern, allow)| Rule {
+            rooms: vec![Pattern::new(pattern).unwrap()],
+            allow: allow.iter().copied().collect(),
+        });
+        Rules::new(rules.collect()).unwrap()
+    }
+
+    fn token(list: &[(&str, &[Action])]) -> Grant {
+        Grant::new(rules(list), &RoleGrants::default(), &[])
+    }
+
+    /// The definition, slow and plain: `*` takes nothing, or one character and stays.
+    fn naive(pattern: &[char], room: &[char]) -> bool {
+        match (pattern.first(), room.first()) {
+            (None, None) => true,
+            (Some('*'), _) if naive(&pattern[1..], room) => true,
+            (Some('*'), Some(_)) => naive(pattern, &room[1..]),
+            (Some(p), Some(r)) if p == r => naive(&pattern[1..], &room[1..]),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn matching_agrees_with_the_definition(pattern in "[ab*é$]{1,8}", room in "[abé$*]{1,10}") {
+            let (p, r): (Vec<_>, Vec<_>) = (pattern.chars().collect(), room.chars().collect());
+            let expected = naive(&p, &r) && (!room.starts_with('$') || pattern.starts_with('$'));
+            prop_assert_eq!(Pattern::new(&pattern).unwrap().matches(&room), expected);
+        }
+
+        #[test]
+        fn nothing_is_allowed_in_reserved_rooms_by_a_pattern_that_does_not_name_them(
+            pattern in "[ab*][ab*$]{0,5}", room in "\\$[ab$]{0,6}",
+        ) {
+            let grant = token(&[(&pattern, &Action::ALL)]);
+            prop_assert_eq!(grant.at(&room), Actions::NONE);
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_is_matched_at_once() {
+        let pattern = Pattern::new(&"*a".repeat(PATTERN_BYTES_MAX / 2)).unwrap();
+        let room = format!("{}b", "a".repeat(199));
+        let start = std::time::Instant::now();
+        for _ in 0..1_000 {
+            assert!(!pattern.matches(&room));
+        }
+        assert!(start.elapsed().as_secs() < 5);
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_default() {
+        for action in Action::ALL {
+            assert!(!Grant::none().allows(action, "lobby"));
+            assert!(!token(&[]).allows(action, "lobby"));
+            assert!(!token(&[("lobby", &[])]).allows(action, "lobby"));
+        }
+    }
+
+    #[test]
+    fn rules_that_match_the_same_room_add_up() {
+        let grant = token(&[("a*", &[Action::Subscribe]), ("*b", &[Action::Publish])]);
+        assert!(grant.allows(Action::Subscribe, "ab") && grant.allows(Action::Publish, "ab"));
+        assert!(!grant.allows(Action::Publish, "a") && !grant.allows(Action::Subscribe, "b"));
+    }
+
+    #[test]
+    fn a_token_decides_alone_where_it_speaks_and_roles_elsewhere() {
+        let (staff, guest) = (Role::new("staff").unwrap(), Role::new("guest").unwrap());
+        let defaults = RoleGrants::new([
+            (
+                staff.clone(),
+                rules(&[("orders:*", &[Action::Subscribe, Action::Publish])]),
+            ),
+            (guest.clone(), rules(&[("lobby", &[Action::Subscribe])])),
+        ])
+        .unwrap();
+        let grant = Grant::new(
+            rules(&[("orders:secret", &[Action::Subscribe])]),
+            &defaults,
+            &[staff.clone(), guest],
+        );
+        assert!(grant.allows(Action::Publish, "orders:1"));
+        assert!(grant.allows(Action::Subscribe, "lobby"));
+        assert!(grant.allows(Action::Subscribe, "orders:secret"));
+        assert!(!grant.allows(Action::Publish, "orders:secret"));
+        assert!(
+            !grant
+                .over(&RoleGrants::default(), &[staff])
+                .allows(Action::Publish, "orders:1")
+        );
+    }
+
+    #[test]
+    fn nobody_publishes_into_reserved_rooms() {
+        let grant = token(&[("$devices", &Action::ALL), ("$*", &Action::ALL)]);
+        assert!(grant.allows(Action::Subscribe, "$devices"));
+        assert!(!grant.allows(Action::Publish, "$devices"));
+        let refusal = grant.explain(Action::Publish, "$devices").unwrap_err();
+        assert_eq!(refusal.code, Code::Forbidden);
+        assert_eq!(Grant::everything().at("$devices"), Actions::NONE);
+    }
+
+    #[test]
+    fn a_refusal_names_the_missing_right_and_no_other() {
+        let grant = token(&[("secret:*", &[Action::Subscribe])]);
+        for action in [Action::Publish, Action::Presence, Action::History, Action::Call] {
+            let refusal = grant.explain(action, "secret:1").unwrap_err();
+            assert_eq!(refusal.code, Code::Forbidden);
+            assert!(refusal.message.contains(action.name()), "{refusal}");
+            assert!(!refusal.message.contains("secret") && !refusal.message.contains("subscribe"));
+            assert!(refusal.message.len() <= cauce_protocol::limits::REASON_BYTES_MAX);
+        }
+        assert_eq!(grant.explain(Action::Subscribe, "secret:1"), Ok(()));
+    }
+
+    #[test]
+    fn patterns_have_bounds() {
+        assert_eq!(Pattern::new(""), Err(GrantError::EmptyPattern));
+        assert_eq!(Pattern::new("a\n"), Err(GrantError::PatternCharacter('\n')));
+        assert_eq!(
+            Pattern::new(&"a".repeat(PATTERN_BYTES_MAX + 1)),
+            Err(GrantError::PatternTooLong)
+        );
+        let many = Rule {
+            rooms: vec![Pattern::new("*").unwrap(); PATTERNS_MAX + 1],
+            allow: Actions::ALL,
+        };
+        assert_eq!(Rules::new(vec![many]), Err(GrantError::TooManyPatterns));
+        let roles =
+            (0..=ROLES_WITH_DEFAULTS_MAX).map(|i| (Role::new(&i.to_string()).unwrap(), Rules::default()));
+        assert_eq!(RoleGrants::new(roles), Err(GrantError::TooManyRoles));
+    }
+
+    #[test]
+    fn a_rule_with_an_unknown_field_or_right_is_refused() {
+        assert!(serde_json::from_str::<Rule>(r#"{"rooms":["*"],"allow":["publish"]}"#).is_ok());
+        for bad in [
+            r#"{"rooms":["*"],"allow":["publish"],"deny":["call"]}"#,
+            r#"{"rooms":["*"],"allow":["admin"]}"#,
+            r#"{"rooms":"*","allow":["publish"]}"#,
+            r#"{"rooms":["*"]}"#,
+            r#"{"rooms":[""],"allow":["publish"]}"#,
+        ] {
+            assert!(serde_json::from_str::<Rule>(bad).is_err(), "{bad}");
+        }
+    }
+}

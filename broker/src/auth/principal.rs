@@ -1,0 +1,33 @@
+//! Who a peer is, once its token has been verified.
+
+use cauce_protocol::{Role, TenantId, UserId};
+
+use super::grant::Grant;
+use super::keys::KeyOwner;
+
+/// A verified caller. One per token, shared by `Arc` between the connections that brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub tenant: TenantId,
+    pub user: UserId,
+    pub roles: Box<[Role]>,
+    pub grant: Grant,
+    /// When the token ends, in milliseconds since 1970; the leeway is not in it.
+    pub expires_unix_ms: Option<u64>,
+    /// The token's own id, for revocation.
+    pub jti: Option<Box<str>>,
+    /// Whose key signed: an operator's principal may do what reaches beyond its tenant.
+    pub signed_by: KeyOwner,
+    /// Which key signed, by its name in configuration, tenant or key set; for logs and audit.
+    pub key_name: Box<str>,
+}
+
+impl Principal {
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|r| r.as_str() == role)
+    }
+
+    pub fn is_expired(&self, unix_ms: u64) -> bool {
+        self.expires_unix_ms.is_some_and(|end| end <= unix_ms)
+    }
+}

@@ -1,0 +1,556 @@
+//! From texts to typed fields: file, environment and flags are flattened to `key, text, source`, laid over the defaults in
+//! that order, read by kind, and checked together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::kind::{Raw, Value};
+use super::schema::{AuthJwks, AuthKey, Config, Lookup, Misfit, Reload, SECTIONS, Section, Setting};
+use super::{ConfigError, check};
+
+/// Largest configuration file, in bytes.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Entries of one `[[list]]`.
+const ITEMS_MAX: usize = 256;
+
+/// Variables of the command line that are not settings.
+const ENV_OF_THE_CLI: &[&str] = &["CAUCE_API_KEY", "CAUCE_CONFIG", "CAUCE_TOKEN", "CAUCE_URL"];
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    Default,
+    /// Line from 1; 0 if it is not known.
+    File {
+        path: Arc<str>,
+        line: usize,
+    },
+    Env(Arc<str>),
+    Flag(Arc<str>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line: 0 } => f.write_str(path),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::Flag(key) => write!(f, "flag {key}"),
+        }
+    }
+}
+
+/// What [`load`] reads.
+#[derive(Clone, Debug, Default)]
+pub struct LoadInputs {
+    /// The file's path, for messages, and its text.
+    pub file: Option<(String, String)>,
+    /// Names and values; those that do not begin with `CAUCE_` are passed over.
+    pub env: Vec<(String, String)>,
+    /// `key=value`, in the order in which they were typed.
+    pub flags: Vec<String>,
+}
+
+/// A configuration with the origin of everything in it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// In the order of the table.
+    pub entries: Vec<Entry>,
+}
+
+/// One value.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub setting: &'static Setting,
+    /// Which entry of a `[[list]]`.
+    pub index: Option<usize>,
+    pub value: Value,
+    pub source: Source,
+}
+
+impl Entry {
+    /// `auth.keys.0.alg`.
+    pub fn key(&self) -> String {
+        key_at(self.setting, self.index)
+    }
+}
+
+impl Loaded {
+    /// What differs in `newer`, by key: first what takes effect now, then what needs a restart.
+    pub fn changes(&self, newer: &Self) -> (Vec<String>, Vec<String>) {
+        let table = |loaded: &Self| -> BTreeMap<String, Entry> {
+            loaded.entries.iter().map(|e| (e.key(), e.clone())).collect()
+        };
+        let (old, new) = (table(self), table(newer));
+        let mut changed: Vec<_> = new
+            .iter()
+            .filter(|(key, entry)| old.get(*key).is_none_or(|o| !o.value.same(&entry.value)))
+            .chain(old.iter().filter(|(key, _)| !new.contains_key(*key)))
+            .collect();
+        changed.sort_by_key(|(key, _)| *key);
+        let (live, restart): (Vec<_>, Vec<_>) = changed
+            .into_iter()
+            .partition(|(_, entry)| entry.setting.reload == Reload::Live);
+        let keys = |list: Vec<(&String, &Entry)>| list.into_iter().map(|(key, _)| key.clone()).collect();
+        (keys(live), keys(restart))
+    }
+}
+
+/// The variables of this process that may be settings.
+///
+/// # Errors
+/// If the value of one is not UTF-8.
+pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut list = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("CAUCE_")) else {
+            continue;
+        };
+        let value = value.into_string().map_err(|_| ConfigError {
+            source: Source::Env(name.into()),
+            key: String::new(),
+            message: "the value is not UTF-8".to_owned(),
+        })?;
+        list.push((name.to_owned(), value));
+    }
+    Ok(list)
+}
+
+/// Lays file, environment and flags over the defaults and checks the whole.
+///
+/// # Errors
+/// The first thing that is wrong, in the order file, environment, flags, combination.
+pub fn load(inputs: LoadInputs) -> Result<Loaded, ConfigError> {
+    let mut layers = Layers::with_defaults()?;
+    if let Some((path, text)) = &inputs.file {
+        for assignment in from_file(path, text)? {
+            layers.lay(assignment)?;
+        }
+    }
+    let mut env = inputs.env;
+    env.sort();
+    for (name, value) in env {
+        if let Some(assignment) = from_env(&name, value) {
+            layers.lay(assignment)?;
+        }
+    }
+    for flag in inputs.flags {
+        layers.lay(from_flag(&flag)?)?;
+    }
+    layers.finish()
+}
+
+/// One thing that was written.
+struct Assignment {
+    key: String,
+    raw: Raw,
+    source: Source,
+}
+
+fn from_env(name: &str, value: String) -> Option<Assignment> {
+    let rest = name.strip_prefix("CAUCE_")?;
+    // A cluster with a service called "cauce" sets these for every container (Docker's link variables).
+    let linked = rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_");
+    if linked || ENV_OF_THE_CLI.contains(&name) {
+        return None;
+    }
+    Some(Assignment {
+        key: rest.to_lowercase().replace("__", "."),
+        raw: Raw::Typed(value),
+        source: Source::Env(name.into()),
+    })
+}
+
+fn from_flag(flag: &str) -> Result<Assignment, ConfigError> {
+    let (key, value) = flag.split_once('=').ok_or_else(|| ConfigError {
+        source: Source::Flag(flag.into()),
+        key: String::new(),
+        message: "expected key=value".to_owned(),
+    })?;
+    Ok(Assignment {
+        key: key.to_owned(),
+        raw: Raw::Typed(value.to_owned()),
+        source: Source::Flag(key.into()),
+    })
+}
+
+fn from_file(path: &str, text: &str) -> Result<Vec<Assignment>, ConfigError> {
+    let file = File {
+        path: path.into(),
+        text,
+    };
+    if text.len() > FILE_BYTES_MAX {
+        return Err(file.error(0, "", format!("the file is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    let table = DeTable::parse(text).map_err(|e| {
+        let line = e.span().map_or(0, |span| file.line(span.start));
+        // The first line only, and never the text around the fault: it may be a secret.
+        file.error(
+            line,
+            "",
+            e.message().lines().next().unwrap_or("not TOML").to_owned(),
+        )
+    })?;
+    let mut list = Vec::new();
+    file.flatten(table.get_ref(), "", &mut list)?;
+    Ok(list)
+}
+
+struct File<'a> {
+    path: Arc<str>,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn line(&self, at: usize) -> usize {
+        1 + self
+            .text
+            .as_bytes()
+            .iter()
+            .take(at)
+            .filter(|&&b| b == b'\n')
+            .count()
+    }
+
+    fn source(&self, line: usize) -> Source {
+        Source::File {
+            path: self.path.clone(),
+            line,
+        }
+    }
+
+    fn error(&self, line: usize, key: &str, message: String) -> ConfigError {
+        ConfigError {
+            source: self.source(line),
+            key: key.to_owned(),
+            message,
+        }
+    }
+
+    /// Recursion is no deeper than the names of sections: what lies below a setting is never entered.
+    fn flatten(
+        &self,
+        table: &DeTable<'_>,
+        prefix: &str,
+        list: &mut Vec<Assignment>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = if prefix.is_empty() {
+                name.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", name.get_ref())
+            };
+            let line = self.line(name.span().start);
+            let section = SECTIONS.iter().find(|s| s.name == key && !key.is_empty());
+            match (section, value.get_ref()) {
+                (Some(section), DeValue::Table(table)) if !section.repeats => {
+                    self.flatten(table, &key, list)?
+                }
+                (Some(section), DeValue::Array(items)) if section.repeats => {
+                    for (index, item) in items.iter().enumerate() {
+                        let line = self.line(item.span().start);
+                        let DeValue::Table(table) = item.get_ref() else {
+                            return Err(self.error(line, &key, "expected tables".to_owned()));
+                        };
+                        if table.is_empty() {
+                            return Err(self.error(line, &key, format!("the entry [[{key}]] is empty")));
+                        }
+                        self.flatten(table, &format!("{key}.{index}"), list)?;
+                    }
+                }
+                (Some(section), _) => {
+                    let header = if section.repeats {
+                        format!("[[{key}]]")
+                    } else {
+                        format!("[{key}]")
+                    };
+                    return Err(self.error(line, &key, format!("is a section: write {header}")));
+                }
+                (None, value) => {
+                    if resolve(&key).is_none() {
+                        return Err(self.error(line, &key, unknown(&key)));
+                    }
+                    list.push(Assignment {
+                        key,
+                        raw: raw(value),
+                        source: self.source(line),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn raw(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::Array(items) => {
+            let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+            items
+                .iter()
+                .map(text)
+                .collect::<Option<_>>()
+                .map_or(Raw::Other("a list of something else"), Raw::List)
+        }
+        DeValue::Boolean(b) => Raw::Bool(*b),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Float(_) => Raw::Other("a fraction"),
+        DeValue::Integer(n) => {
+            i128::from_str_radix(n.as_str(), n.radix()).map_or(Raw::Other("an enormous number"), Raw::Integer)
+        }
+        DeValue::String(text) => Raw::Quoted(text.to_string()),
+        DeValue::Table(_) => Raw::Other("a table"),
+    }
+}
+
+fn key_at(setting: &Setting, index: Option<usize>) -> String {
+    match index {
+        Some(index) => format!("{}.{index}.{}", setting.section, setting.name),
+        None => setting.key(),
+    }
+}
+
+/// The setting that a key names, with its index if it is in a list.
+fn resolve(key: &str) -> Option<(&'static Section, Option<usize>, &'static Setting)> {
+    let (section_name, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let (section_name, index) = match section_name.rsplit_once('.') {
+        Some((list, index)) if index.bytes().all(|b| b.is_ascii_digit()) => (list, Some(index.parse().ok()?)),
+        _ => (section_name, None),
+    };
+    let section = SECTIONS
+        .iter()
+        .find(|s| s.name == section_name && s.repeats == index.is_some())?;
+    let setting = section.settings.iter().find(|s| s.name == name)?;
+    Some((section, index, setting))
+}
+
+fn unknown(key: &str) -> String {
+    let plain: Vec<&str> = key
+        .split('.')
+        .filter(|part| part.parse::<usize>().is_err())
+        .collect();
+    let plain = plain.join(".");
+    let names = SECTIONS
+        .iter()
+        .filter(|s| !s.name.is_empty())
+        .map(|s| s.name.to_owned());
+    let keys = SECTIONS.iter().flat_map(|s| s.settings).map(Setting::key);
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let nearest = keys
+        .chain(names)
+        .map(|known| {
+            // A right name in the wrong section is nearer than any misspelling.
+            let distance = if last(&known) == last(&plain) {
+                1
+            } else {
+                distance(&known, &plain)
+            };
+            (distance, known)
+        })
+        .min();
+    match nearest {
+        Some((distance, known)) if distance <= 2 + plain.len() / 4 => {
+            format!("unknown key; did you mean {known}?")
+        }
+        _ => "unknown key; `cauce config --template` lists all".to_owned(),
+    }
+}
+
+/// Levenshtein's, on the first 64 bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (&a.as_bytes()[..a.len().min(64)], &b.as_bytes()[..b.len().min(64)]);
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = if x == y {
+                diagonal
+            } else {
+                1 + diagonal.min(row[j]).min(row[j + 1])
+            };
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+type Table = HashMap<&'static str, Entry>;
+
+/// Values of one section, or of one entry of a list, by name.
+struct Values<'a>(&'a HashMap<&'static str, Table>);
+
+impl Lookup for Values<'_> {
+    fn value(&self, section: &str, name: &str) -> &Value {
+        static ABSENT: Value = Value::Absent;
+        self.0
+            .get(section)
+            .and_then(|table| table.get(name))
+            .map_or(&ABSENT, |entry| &entry.value)
+    }
+}
+
+/// What has been laid so far.
+struct Layers {
+    plain: HashMap<&'static str, Table>,
+    lists: BTreeMap<&'static str, BTreeMap<usize, HashMap<&'static str, Table>>>,
+}
+
+impl Layers {
+    fn with_defaults() -> Result<Self, ConfigError> {
+        let mut plain = HashMap::new();
+        for section in SECTIONS.iter().filter(|s| !s.repeats) {
+            plain.insert(section.name, defaults(section, None)?);
+        }
+        Ok(Self {
+            plain,
+            lists: BTreeMap::new(),
+        })
+    }
+
+    fn lay(&mut self, assignment: Assignment) -> Result<(), ConfigError> {
+        let Assignment { key, raw, source } = assignment;
+        let error = |message| ConfigError {
+            source: source.clone(),
+            key: key.clone(),
+            message,
+        };
+        let (section, index, setting) = resolve(&key).ok_or_else(|| error(unknown(&key)))?;
+        let value = setting.kind.read(&raw).map_err(error)?;
+        let tables = match index {
+            None => &mut self.plain,
+            Some(index) if index < ITEMS_MAX => {
+                let items = self.lists.entry(section.name).or_default();
+                if !items.contains_key(&index) {
+                    let table = HashMap::from([(section.name, defaults(section, Some(index))?)]);
+                    items.insert(index, table);
+                }
+                items.entry(index).or_default()
+            }
+            Some(_) => return Err(error(format!("there may be {ITEMS_MAX} entries at most"))),
+        };
+        let entry = Entry {
+            setting,
+            index,
+            value,
+            source,
+        };
+        tables
+            .entry(section.name)
+            .or_default()
+            .insert(setting.name, entry);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Loaded, ConfigError> {
+        for (name, items) in &self.lists {
+            if let Some((expected, (found, tables))) =
+                items.iter().enumerate().find(|(i, (found, _))| i != *found)
+            {
+                return Err(ConfigError {
+                    source: first_source(tables),
+                    key: format!("{name}.{found}"),
+                    message: format!("entries are counted from 0 without gaps: {name}.{expected} is missing"),
+                });
+            }
+        }
+        let keys = self.read_list("auth.keys", AuthKey::read)?;
+        let jwks = self.read_list("auth.jwks", AuthJwks::read)?;
+        let config =
+            Config::read(&Values(&self.plain), keys, jwks).map_err(|e| Self::misfit(e, &self.plain))?;
+        let mut entries = Vec::new();
+        for section in SECTIONS {
+            let tables: Vec<&Table> = if section.repeats {
+                let items = self
+                    .lists
+                    .get(section.name)
+                    .into_iter()
+                    .flat_map(BTreeMap::values);
+                items.filter_map(|tables| tables.get(section.name)).collect()
+            } else {
+                self.plain.get(section.name).into_iter().collect()
+            };
+            for table in tables {
+                entries.extend(section.settings.iter().filter_map(|s| table.get(s.name)).cloned());
+            }
+        }
+        let loaded = Loaded { config, entries };
+        check::combination(&loaded)?;
+        Ok(loaded)
+    }
+
+    fn read_list<T>(
+        &self,
+        name: &str,
+        read: fn(&dyn Lookup) -> Result<T, Misfit>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let items = self.lists.get(name).into_iter().flat_map(BTreeMap::values);
+        items
+            .map(|tables| read(&Values(tables)).map_err(|e| Self::misfit(e, tables)))
+            .collect()
+    }
+
+    fn misfit(misfit: Misfit, tables: &HashMap<&'static str, Table>) -> ConfigError {
+        let entry = tables
+            .get(misfit.section)
+            .and_then(|table| table.get(misfit.name));
+        let source = entry.map(|e| e.source.clone()).filter(|s| *s != Source::Default);
+        ConfigError {
+            source: source.unwrap_or_else(|| first_source(tables)),
+            key: entry.map_or_else(|| misfit.name.to_owned(), Entry::key),
+            message: misfit.message,
+        }
+    }
+}
+
+fn defaults(section: &'static Section, index: Option<usize>) -> Result<Table, ConfigError> {
+    let mut table = Table::new();
+    for setting in section.settings {
+        let value = if setting.default.is_empty() {
+            Value::Absent
+        } else {
+            setting
+                .kind
+                .read(&Raw::Typed(setting.default.to_owned()))
+                .map_err(|message| ConfigError {
+                    source: Source::Default,
+                    key: setting.key(),
+                    message,
+                })?
+        };
+        let source = Source::Default;
+        table.insert(
+            setting.name,
+            Entry {
+                setting,
+                index,
+                value,
+                source,
+            },
+        );
+    }
+    Ok(table)
+}
+
+/// Where an entry of a list was first spoken of.
+fn first_source(tables: &HashMap<&'static str, Table>) -> Source {
+    let sources = tables
+        .values()
+        .flat_map(HashMap::values)
+        .map(|entry| &entry.source);
+    sources
+        .filter(|s| **s != Source::Default)
+        .min_by_key(|s| match s {
+            Source::File { line, .. } => (0, *line),
+            _ => (1, 0),
+        })
+        .cloned()
+        .unwrap_or(Source::Default)
+}

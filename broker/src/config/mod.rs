@@ -1,0 +1,67 @@
+//! Configuration: one TOML file, then the environment (`CAUCE_LIMITS__FRAME_BYTES`), then flags (`limits.frame_bytes=…`); the
+//! later one wins. [`load`] is pure: it is given texts and answers with plain typed fields, so everybody else reads fields
+//! and nobody else reads the environment.
+//!
+//! What must stay true:
+//! - [`schema`] is the only list of settings. Whatever is not on it is an error that names the place and the nearest key.
+//! - Every value has a [`Source`].
+//! - No secret is in an error, in `Debug`, or in what [`Loaded::to_toml`] and [`Loaded::to_json`] print.
+
+mod check;
+mod files;
+mod kind;
+mod load;
+mod origin;
+mod schema;
+mod show;
+
+pub use files::{FileError, Readers, SECRET_FILE_BYTES_MAX, read_file, read_secret_file};
+pub(crate) use kind::distinct_bytes;
+pub use kind::{Kind, MASK, SECRET_BYTES_MIN, SECRET_DISTINCT_BYTES_MIN, Value};
+pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
+pub use origin::Origins;
+pub use schema::{
+    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Heartbeat, Limits, Log, LogFormat, Reload, Rooms,
+    SECTIONS, Section, Setting, Store, Threads, Tls,
+};
+pub use show::{markdown, template};
+
+/// Why a configuration was refused: one line that says where, what and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub source: Source,
+    /// Empty if the text as a whole is wrong.
+    pub key: String,
+    pub message: String,
+}
+
+impl ConfigError {
+    /// What a process that refuses its configuration exits with: `EX_CONFIG` of sysexits(3).
+    pub const EXIT_CODE: u8 = 78;
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: ", self.source)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for Config {
+    /// What holds when nothing is configured.
+    fn default() -> Self {
+        match load(LoadInputs::default()) {
+            Ok(loaded) => loaded.config,
+            // The table is constant and a test loads it.
+            Err(e) => unreachable!("{e}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
