@@ -8,6 +8,7 @@ pub mod hub;
 pub mod mailbox;
 pub mod metrics;
 pub mod publication;
+pub mod rate;
 pub mod rooms;
 pub mod shelly;
 pub mod socket;

@@ -158,11 +158,7 @@ mod tests {
 
     #[test]
     fn a_star_must_be_written() {
-        assert!(
-            !Origins::new(&[""; 0])
-                .unwrap()
-                .allows(Some("https://a.example"))
-        );
+        assert!(!Origins::new(&[""; 0]).unwrap().allows(Some("https://a.example")));
         let any = Origins::new(&["*"]).unwrap();
         assert!(any.is_any() && any.allows(Some("null")));
     }

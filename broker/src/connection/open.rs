@@ -12,7 +12,7 @@ use super::opening::check_version;
 use crate::auth::{Action as Right, Principal};
 use crate::clock::Now;
 use crate::publication::Excluded;
-use crate::rate::{Gcra, Rate};
+use crate::rate::{Gcra, Quota};
 use crate::rooms::Room;
 
 /// Feature bits that this broker knows.
@@ -21,7 +21,7 @@ const FEATURES: u64 = Feature::Advance as u64;
 /// What a connection is held to. One for the whole node, replaced when configuration changes.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionSettings {
-    pub requests: Rate,
+    pub requests: Quota,
     pub subscriptions_max: usize,
     pub calls_max: usize,
     pub call_timeout_ms: u64,
@@ -84,9 +84,9 @@ impl Connection {
     /// Judges a message by rate, right and size.
     pub fn handle_message(&mut self, now: Now, message: ClientMessage, settings: &ConnectionSettings) -> Action {
         let ClientMessage { id, request } = message;
-        if let Err(retry_after_ms) = self.requests.check(&settings.requests, now.mono_ms, cost(&request)) {
-            let message = format!("more than {} requests a second", settings.requests.per_second);
-            let refusal = Refusal::new(Code::RateLimited, message).retry_after(retry_after_ms);
+        if let Err(retry_after_ms) = self.requests.check(settings.requests, now.mono_ms, cost(&request)) {
+            let refusal = Refusal::new(Code::RateLimited, "more requests than this connection may send")
+                .retry_after(retry_after_ms);
             return Action::Refuse { id, refusal };
         }
         let fresh = std::mem::replace(&mut self.fresh, false);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cauce_protocol::{Code, Refusal};
 use parking_lot::Mutex;
 
-use crate::rate::{Gcra, Rate};
+use crate::rate::{Gcra, Quota};
 
 /// Addresses remembered; those without connections and with a rested rate are forgotten first.
 const ADDRESSES_MAX: usize = 100_000;
@@ -20,7 +20,7 @@ pub struct DoorLimits {
     /// Connections of one IPv4 address, or of one IPv6 /64.
     pub per_address_max: usize,
     /// New connections of one address.
-    pub connects: Rate,
+    pub connects: Quota,
 }
 
 /// Counts connections by address.
@@ -73,7 +73,7 @@ impl Door {
             let message = format!("{} connections of this address are open", inner.limits.per_address_max);
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(5_000));
         }
-        if let Err(retry_after_ms) = visitor.connects.check(&inner.limits.connects, now_ms, 1) {
+        if let Err(retry_after_ms) = visitor.connects.check(inner.limits.connects, now_ms, 1) {
             return Err(Refusal::new(Code::RateLimited, "too many new connections of this address")
                 .retry_after(retry_after_ms));
         }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn door(connections_max: usize, per_address_max: usize) -> Arc<Door> {
-        let connects = Rate { per_second: 1, burst: 3 };
+        let connects = Quota::per_second(1, 3);
         Arc::new(Door::new(DoorLimits { connections_max, per_address_max, connects }))
     }
 

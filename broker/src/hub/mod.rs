@@ -46,7 +46,7 @@ pub struct Tunables {
     pub payload_bytes_max: usize,
     pub fragments_max: usize,
     pub outbox_bytes_max: usize,
-    pub control_frames: crate::rate::Rate,
+    pub control_frames: crate::rate::Quota,
     pub handshake_ms: u64,
     pub handshake_bytes_max: usize,
     /// From the first byte of a message to its last.
@@ -54,7 +54,7 @@ pub struct Tunables {
     pub heartbeat_interval_ms: u64,
     pub heartbeat_timeout_ms: u64,
     pub device_frame_bytes_max: usize,
-    pub device_frames: crate::rate::Rate,
+    pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
 }
