@@ -1,16 +1,19 @@
 //! How many may come in, and how fast, by address. Judged before a byte of a stranger is read.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cauce_protocol::{Code, Refusal};
 use parking_lot::Mutex;
 
-use crate::rate::{Gcra, Quota};
+use crate::rate::{ByAddress, Network, Quota};
 
-/// Addresses remembered; those without connections and with a rested rate are forgotten first.
-const ADDRESSES_MAX: usize = 100_000;
+/// Addresses whose rate of connecting is remembered.
+const ADDRESSES_MAX: usize = 65_536;
+
+/// What a visitor is told to wait when there are too many connections, in milliseconds: some will have ended by then.
+const CROWDED_RETRY_MS: u32 = 5_000;
 
 /// Bounds at the door.
 #[derive(Clone, Copy, Debug)]
@@ -33,23 +36,22 @@ pub struct Door {
 struct Inner {
     limits: DoorLimits,
     total: usize,
-    addresses: HashMap<IpAddr, Visitor, foldhash::fast::RandomState>,
-}
-
-#[derive(Debug, Default)]
-struct Visitor {
-    connections: usize,
-    connects: Gcra,
-    last_ms: u64,
+    /// Addresses with open connections only, so `total` bounds it.
+    open: HashMap<Network, usize, foldhash::fast::RandomState>,
+    connects: ByAddress,
 }
 
 impl Door {
     pub fn new(limits: DoorLimits) -> Self {
-        Self { inner: Mutex::new(Inner { limits, total: 0, addresses: HashMap::default() }) }
+        let connects = ByAddress::new(limits.connects, ADDRESSES_MAX);
+        Self { inner: Mutex::new(Inner { limits, total: 0, open: HashMap::default(), connects }) }
     }
 
+    /// Takes other limits at once; nobody who is in is put out.
     pub fn configure(&self, limits: DoorLimits) {
-        self.inner.lock().limits = limits;
+        let mut inner = self.inner.lock();
+        inner.connects.set_quota(limits.connects);
+        inner.limits = limits;
     }
 
     /// Lets a connection in, for as long as the permit lives.
@@ -57,29 +59,24 @@ impl Door {
     /// # Errors
     /// `too_many_connections` or `rate_limited`, with the time to wait.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now_ms: u64) -> Result<Permit, Refusal> {
-        let address = neighbourhood(address);
+        let network = Network::of(address);
         let mut inner = self.inner.lock();
-        let inner = &mut *inner;
+        let crowded = |message: &'static str| {
+            Err(Refusal::new(Code::TooManyConnections, message).retry_after(CROWDED_RETRY_MS))
+        };
         if inner.total >= inner.limits.connections_max {
-            return Err(Refusal::new(Code::TooManyConnections, "this node has as many connections as it may")
-                .retry_after(5_000));
+            return crowded("this node has as many connections as it may");
         }
-        if inner.addresses.len() >= ADDRESSES_MAX && !inner.addresses.contains_key(&address) {
-            inner.forget(now_ms);
+        if inner.open.get(&network).is_some_and(|&count| count >= inner.limits.per_address_max) {
+            return crowded("this address has as many connections as it may");
         }
-        let visitor = inner.addresses.entry(address).or_default();
-        visitor.last_ms = now_ms;
-        if visitor.connections >= inner.limits.per_address_max {
-            let message = format!("{} connections of this address are open", inner.limits.per_address_max);
-            return Err(Refusal::new(Code::TooManyConnections, message).retry_after(5_000));
-        }
-        if let Err(retry_after_ms) = visitor.connects.check(inner.limits.connects, now_ms, 1) {
-            return Err(Refusal::new(Code::RateLimited, "too many new connections of this address")
+        if let Err(retry_after_ms) = inner.connects.check(address, now_ms, 1) {
+            return Err(Refusal::new(Code::RateLimited, "too many new connections from this address")
                 .retry_after(retry_after_ms));
         }
-        visitor.connections += 1;
+        *inner.open.entry(network).or_insert(0) += 1;
         inner.total += 1;
-        Ok(Permit { door: self.clone(), address })
+        Ok(Permit { door: self.clone(), network })
     }
 
     /// Connections let in and not ended.
@@ -88,41 +85,22 @@ impl Door {
     }
 }
 
-impl Inner {
-    /// Forgets addresses that have no connection and have been quiet for a minute; failing that, all without a connection.
-    fn forget(&mut self, now_ms: u64) {
-        const QUIET_MS: u64 = 60_000;
-        self.addresses.retain(|_, visitor| visitor.connections > 0 || visitor.last_ms + QUIET_MS > now_ms);
-        if self.addresses.len() >= ADDRESSES_MAX {
-            self.addresses.retain(|_, visitor| visitor.connections > 0);
-        }
-    }
-}
-
 /// One connection in the door's count; dropping it counts it out.
 #[derive(Debug)]
 pub struct Permit {
     door: Arc<Door>,
-    address: IpAddr,
+    network: Network,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut inner = self.door.inner.lock();
         inner.total -= 1;
-        if let Some(visitor) = inner.addresses.get_mut(&self.address) {
-            visitor.connections -= 1;
-        }
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the /64 that one IPv6 customer is given as a rule.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        if let Some(count) = inner.open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                inner.open.remove(&self.network);
+            }
         }
     }
 }
@@ -132,8 +110,7 @@ mod tests {
     use super::*;
 
     fn door(connections_max: usize, per_address_max: usize) -> Arc<Door> {
-        let connects = Quota::per_second(1, 3);
-        Arc::new(Door::new(DoorLimits { connections_max, per_address_max, connects }))
+        Arc::new(Door::new(DoorLimits { connections_max, per_address_max, connects: Quota::per_second(1, 3) }))
     }
 
     fn v4(last: u8) -> IpAddr {
@@ -167,14 +144,6 @@ mod tests {
         let permit = door.admit(v4(1), 0).unwrap();
         assert_eq!(door.admit(v4(2), 0).unwrap_err().code, Code::TooManyConnections);
         drop(permit);
-        assert_eq!(door.total(), 0);
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_count_as_one() {
-        let network: [IpAddr; 2] = ["2001:db8:1:2::1".parse().unwrap(), "2001:db8:1:2:ffff::9".parse().unwrap()];
-        assert_eq!(neighbourhood(network[0]), neighbourhood(network[1]));
-        let mapped: IpAddr = "::ffff:127.0.0.7".parse().unwrap();
-        assert_eq!(neighbourhood(mapped), v4(7));
+        assert_eq!((door.total(), door.inner.lock().open.len()), (0, 0));
     }
 }

@@ -1,0 +1,171 @@
+//! What waits to be written to one peer: shared frames in order, bounded in bytes.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes};
+
+use crate::socket::Socket;
+
+/// Frames handed to the kernel in one call. The system's own limit is 1024; past 64 the call's fixed cost is all paid off.
+const SLICES_MAX: usize = 64;
+
+/// What a queued frame costs beside its bytes, which are shared: its place in the queue.
+const FRAME_OVERHEAD_BYTES: usize = size_of::<Bytes>();
+
+/// A queue of frames. Empty and without a buffer while the peer keeps up.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    /// The first frame has been written in part: it must be finished, or the peer cannot read on.
+    begun: bool,
+}
+
+/// Whether all was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    All,
+    /// The kernel's buffer is full: go on when it takes bytes again.
+    Blocked,
+}
+
+impl Outbox {
+    /// Appends a frame, unless that would be more than `bytes_max`. An empty outbox takes any frame.
+    #[must_use]
+    pub fn push(&mut self, frame: Bytes, bytes_max: usize) -> bool {
+        let bytes = self.bytes + frame.len() + FRAME_OVERHEAD_BYTES;
+        if bytes > bytes_max && !self.frames.is_empty() {
+            return false;
+        }
+        self.bytes = bytes;
+        self.frames.push_back(frame);
+        true
+    }
+
+    /// Appends a last word whatever the bound says.
+    pub fn push_last(&mut self, frame: Bytes) {
+        self.bytes += frame.len() + FRAME_OVERHEAD_BYTES;
+        self.frames.push_back(frame);
+    }
+
+    /// Drops all but a frame that the peer has seen the beginning of.
+    pub fn drop_unsent(&mut self) {
+        self.frames.truncate(usize::from(self.begun));
+        self.bytes = self.frames.iter().map(|frame| frame.len() + FRAME_OVERHEAD_BYTES).sum();
+    }
+
+    /// Bytes that wait, and what their places in the queue take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Hands all of it to the kernel, in as few calls as it takes. Answers how far it came and how many bytes went.
+    ///
+    /// # Errors
+    /// If the socket is broken.
+    pub fn flush(&mut self, socket: &Socket, written: &mut Written) -> io::Result<Flushed> {
+        while !self.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+                *slice = IoSlice::new(frame);
+                count += 1;
+            }
+            match socket.try_write_vectored(&slices[..count]) {
+                Ok(n) => {
+                    written.calls += 1;
+                    written.bytes += n as u64;
+                    self.advance(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),
+                Err(e) => return Err(e),
+            }
+        }
+        socket.try_flush()?;
+        Ok(if socket.wants_write() { Flushed::Blocked } else { Flushed::All })
+    }
+
+    /// An empty outbox gives its buffer back, so that an idle peer has none. Keeps nothing else.
+    pub fn take_buffer(&mut self) -> Option<VecDeque<Bytes>> {
+        (self.frames.is_empty() && self.frames.capacity() > 0).then(|| std::mem::take(&mut self.frames))
+    }
+
+    /// Gives an outbox without a buffer one that another peer has used.
+    pub fn give_buffer(&mut self, buffer: impl FnOnce() -> Option<VecDeque<Bytes>>) {
+        if self.frames.capacity() == 0
+            && let Some(buffer) = buffer()
+        {
+            self.frames = buffer;
+        }
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        while let Some(frame) = self.frames.front_mut() {
+            if n < frame.len() {
+                frame.advance(n);
+                self.bytes -= n;
+                self.begun |= n > 0;
+                return;
+            }
+            n -= frame.len();
+            self.bytes -= frame.len() + FRAME_OVERHEAD_BYTES;
+            self.begun = false;
+            self.frames.pop_front();
+        }
+    }
+}
+
+/// What a turn's writing came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    pub calls: u64,
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_are_counted_exactly_however_they_go(
+            frames in prop::collection::vec(1usize..200, 1..30), steps in prop::collection::vec(0usize..400, 1..60),
+        ) {
+            let mut outbox = Outbox::default();
+            for &len in &frames {
+                prop_assert!(outbox.push(Bytes::from(vec![7; len]), usize::MAX));
+            }
+            for step in steps {
+                let left: usize = outbox.frames.iter().map(Bytes::len).sum();
+                outbox.advance(step.min(left));
+                let expected: usize = outbox.frames.iter().map(|f| f.len() + FRAME_OVERHEAD_BYTES).sum();
+                prop_assert_eq!(outbox.bytes(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bound_holds_but_never_refuses_a_single_frame() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.push(Bytes::from(vec![0; 500]), 100));
+        assert!(!outbox.push(Bytes::from_static(b"x"), 100));
+    }
+
+    #[test]
+    fn a_frame_that_was_begun_is_finished_and_the_rest_dropped() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.push(Bytes::from_static(b"abc"), 1000) && outbox.push(Bytes::from_static(b"def"), 1000));
+        outbox.advance(1);
+        outbox.drop_unsent();
+        assert_eq!(outbox.frames, [Bytes::from_static(b"bc")]);
+        outbox.advance(2);
+        outbox.drop_unsent();
+        assert!(outbox.is_empty() && outbox.bytes() == 0);
+    }
+}

@@ -1,0 +1,121 @@
+//! One socket that a shard owns, and what stands behind it.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+
+use cauce_protocol::ConnectionId;
+use cauce_protocol::server::Dialect;
+
+use super::outbox::Outbox;
+use crate::connection::{Connection, Opening};
+use crate::hub::{DeviceCredential, Membership, Permit, SharedDevice};
+use crate::rate::Gcra;
+use crate::shelly::Session;
+use crate::socket::Socket;
+use crate::websocket::Reader;
+
+/// A WebSocket peer. Only its shard's thread touches it, so cells are enough.
+#[derive(Debug)]
+pub struct Peer {
+    pub id: ConnectionId,
+    pub address: IpAddr,
+    pub dialect: Dialect,
+    pub socket: Socket,
+    pub(super) reader: RefCell<Reader>,
+    pub(super) outbox: RefCell<Outbox>,
+    pub(super) stage: RefCell<Stage>,
+    /// In the shard's list of peers to write to.
+    pub(super) marked: Cell<bool>,
+    /// The kernel took no more; a task waits until it does.
+    pub(super) blocked: Cell<bool>,
+    /// Pings and pongs.
+    pub(super) control: Cell<Gcra>,
+    pub(super) timing: Cell<Timing>,
+    _permit: Permit,
+}
+
+/// What a peer is. It moves down this list and never back.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// A client whose token has not been seen.
+    Opening(Opening),
+    Client(Box<Client>),
+    Device(Box<DevicePeer>),
+    /// The last words are being written; nothing that comes in counts.
+    Closing,
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) connection: Connection,
+    pub(super) membership: Membership,
+}
+
+#[derive(Debug)]
+pub(super) struct DevicePeer {
+    pub(super) credential: DeviceCredential,
+    pub(super) session: Session,
+    pub(super) frames: Gcra,
+    /// Known from its first frame.
+    pub(super) device: Option<SharedDevice>,
+}
+
+/// When things happened and are due. Monotonic milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    /// Anything was read.
+    pub(super) heard_ms: u64,
+    /// A ping waits for its pong since then; 0 if none does.
+    pub(super) pinged_ms: u64,
+    /// A message was begun then and is not whole; 0 if none is.
+    pub(super) begun_ms: u64,
+    /// The last words must be out by then; 0 unless closing.
+    pub(super) closing_ms: u64,
+    /// The earliest timer armed for this peer.
+    pub(super) armed_ms: u64,
+}
+
+impl Peer {
+    pub(super) fn new(
+        id: ConnectionId,
+        address: IpAddr,
+        dialect: Dialect,
+        socket: Socket,
+        stage: Stage,
+        permit: Permit,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            id,
+            address,
+            dialect,
+            socket,
+            reader: RefCell::default(),
+            outbox: RefCell::default(),
+            stage: RefCell::new(stage),
+            marked: Cell::new(false),
+            blocked: Cell::new(false),
+            control: Cell::default(),
+            timing: Cell::new(Timing {
+                heard_ms: now_ms,
+                pinged_ms: 0,
+                begun_ms: 0,
+                closing_ms: 0,
+                armed_ms: u64::MAX,
+            }),
+            _permit: permit,
+        }
+    }
+
+    pub(super) fn time(&self, change: impl FnOnce(&mut Timing)) {
+        let mut timing = self.timing.get();
+        change(&mut timing);
+        self.timing.set(timing);
+    }
+
+    /// Whether the peer is on its way out.
+    pub fn is_closing(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Closing | Stage::Gone)
+    }
+}

@@ -1,0 +1,122 @@
+//! What time brings to a peer: handshakes that take too long, pings, dead peers, ended tokens, unfinished messages.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cauce_protocol::{Code, Refusal};
+
+use super::peer::{Peer, Stage};
+use super::wheel::TICK_MS;
+use super::Shard;
+use crate::clock::Now;
+use crate::websocket::Opcode;
+use crate::websocket::frame::frame;
+
+impl Shard {
+    /// Fires timers for ever. Runs beside [`Shard::run`] on the same thread.
+    pub async fn run_timers(self: &Rc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut due = Vec::new();
+        loop {
+            ticks.tick().await;
+            let now = self.now();
+            *self.tunables.borrow_mut() = self.hub.tunables();
+            self.wheel.borrow_mut().fire(now.mono_ms, &mut due);
+            for id in due.drain(..) {
+                if let Some(peer) = self.peer(id) {
+                    self.handle_timeout(&peer, now);
+                }
+            }
+            self.wake_sleepers(now);
+        }
+    }
+
+    /// Arms a timer for the peer, unless an earlier one will look anyway.
+    pub(super) fn arm(&self, peer: &Peer, at_ms: u64) {
+        if at_ms < peer.timing.get().armed_ms {
+            peer.time(|timing| timing.armed_ms = at_ms);
+            self.wheel.borrow_mut().arm(peer.id, at_ms);
+        }
+    }
+
+    /// Arms the timer that the peer needs next.
+    pub(super) fn arm_next(&self, peer: &Peer, now: Now) {
+        if let Some(at_ms) = self.next_timeout(peer, now) {
+            self.arm(peer, at_ms);
+        }
+    }
+
+    fn handle_timeout(self: &Rc<Self>, peer: &Rc<Peer>, now: Now) {
+        peer.time(|timing| timing.armed_ms = u64::MAX);
+        if let Some(refusal) = self.verdict(peer, now) {
+            self.close(peer, &refusal);
+        } else if is_over(peer, now) {
+            self.gone(peer);
+            return;
+        } else if self.ping_is_due(peer, now) {
+            peer.time(|timing| timing.pinged_ms = now.mono_ms);
+            self.say(peer, frame(Opcode::Ping, &Bytes::new()));
+        }
+        self.device_timeout(peer, now);
+        self.arm_next(peer, now);
+    }
+
+    /// Why the peer must go now, if it must.
+    fn verdict(&self, peer: &Peer, now: Now) -> Option<Refusal> {
+        let tunables = self.tunables.borrow();
+        let timing = peer.timing.get();
+        let stage = peer.stage.borrow();
+        let expired = match &*stage {
+            Stage::Opening(opening) => return opening.handle_timeout(now),
+            Stage::Client(client) => client.connection.principal.is_expired(now.unix_ms),
+            Stage::Device(_) => false,
+            Stage::Closing | Stage::Gone => return None,
+        };
+        if expired {
+            return Some(Refusal::new(Code::TokenExpired, "the token has expired; connect with a new one"));
+        }
+        if timing.begun_ms != 0 && now.mono_ms >= timing.begun_ms + tunables.assembly_ms {
+            return Some(Refusal::new(Code::Malformed, "a message was begun and not finished in time"));
+        }
+        if timing.pinged_ms != 0 && now.mono_ms >= timing.pinged_ms + tunables.heartbeat_timeout_ms {
+            return Some(Refusal::new(Code::HeartbeatTimeout, "no answer to a ping"));
+        }
+        None
+    }
+
+    fn ping_is_due(&self, peer: &Peer, now: Now) -> bool {
+        let timing = peer.timing.get();
+        let interval_ms = self.tunables.borrow().heartbeat_interval_ms;
+        !peer.is_closing() && timing.pinged_ms == 0 && now.mono_ms >= timing.heard_ms + interval_ms
+    }
+
+    fn next_timeout(&self, peer: &Peer, now: Now) -> Option<u64> {
+        let tunables = self.tunables.borrow();
+        let timing = peer.timing.get();
+        let stage = peer.stage.borrow();
+        let special = match &*stage {
+            Stage::Opening(opening) => return Some(opening.deadline_ms),
+            Stage::Closing => return Some(timing.closing_ms),
+            Stage::Gone => return None,
+            Stage::Client(client) => {
+                let ends = client.connection.expires_unix_ms();
+                ends.map(|ends| now.mono_ms + ends.saturating_sub(now.unix_ms))
+            }
+            Stage::Device(device) => device.device.as_ref().and_then(|device| device.lock().device.poll_timeout()),
+        };
+        let heartbeat = match timing.pinged_ms {
+            0 => timing.heard_ms + tunables.heartbeat_interval_ms,
+            pinged_ms => pinged_ms + tunables.heartbeat_timeout_ms,
+        };
+        let assembly = (timing.begun_ms != 0).then(|| timing.begun_ms + tunables.assembly_ms);
+        [Some(heartbeat), assembly, special].into_iter().flatten().min()
+    }
+}
+
+/// Whether a closing peer has had its time.
+fn is_over(peer: &Peer, now: Now) -> bool {
+    let timing = peer.timing.get();
+    matches!(*peer.stage.borrow(), Stage::Closing) && now.mono_ms >= timing.closing_ms
+}

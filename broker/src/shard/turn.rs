@@ -1,0 +1,228 @@
+//! The loop: take what others left in the mailbox, append it to outboxes, write each marked peer once.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use cauce_protocol::{Code, Refusal};
+
+use super::outbox::{Flushed, Written};
+use super::peer::{Peer, Stage};
+use super::{SPARE_BUFFERS_MAX, Shard};
+use crate::hub::{Closing, Selection, ShardMessage};
+use crate::publication::message_frame;
+
+/// Messages that one turn takes, so that sockets are read in between and no publisher keeps the loop for itself.
+const MESSAGES_A_TURN: usize = 256;
+
+/// Accepts sockets for a shard: the transport's side of the loop, so that the shard knows no handshake.
+pub trait Reception {
+    /// Serves the socket on this thread.
+    fn receive(&self, shard: &Rc<Shard>, arrival: crate::hub::Arrival);
+}
+
+impl Shard {
+    /// Runs until [`ShardMessage::Stop`] has been carried out.
+    pub async fn run(self: &Rc<Self>, reception: &impl Reception) {
+        let mailbox = self.hub.shards[self.index].clone();
+        let taken: RefCell<Vec<(Instant, u64)>> = RefCell::default();
+        loop {
+            mailbox.notified().await;
+            mailbox.begin_turn();
+            self.metrics().turns.increment();
+            let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
+            let mut released = 0;
+            for n in 0.. {
+                if n == MESSAGES_A_TURN {
+                    // Come again after the sockets had their turn.
+                    mailbox.notify();
+                    break;
+                }
+                match mailbox.pop() {
+                    None => break,
+                    Some(ShardMessage::Publication(publication)) => {
+                        let count = self.deliver(&publication, outbox_bytes_max);
+                        taken.borrow_mut().push((publication.accepted, count));
+                        released += publication.cost();
+                    }
+                    Some(ShardMessage::Direct(direct)) => {
+                        let count = self.deliver_direct(&direct, outbox_bytes_max);
+                        taken.borrow_mut().push((direct.accepted, count));
+                        released += direct.cost();
+                    }
+                    Some(ShardMessage::Answer(answer)) => self.answered(*answer),
+                    Some(ShardMessage::DeviceFrames(frames)) => self.to_device(&frames),
+                    Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
+                    Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
+                    Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
+                }
+            }
+            self.flush_marked();
+            mailbox.release(released);
+            self.report(&mut taken.borrow_mut());
+            self.close_overflowed();
+            if self.stopping.get() && self.peers.borrow().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn report(&self, taken: &mut Vec<(Instant, u64)>) {
+        if taken.is_empty() {
+            return;
+        }
+        let (now, metrics) = (Instant::now(), self.metrics());
+        for (accepted, count) in taken.drain(..).filter(|&(_, count)| count > 0) {
+            metrics.deliveries.add(count);
+            metrics.latency.record(now.saturating_duration_since(accepted), count);
+        }
+    }
+
+    /// Writes each marked peer once.
+    fn flush_marked(self: &Rc<Self>) {
+        let mut written = Written::default();
+        let mut marked = std::mem::take(&mut *self.marked.borrow_mut());
+        for peer in marked.drain(..) {
+            peer.marked.set(false);
+            if !peer.blocked.get() {
+                self.flush(&peer, &mut written);
+            }
+        }
+        // The list's buffer serves the next turn, unless somebody marked a peer meanwhile.
+        let mut next = self.marked.borrow_mut();
+        if next.is_empty() {
+            *next = marked;
+        }
+        drop(next);
+        self.metrics().writes.add(written.calls);
+        self.metrics().bytes_out.add(written.bytes);
+    }
+
+    fn flush(self: &Rc<Self>, peer: &Rc<Peer>, written: &mut Written) {
+        let flushed = peer.outbox.borrow_mut().flush(&peer.socket, written);
+        match flushed {
+            Ok(Flushed::All) => self.flushed(peer),
+            Ok(Flushed::Blocked) => {
+                if !peer.blocked.replace(true) {
+                    tokio::task::spawn_local(wait_and_flush(self.clone(), peer.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(connection = %peer.id, %error, "writing failed");
+                self.gone(peer);
+            }
+        }
+    }
+
+    fn flushed(&self, peer: &Peer) {
+        if let Some(buffer) = peer.outbox.borrow_mut().take_buffer() {
+            let mut spare = self.spare_buffers.borrow_mut();
+            if spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= 64 {
+                spare.push(buffer);
+            }
+        }
+        if matches!(*peer.stage.borrow(), Stage::Closing) {
+            // The last words are out. The peer closes its side, or its time runs out.
+            peer.socket.close_notify();
+            peer.socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn close_overflowed(&self) {
+        let overflowed = std::mem::take(&mut *self.overflowed.borrow_mut());
+        for peer in overflowed {
+            let message = "you read more slowly than messages come; reconnect and catch up";
+            self.close(&peer, &Refusal::new(Code::Slow, message));
+        }
+    }
+
+    fn close_selected(self: &Rc<Self>, closing: &Closing) {
+        let Closing { selection, refusal } = closing;
+        let chosen: Vec<_> = match selection {
+            Selection::Connection(id) => self.peer(*id).into_iter().collect(),
+            selection => {
+                let peers = self.peers.borrow();
+                peers.values().filter(|peer| is_selected(peer, selection)).cloned().collect()
+            }
+        };
+        for peer in chosen {
+            self.close(&peer, refusal);
+        }
+    }
+
+    fn stop(&self, refusal: &Refusal) {
+        self.stopping.set(true);
+        let peers: Vec<_> = self.peers.borrow().values().cloned().collect();
+        for peer in peers {
+            self.close(&peer, refusal);
+        }
+        // A turn follows even if there was nobody to close.
+        self.hub.shards[self.index].notify();
+    }
+
+    /// Whether sockets are still taken.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Sends the answer to a call to the client that waits for it.
+    fn answered(&self, answer: crate::hub::Answer) {
+        let Some(peer) = self.peer(answer.connection) else { return };
+        {
+            let mut stage = peer.stage.borrow_mut();
+            let Stage::Client(client) = &mut *stage else { return };
+            client.connection.call_ended();
+        }
+        if answer.request == 0 && answer.result.is_ok() {
+            return;
+        }
+        let reply = match answer.result {
+            Ok(json) => cauce_protocol::server::reply(answer.request, cauce_protocol::wire::Answer { json }),
+            Err(refusal) => cauce_protocol::server::reply(answer.request, &refusal),
+        };
+        self.say(&peer, message_frame(&reply, peer.dialect));
+    }
+}
+
+fn is_selected(peer: &Peer, selection: &Selection) -> bool {
+    match (&*peer.stage.borrow(), selection) {
+        (_, Selection::Connection(id)) => peer.id == *id,
+        (Stage::Client(client), Selection::Tenant(tenant)) => client.membership.tenant.id == *tenant,
+        (Stage::Device(device), Selection::Tenant(tenant)) => device.credential.tenant.id == *tenant,
+        (Stage::Client(client), Selection::User(tenant, user)) => {
+            client.membership.tenant.id == *tenant && client.connection.principal.user == *user
+        }
+        (Stage::Client(client), Selection::TokenId(tenant, jti)) => {
+            client.membership.tenant.id == *tenant && client.connection.principal.jti.as_ref() == Some(jti)
+        }
+        (Stage::Device(device), Selection::DeviceToken(id)) => device.credential.id == *id,
+        _ => false,
+    }
+}
+
+/// Writes on when the kernel takes bytes again. One such task a blocked peer; an idle peer has none.
+async fn wait_and_flush(shard: Rc<Shard>, peer: Rc<Peer>) {
+    loop {
+        if peer.socket.writable().await.is_err() {
+            shard.gone(&peer);
+            return;
+        }
+        let mut written = Written::default();
+        let flushed = peer.outbox.borrow_mut().flush(&peer.socket, &mut written);
+        shard.metrics().writes.add(written.calls);
+        shard.metrics().bytes_out.add(written.bytes);
+        match flushed {
+            Ok(Flushed::Blocked) => {}
+            Ok(Flushed::All) => {
+                peer.blocked.set(false);
+                shard.flushed(&peer);
+                return;
+            }
+            Err(_) => {
+                shard.gone(&peer);
+                return;
+            }
+        }
+    }
+}
