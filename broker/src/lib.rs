@@ -1,3 +1,4 @@
 //! The Cauce broker as a library.
 
 pub mod clock;
+pub mod store;
