@@ -8,7 +8,7 @@ use super::rows::{Admission, Unwritten};
 /// Upper bounds of the buckets of [`Counters::flush_ms`], in milliseconds; the last bucket is everything above.
 pub const FLUSH_BUCKETS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 100, 500, 1_000];
 
-/// Only ever rising, except where said. Read them without a lock.
+/// Only ever rising. Read them without a lock; what waits at the moment is [`super::StoreHandle::queued`].
 #[derive(Debug, Default)]
 pub struct Counters {
     pub device_states_written: AtomicU64,
@@ -36,9 +36,6 @@ pub struct Counters {
     pub flush_ms: [AtomicU64; FLUSH_BUCKETS_MS.len() + 1],
     pub flush_ms_sum: AtomicU64,
     pub flush_ms_max: AtomicU64,
-    /// Rows and bytes waiting or on their way, as of the last time the writer looked. Rises and falls.
-    pub queue_rows: AtomicU64,
-    pub queue_bytes: AtomicU64,
 }
 
 impl Counters {
