@@ -44,6 +44,9 @@ pub struct StoreConfig {
     /// How long SQLite waits for a lock that another process holds, in milliseconds, before the store counts an
     /// error and backs off.
     pub busy_timeout_ms: u64,
+    /// The database file never grows beyond this, in bytes; then it behaves as a full disk would. The log beside it is
+    /// not counted. `None` leaves the disk as the only bound.
+    pub database_bytes_max: Option<u64>,
 }
 
 impl StoreConfig {
@@ -54,6 +57,7 @@ impl StoreConfig {
             retention: Retention::default(),
             readers: 2,
             busy_timeout_ms: 1_000,
+            database_bytes_max: None,
         }
     }
 

@@ -40,16 +40,27 @@ pub(super) const SQLITE_OLDEST: &str = "3.51.3";
 /// Takes the write lock at once: a transaction that begins by reading would be refused the lock without waiting.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 
+/// SQLite's own default, fixed so that a bound in bytes can be told in pages.
+const PAGE_BYTES: u32 = 4_096;
+
 /// The log is cut back to this size after a checkpoint, in bytes, so that one long reader does not leave it large.
 const WAL_BYTES_KEPT: &str = "67108864";
 
 /// For the one connection that writes. `FULL` syncs every commit: see docs/DECISIONS.md for what that costs.
 pub(super) fn writer_options(config: &StoreConfig) -> SqliteConnectOptions {
-    options(config)
+    let options = options(config)
+        .page_size(PAGE_BYTES)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
-        .thread_name(|_| "cauce-sql-write".into())
+        .thread_name(|_| "cauce-sql-write".into());
+    match config.database_bytes_max {
+        Some(bytes) => options.pragma(
+            "max_page_count",
+            (bytes / u64::from(PAGE_BYTES)).max(1).to_string(),
+        ),
+        None => options,
+    }
 }
 
 pub(super) fn reader_options(config: &StoreConfig) -> SqliteConnectOptions {
