@@ -1,0 +1,125 @@
+//! The numbers of the store, with their units, and where the data lies.
+
+use std::path::PathBuf;
+
+/// Largest row the store takes, in bytes. A full status of the largest Shelly is below 10 kB; 256 KiB leaves room
+/// for gateways without letting one row fill the queue.
+pub const ROW_BYTES_MAX: usize = 256 * 1024;
+
+/// Rows of audit that still find a place when readings and events have filled the queue: who did what must not be
+/// lost because plugs are chatty.
+pub const AUDIT_RESERVE_ROWS: usize = 1_000;
+
+/// Bytes above the bound of the queue into which a waiting state may grow when a newer one replaces it, as a part of
+/// the bound: in a full queue the newest state of a device is still worth more than an older one.
+pub(crate) const STATE_RESERVE_DIVISOR: usize = 8;
+
+/// Rows of one transaction. Between transactions an admin operation may have its turn.
+pub const TRANSACTION_ROWS_MAX: usize = 4_000;
+
+/// Admin operations waiting or running at a time; more are told to come again.
+pub const ADMIN_SLOTS: usize = 64;
+
+/// How long an admin operation waits for its turn or for a free reader, in milliseconds.
+pub const ADMIN_WAIT_MS: u64 = 5_000;
+
+/// Rows of one page of any listing.
+pub const PAGE_ROWS_MAX: u32 = 1_000;
+
+/// Rows deleted by one step of the retention.
+pub const RETENTION_STEP_ROWS: u32 = 1_000;
+
+/// First and longest pause before the database is tried again, in milliseconds.
+pub(crate) const RETRY_FIRST_MS: u64 = 50;
+pub(crate) const RETRY_LONGEST_MS: u64 = 5_000;
+
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Holds the database, the lock and, unless configured otherwise, the master key. Made at the first start.
+    pub data_dir: PathBuf,
+    pub limits: StoreLimits,
+    pub retention: Retention,
+    /// Connections that read; each is a thread of its own inside the driver.
+    pub readers: u32,
+    /// How long SQLite waits for a lock that another process holds, in milliseconds, before the store counts an
+    /// error and backs off.
+    pub busy_timeout_ms: u64,
+    /// The database file never grows beyond this, in bytes; then it behaves as a full disk would. The log beside it is
+    /// not counted. `None` leaves the disk as the only bound.
+    pub database_bytes_max: Option<u64>,
+}
+
+impl StoreConfig {
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            limits: StoreLimits::default(),
+            retention: Retention::default(),
+            readers: 2,
+            busy_timeout_ms: 1_000,
+            database_bytes_max: None,
+        }
+    }
+
+    /// The database file.
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("cauce.db")
+    }
+
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.data_dir.join("cauce.lock")
+    }
+}
+
+/// Bounds of the queue between the hot paths and the database. Rows on their way into the database count too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// This many rows are written without waiting for more.
+    pub flush_rows: usize,
+    /// The oldest row waits at most this long before writing begins, in milliseconds.
+    pub flush_age_ms: u64,
+    /// Readings and events in the queue.
+    pub rows_max: usize,
+    /// Devices whose state waits; a newer state of a waiting device needs no place.
+    pub states_max: usize,
+    /// Memory of the queue, in bytes.
+    pub bytes_max: usize,
+    /// The part of each of these three bounds that one tenant may hold of what waits, so that one cannot take the
+    /// place of all. With 100 there is no such limit.
+    pub tenant_share_percent: u8,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self {
+            flush_rows: 1_000,
+            flush_age_ms: 200,
+            rows_max: 200_000,
+            states_max: 100_000,
+            bytes_max: 256 * 1024 * 1024,
+            tenant_share_percent: 50,
+        }
+    }
+}
+
+/// How long rows are kept; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub readings_days: Option<u32>,
+    pub events_days: Option<u32>,
+    pub audit_days: Option<u32>,
+    /// Pause between two sweeps, in milliseconds. A sweep goes in steps of [`RETENTION_STEP_ROWS`] and gives way to
+    /// every row that wants to be written.
+    pub sweep_every_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            readings_days: Some(90),
+            events_days: Some(90),
+            audit_days: Some(365),
+            sweep_every_ms: 10 * 60 * 1_000,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the store tells about itself: counters for `/metrics`, and its health for `/ready`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::rows::{Admission, Unwritten};
+
+/// Upper bounds of the buckets of [`Counters::flush_ms`], in milliseconds; the last bucket is everything above.
+pub const FLUSH_BUCKETS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 100, 500, 1_000];
+
+/// Only ever rising. Read them without a lock; what waits at the moment is [`super::StoreHandle::queued`].
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub device_states_written: AtomicU64,
+    pub readings_written: AtomicU64,
+    pub events_written: AtomicU64,
+    pub audit_written: AtomicU64,
+    /// States that never needed writing because a newer one of the device came first.
+    pub states_replaced: AtomicU64,
+    pub states_stale: AtomicU64,
+    pub refused_closed: AtomicU64,
+    pub refused_full: AtomicU64,
+    pub refused_tenant_full: AtomicU64,
+    pub refused_too_large: AtomicU64,
+    /// Rows the database itself would never take, for a reason that lies in the row.
+    pub refused_by_database: AtomicU64,
+    /// Committed transactions of telemetry.
+    pub batches: AtomicU64,
+    /// Attempts after an error.
+    pub retries: AtomicU64,
+    pub errors: AtomicU64,
+    pub retention_deleted: AtomicU64,
+    pub admin_writes: AtomicU64,
+    pub admin_refused: AtomicU64,
+    /// How long a transaction took, by [`FLUSH_BUCKETS_MS`]; not cumulative.
+    pub flush_ms: [AtomicU64; FLUSH_BUCKETS_MS.len() + 1],
+    pub flush_ms_sum: AtomicU64,
+    pub flush_ms_max: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn admission(&self, admission: Admission) {
+        let counter = match admission {
+            Admission::Accepted => return,
+            Admission::Replaced => &self.states_replaced,
+            Admission::Stale => &self.states_stale,
+            Admission::Refused(Unwritten::Closed) => &self.refused_closed,
+            Admission::Refused(Unwritten::Full) => &self.refused_full,
+            Admission::Refused(Unwritten::TenantFull) => &self.refused_tenant_full,
+            Admission::Refused(Unwritten::TooLarge) => &self.refused_too_large,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn flushed(&self, ms: u64) {
+        let bucket = FLUSH_BUCKETS_MS
+            .iter()
+            .position(|&le| ms <= le)
+            .unwrap_or(FLUSH_BUCKETS_MS.len());
+        self.flush_ms[bucket].fetch_add(1, Relaxed);
+        self.flush_ms_sum.fetch_add(ms, Relaxed);
+        self.flush_ms_max.fetch_max(ms, Relaxed);
+        self.batches.fetch_add(1, Relaxed);
+    }
+
+    /// Telemetry rows that are in the database through this run.
+    pub fn rows_written(&self) -> u64 {
+        self.device_states_written.load(Relaxed)
+            + self.readings_written.load(Relaxed)
+            + self.events_written.load(Relaxed)
+            + self.audit_written.load(Relaxed)
+    }
+
+    /// Rows that were refused, for whatever reason.
+    pub fn rows_refused(&self) -> u64 {
+        self.refused_closed.load(Relaxed)
+            + self.refused_full.load(Relaxed)
+            + self.refused_tenant_full.load(Relaxed)
+            + self.refused_too_large.load(Relaxed)
+            + self.refused_by_database.load(Relaxed)
+    }
+}
+
+/// Whether what is handed over reaches the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Ready,
+    /// Rows wait in memory and the writer keeps trying; nothing that was accepted is lost while the process lives.
+    Degraded {
+        since_unix_ms: u64,
+        reason: Trouble,
+    },
+    /// Shut down.
+    Closed,
+}
+
+/// What keeps the database from taking rows. The codes are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Damaged,
+    DiskFull,
+    Io,
+    Locked,
+    Other,
+    ReadOnly,
+}
+
+impl Trouble {
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Damaged => "store_damaged",
+            Self::DiskFull => "store_disk_full",
+            Self::Io => "store_io",
+            Self::Locked => "store_locked",
+            Self::Other => "store_error",
+            Self::ReadOnly => "store_read_only",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Damaged => "the database file is damaged; stop the broker and restore a backup",
+            Self::DiskFull => "the disk is full; free some space, the store goes on by itself",
+            Self::Io => "the disk reports errors; look at the system's log",
+            Self::Locked => "another process holds the database; end it, the store goes on by itself",
+            Self::Other => "the database reports an error; see the broker's log",
+            Self::ReadOnly => "the database cannot be written; look at the rights of the data directory",
+        })
+    }
+}

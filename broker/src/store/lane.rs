@@ -1,0 +1,51 @@
+//! The one connection that writes, opened again whenever it may be in doubt.
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
+
+use super::sql;
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    options: SqliteConnectOptions,
+    connection: Option<SqliteConnection>,
+}
+
+impl Lane {
+    pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+        Self {
+            options,
+            connection: Some(connection),
+        }
+    }
+
+    /// Begins a transaction that holds the write lock from the start, so that it cannot fail half-way for want of it.
+    ///
+    /// # Errors
+    /// Whatever the database says; the caller then calls [`Lane::discard`], for after an error of the disk nothing
+    /// may be assumed about what this connection has written or synced.
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        self.connection.insert(connection).begin_with(sql::BEGIN).await
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.connection = None;
+    }
+
+    /// Moves the log into the database file and closes it: nothing but the file remains to be copied.
+    ///
+    /// # Errors
+    /// Whatever the database says; what was committed stays committed all the same.
+    pub(super) async fn close(&mut self) -> Result<(), sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        sql::checkpoint(&mut connection).await?;
+        connection.close().await
+    }
+}

@@ -1,0 +1,190 @@
+//! Floor 3: what outlives a restart. SQL on a thread of its own; nobody else ever waits for it.
+//!
+//! ```text
+//! shards, doors ── StoreHandle::device_state, reading, … ──▶ batch (bounded, in memory) ──▶ writer ──▶ SQLite
+//! API, CLI ─────── StoreHandle::create_tenant, …         ──────────────────────────────────▶ writer (own transaction)
+//! API ──────────── StoreHandle::readings, devices, …     ──▶ readers
+//! ```
+//!
+//! What must stay true:
+//! - The hot path takes a lock for one push into a list, and nothing else: no await, no I/O, no allocation that waits.
+//! - What was accepted is written or still in memory; an error of the database never drops it. Only a row that the
+//!   database would never take is given up, alone, and counted.
+//! - An admin operation answers after its transaction has been committed and synced to the disk.
+//! - `sql` is the only module that speaks SQL. Every statement there names the tenant.
+//! - One process at a time owns a data directory.
+
+mod admin;
+mod batch;
+mod config;
+mod counters;
+mod error;
+mod handle;
+mod lane;
+mod migrate;
+mod place;
+mod rows;
+mod sql;
+mod thread;
+mod writer;
+
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sqlx::sqlite::SqlitePoolOptions;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+
+pub use config::{
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, RETENTION_STEP_ROWS, ROW_BYTES_MAX,
+    Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+};
+pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
+pub use error::{OpenError, StoreError, Unavailable};
+pub use handle::{Queued, StoreHandle};
+pub use migrate::{MigrationInfo, migrate, migrations};
+pub use rows::{
+    Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
+    DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
+    ReadingCursor, ReadingQuery, ReadingRow, SigningKeyRow, TableCounts, TenantChange, TenantRow,
+    TenantStatus, Unwritten,
+};
+pub use writer::Leftover;
+
+use batch::Pending;
+use handle::{Settled, Shared};
+use lane::Lane;
+use place::Place;
+use writer::{Gone, Writer};
+
+use crate::clock::Clock;
+
+/// Rows of one run are numbered from the run's own number times two to this: unique within the database without
+/// asking it, for a million million rows a run and eight million runs.
+const RUN_BITS: u32 = 40;
+
+/// A running store: its thread, and the right to stop it.
+#[derive(Debug)]
+pub struct Store {
+    handle: StoreHandle,
+    stop: Option<oneshot::Sender<u64>>,
+    stopped: oneshot::Receiver<Leftover>,
+}
+
+impl Store {
+    /// Takes the data directory, brings the database up to date, reads what the broker needs, starts the writer.
+    ///
+    /// Blocks until all that is done; for the start of a program, not for async code.
+    ///
+    /// # Errors
+    /// Whatever keeps the store from working; nothing is left running then.
+    pub fn open(config: StoreConfig) -> Result<(Self, Loaded), OpenError> {
+        let (ready, opened) = std::sync::mpsc::sync_channel(1);
+        let (stop, stopping) = oneshot::channel();
+        let (done, stopped) = oneshot::channel();
+        let database = config.database();
+        Builder::new()
+            .name("cauce-store".to_owned())
+            .spawn(move || {
+                let served = Place::take(&config).and_then(|place| Ok((place, thread::runtime()?)));
+                let (place, runtime) = match served {
+                    Ok(served) => served,
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
+                };
+                let leftover = runtime.block_on(serve(config, &ready, stopping));
+                drop(runtime);
+                // Whoever is told that the store has stopped may open it again.
+                drop(place);
+                match leftover {
+                    // Nobody may be waiting for either answer; then there is nobody to tell.
+                    Ok(leftover) => drop(done.send(leftover)),
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            })
+            .map_err(OpenError::Thread)?;
+        // The thread answers in every case but a panic.
+        let died = || OpenError::Database {
+            path: database,
+            message: "the store's thread has ended".to_owned(),
+        };
+        let (handle, loaded) = opened.recv().unwrap_or_else(|_| Err(died()))?;
+        Ok((
+            Self {
+                handle,
+                stop: Some(stop),
+                stopped,
+            },
+            loaded,
+        ))
+    }
+
+    pub fn handle(&self) -> StoreHandle {
+        self.handle.clone()
+    }
+
+    /// Lets nothing more in, writes everything that waits, moves the log into the database file, closes it and gives
+    /// the data directory free. After `grace` it gives up on what is not written yet and says how much that was; a
+    /// transaction that has begun by then is awaited all the same.
+    ///
+    /// If this future is dropped the store stops just so, unobserved.
+    pub async fn shutdown(mut self, grace: Duration) -> Leftover {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if let Some(stop) = self.stop.take() {
+            // The receiver is gone only if the thread is, and then the next line knows.
+            let _ = stop.send(grace_ms);
+        }
+        match (&mut self.stopped).await {
+            Ok(leftover) => leftover,
+            Err(_) => {
+                let queued = self.handle.queued();
+                Leftover {
+                    rows: queued.rows,
+                    bytes: queued.bytes,
+                    checkpointed: false,
+                }
+            }
+        }
+    }
+}
+
+/// The life of the store on its thread. Answers through `ready` once it is open.
+async fn serve(
+    config: StoreConfig,
+    ready: &std::sync::mpsc::SyncSender<Result<(StoreHandle, Loaded), OpenError>>,
+    stop: oneshot::Receiver<u64>,
+) -> Result<Leftover, OpenError> {
+    let clock = Clock::start();
+    let mut connection = migrate::open(&config).await?;
+    let loaded = sql::load(&mut connection, clock.now().unix_ms)
+        .await
+        .map_err(|e| migrate::database(&config, &e))?;
+    let first = loaded.boot << RUN_BITS;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(config.readers.max(1))
+        .acquire_timeout(Duration::from_millis(ADMIN_WAIT_MS))
+        .connect_lazy_with(sql::reader_options(&config));
+    let shared = Arc::new(Shared {
+        pending: Mutex::new(Pending::new(config.limits, first)),
+        wake: Notify::new(),
+        clock,
+        counters: Counters::default(),
+        health: Mutex::new(Health::Ready),
+        settled: watch::Sender::new(Settled {
+            last: first,
+            closed: false,
+        }),
+        lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config), connection)),
+        readers,
+        admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
+        runtime: tokio::runtime::Handle::current(),
+    });
+    let _gone = Gone(Arc::clone(&shared));
+    let writer = Writer::new(Arc::clone(&shared), loaded.boot, config.retention);
+    // If the opener is gone, so is the sender of `stop`, and the writer ends at once.
+    let _ = ready.send(Ok((StoreHandle { shared }, loaded)));
+    Ok(writer.run(stop).await)
+}

@@ -1,0 +1,148 @@
+//! The only place that speaks SQL. One file a family of tables.
+//!
+//! What must stay true:
+//! - Statements are constants; values are bound, never written into the text.
+//! - Every statement about a tenant's rows names the tenant. Only loading at start, counting and retention go across.
+//! - Nothing here decides, retries or waits: it answers with the row or with the database's own error.
+
+mod credentials;
+mod devices;
+mod fault;
+mod history;
+mod insert;
+mod load;
+mod telemetry;
+mod tenants;
+mod values;
+
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Executor, Row};
+
+pub(super) use credentials::{
+    add_signing_key, api_keys, create_api_key, create_device_token, device_tokens, revoke_api_key,
+    revoke_device_token, revoke_signing_key, signing_keys,
+};
+pub(super) use devices::{assign_device, device, devices, set_device_metadata};
+pub(super) use fault::{Fault, fault};
+pub(super) use history::{audit_rows, counts, device_events, readings};
+pub(super) use load::load;
+pub(super) use telemetry::{Log, Written, delete_older, write_piece};
+pub(super) use tenants::{create_tenant, tenant, tenants, update_tenant};
+
+use super::config::StoreConfig;
+
+/// The oldest SQLite the broker works with. Before it, two connections that write and checkpoint could damage a
+/// database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
+pub(super) const SQLITE_OLDEST: &str = "3.51.3";
+
+/// Takes the write lock at once: a transaction that begins by reading would be refused the lock without waiting.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// SQLite's own default, fixed so that a bound in bytes can be told in pages.
+const PAGE_BYTES: u32 = 4_096;
+
+/// The log is cut back to this size after a checkpoint, in bytes, so that one long reader does not leave it large.
+const WAL_BYTES_KEPT: &str = "67108864";
+
+/// For the one connection that writes. `FULL` syncs every commit: see docs/DECISIONS.md for what that costs.
+pub(super) fn writer_options(config: &StoreConfig) -> SqliteConnectOptions {
+    let options = options(config)
+        .page_size(PAGE_BYTES)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", WAL_BYTES_KEPT)
+        .thread_name(|_| "cauce-sql-write".into());
+    match config.database_bytes_max {
+        Some(bytes) => options.pragma(
+            "max_page_count",
+            (bytes / u64::from(PAGE_BYTES)).max(1).to_string(),
+        ),
+        None => options,
+    }
+}
+
+pub(super) fn reader_options(config: &StoreConfig) -> SqliteConnectOptions {
+    options(config)
+        .read_only(true)
+        .thread_name(|_| "cauce-sql-read".into())
+}
+
+fn options(config: &StoreConfig) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(config.database())
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_millis(config.busy_timeout_ms))
+        .disable_statement_logging()
+}
+
+/// `3.51.3` and such, as the library says of itself.
+pub(super) async fn sqlite_version(connection: &mut SqliteConnection) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+}
+
+/// Whether this SQLite is free of the fault described at [`SQLITE_OLDEST`]. What cannot be read as a version is not.
+pub(super) fn is_new_enough(version: &str) -> bool {
+    fn parts(version: &str) -> Option<[u32; 3]> {
+        let mut parts = version.split('.').map(|part| part.parse().ok());
+        // A missing third part is zero: "3.52".
+        Some([parts.next()??, parts.next()??, parts.next().unwrap_or(Some(0))?])
+    }
+    match (parts(version), parts(SQLITE_OLDEST)) {
+        (Some(version), Some(oldest)) => version >= oldest,
+        _ => false,
+    }
+}
+
+/// Version and time of each migration the database has had; none for a database that never had one.
+pub(super) async fn applied_migrations(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<(i64, u64)>, sqlx::Error> {
+    let table: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'")
+            .fetch_optional(&mut *connection)
+            .await?;
+    if table.is_none() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "SELECT version, CAST(unixepoch(installed_on) AS INTEGER) * 1000 FROM _sqlx_migrations \
+         WHERE success ORDER BY version",
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, values::uint(row, 1)?)))
+        .collect()
+}
+
+pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    connection
+        .execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        .await
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_new_enough;
+
+    #[test]
+    fn versions_that_can_damage_a_database_are_refused() {
+        for old in [
+            "3.51.2", "3.40.1", "3.7.0", "2.99.99", "", "3", "3.x.1", "garbage",
+        ] {
+            assert!(!is_new_enough(old), "{old}");
+        }
+    }
+
+    #[test]
+    fn versions_with_the_repair_are_accepted() {
+        for new in ["3.51.3", "3.52", "3.52.0", "3.100.0", "4.0.0", "3.51.3.1"] {
+            assert!(is_new_enough(new), "{new}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The store against a real SQLite in a directory of its own.
+
+mod admin;
+mod crash;
+mod opening;
+mod support;
+mod telemetry;
+mod tenants;
+mod trouble;

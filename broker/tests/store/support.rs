@@ -1,0 +1,171 @@
+//! Rows, a store in a temporary directory, and a second connection to look over its shoulder.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cauce_broker::store::{
+    Channel, DeviceStateRow, EventRow, Loaded, Numbered, ReadingQuery, ReadingRow, Store, StoreConfig,
+    StoreHandle, TenantRow, TenantStatus,
+};
+use cauce_protocol::{DeviceId, TenantId};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Executor};
+use tempfile::TempDir;
+
+/// Long enough for a slow machine, short enough to notice a hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    /// Gives up quickly on a lock and writes without much waiting.
+    pub(crate) fn config(&self) -> StoreConfig {
+        let mut config = StoreConfig::new(self.dir.path().join("data"));
+        config.busy_timeout_ms = 20;
+        config.limits.flush_age_ms = 5;
+        config
+    }
+
+    pub(crate) fn open(&self) -> (Store, Loaded) {
+        Store::open(self.config()).expect("the store opens")
+    }
+}
+
+pub(crate) async fn connect(config: &StoreConfig) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(config.database())
+        .busy_timeout(PATIENCE);
+    options.connect().await.expect("a second connection")
+}
+
+pub(crate) async fn run(connection: &mut SqliteConnection, text: &'static str) {
+    connection.execute(text).await.expect(text);
+}
+
+pub(crate) async fn stop(store: Store) {
+    let left = store.shutdown(PATIENCE).await;
+    assert_eq!((left.rows, left.bytes, left.checkpointed), (0, 0, true));
+}
+
+pub(crate) async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// For what has no event to wait for.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    patiently(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+pub(crate) fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).expect("a tenant's name")
+}
+
+pub(crate) fn first_tenant() -> TenantId {
+    tenant("default")
+}
+
+pub(crate) fn device(name: &str) -> DeviceId {
+    DeviceId::new(name).expect("a device's name")
+}
+
+pub(crate) fn tenant_row(name: &str) -> TenantRow {
+    TenantRow {
+        tenant: tenant(name),
+        name: format!("The {name}"),
+        status: TenantStatus::Enabled,
+        settings: Bytes::from_static(b"{}"),
+        created_ms: 1,
+        updated_ms: 1,
+    }
+}
+
+pub(crate) fn state(tenant: &TenantId, name: &str, seq: u64, json: &str) -> DeviceStateRow {
+    DeviceStateRow {
+        tenant: tenant.clone(),
+        device: device(name),
+        seq,
+        received_ms: 1_000 + seq,
+        src: Arc::from("shellyplusplugs-8cbfeaa133f0"),
+        model: Some(Arc::from("SNPL-00112EU")),
+        state: Bytes::copy_from_slice(json.as_bytes()),
+    }
+}
+
+/// The `n`th reading: `n` watts.
+pub(crate) fn reading(tenant: &TenantId, name: &str, n: u64) -> ReadingRow {
+    ReadingRow {
+        tenant: tenant.clone(),
+        device: device(name),
+        channel: Channel::new("switch:0").expect("a channel's name"),
+        ts_ms: n / 3,
+        received_ms: u64::MAX / 4,
+        output: Some(n.is_multiple_of(2)),
+        power_w: Some(n as f64),
+        voltage_v: Some(230.5),
+        current_a: None,
+        energy_wh: Some(0.25),
+        temperature_c: Some(-3.5),
+    }
+}
+
+pub(crate) fn event(tenant: &TenantId, name: &str, n: u64) -> EventRow {
+    EventRow {
+        tenant: tenant.clone(),
+        device: device(name),
+        ts_ms: n,
+        received_ms: u64::MAX / 4,
+        component: Some(Arc::from("input:0")),
+        event: Arc::from("btn_down"),
+        data: Bytes::from(format!("{{\"n\":{n}}}")),
+    }
+}
+
+/// All readings of a device, page by page.
+pub(crate) async fn all_readings(
+    handle: &StoreHandle,
+    tenant: &TenantId,
+    name: &str,
+) -> Vec<Numbered<ReadingRow>> {
+    let mut query = ReadingQuery {
+        tenant: tenant.clone(),
+        device: device(name),
+        from_ms: 0,
+        to_ms: u64::MAX,
+        limit: 97,
+        after: None,
+    };
+    let mut all = Vec::new();
+    loop {
+        let page = handle.readings(query.clone()).await.expect("readings");
+        assert!(page.rows.len() <= 97);
+        all.extend(page.rows);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return all,
+        }
+    }
+}
+
+pub(crate) fn watts(readings: &[Numbered<ReadingRow>]) -> Vec<u64> {
+    readings
+        .iter()
+        .map(|r| r.row.power_w.expect("watts") as u64)
+        .collect()
+}
