@@ -15,4 +15,5 @@ pub mod shelly;
 pub mod socket;
 pub mod store;
 mod sync;
+pub mod transport;
 pub mod websocket;

@@ -6,8 +6,10 @@
 //! - It holds no socket and starts no thread.
 
 mod delivery;
+mod device_flow;
 mod devices;
 mod doors;
+mod records;
 mod tenants;
 
 use std::sync::Arc;
@@ -21,10 +23,14 @@ use parking_lot::RwLock;
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Purpose, Selection, ShardMailbox, ShardMessage,
 };
+pub use device_flow::{DEVICES_ROOM, device_room};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
+pub use records::{NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
+use crate::auth::secret::{CredentialKind, Credentials};
+use crate::auth::{KeyOwner, Keys, Standing};
 use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
@@ -42,6 +48,8 @@ const _: () = assert!(1 << SHARD_BITS == crate::rooms::SHARDS_MAX);
 pub struct Tunables {
     pub connection: ConnectionSettings,
     pub connections: ConnectionLimits,
+    /// Requests a second and at once, as `connection.requests` holds them, in words for the client.
+    pub requests: (u32, u32),
     pub frame_bytes_max: usize,
     pub payload_bytes_max: usize,
     pub fragments_max: usize,
@@ -81,6 +89,11 @@ pub struct Hub {
     pub clock: Clock,
     pub metrics: Metrics,
     pub door: Arc<Door>,
+    pub records: Box<dyn Records>,
+    pub keys: Arc<Keys>,
+    pub credentials: RwLock<Credentials>,
+    /// Rung when a token names a key that is not known: a key set may have changed.
+    pub key_missing: tokio::sync::Notify,
     tunables: RwLock<Arc<Tunables>>,
     /// Connections by shard, for placing new ones.
     loads: Box<[AtomicUsize]>,
@@ -96,6 +109,7 @@ impl Hub {
         door: DoorLimits,
         mailbox_bytes: usize,
         clock: Clock,
+        records: Box<dyn Records>,
     ) -> Self {
         Self {
             tenants: Tenants::new(rooms),
@@ -104,6 +118,10 @@ impl Hub {
             clock,
             metrics: Metrics::new(plan.total()),
             door: Arc::new(Door::new(door)),
+            records,
+            keys: Arc::default(),
+            credentials: RwLock::default(),
+            key_missing: tokio::sync::Notify::new(),
             tunables: RwLock::new(Arc::new(tunables)),
             loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
             sessions: Rising::default(),
@@ -188,6 +206,41 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Whether a tenant is served, and what its roles may do.
+    pub fn standing(&self, tenant: &str) -> Standing {
+        match self.tenants.get(tenant).map(|tenant| tenant.settings()) {
+            None => Standing::Unknown,
+            Some(settings) if settings.disabled => Standing::Disabled,
+            Some(settings) => Standing::Active(settings.role_grants.clone()),
+        }
+    }
+
+    /// What a device token stands for.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `token_invalid`, `token_revoked`, `token_expired` or `tenant_disabled`.
+    pub fn device_credential(&self, token: &str) -> Result<DeviceCredential, Refusal> {
+        let unix_ms = self.clock.now().unix_ms;
+        let row = self.credentials.read().authenticate(token, CredentialKind::Device, unix_ms)?.clone();
+        let refused = || Refusal::new(Code::TokenInvalid, "the token's tenant is not there");
+        let KeyOwner::Tenant(id) = &row.owner else { return Err(refused()) };
+        let tenant = self.tenants.get(id.as_str()).ok_or_else(refused)?;
+        if tenant.settings().disabled {
+            return Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off"));
+        }
+        Ok(DeviceCredential { tenant, device: row.device.clone(), id: row.id.as_str().into() })
+    }
+
+    /// A token named a key that is not known.
+    pub fn missing_key(&self) {
+        self.key_missing.notify_one();
+    }
+
+    /// Closes connections on one shard.
+    pub fn close_one(&self, shard: usize, selection: Selection, refusal: Refusal) {
+        self.shards[shard].send(ShardMessage::Close(Arc::new(Closing { selection, refusal })));
     }
 
     /// Closes connections, on whatever shard they are.

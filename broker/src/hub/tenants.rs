@@ -20,7 +20,7 @@ pub struct TenantKey(pub u32);
 pub struct TenantSettings {
     pub disabled: bool,
     /// What its roles may do, under what a token grants.
-    pub role_grants: RoleGrants,
+    pub role_grants: Arc<RoleGrants>,
 }
 
 /// One customer: its rooms, devices and connections.

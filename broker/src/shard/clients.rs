@@ -12,14 +12,14 @@ use cauce_protocol::{ClientMessage, Code, ConnectionId, DecodeError, Refusal, Re
 
 use super::peer::{Client, Peer, Stage};
 use super::{Shard, Tunables};
-use crate::auth::{Principal, Standing};
+use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
-use crate::hub::{Arrival, Caller, OutgoingCall, Permit, Tenant};
+use crate::hub::{Caller, OutgoingCall, Permit, Tenant};
 use crate::publication::{Draft, Excluded, message_frame};
 use crate::rooms::Repeat;
 use crate::socket::Socket;
-use crate::websocket::frame::{close, frame};
+use crate::websocket::frame::frame;
 use crate::websocket::reader::ReaderLimits;
 use crate::websocket::{Event, Opcode, Violation};
 

@@ -27,7 +27,9 @@ use bytes::Bytes;
 use cauce_protocol::limits::INTEGER_MAX;
 use cauce_protocol::{Code, ConnectionId, Refusal};
 
+pub use clients::ClientArrival;
 pub use peer::Peer;
+pub use turn::Reception;
 
 use self::deliver::LocalRoom;
 use self::peer::Stage;

@@ -1,0 +1,181 @@
+//! What follows from a device's word: messages to rooms, rows for the store, answers to callers, frames back.
+//!
+//! Called with the device's lock held, so that the messages of one device keep their order whoever handles them. Nothing here
+//! waits.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cauce_protocol::Payload;
+use cauce_protocol::message::Text;
+
+use super::devices::{DeviceSide, OutgoingCall, SharedDevice, call_refusal};
+use super::tenants::Tenant;
+use super::Hub;
+use crate::metrics::ShardMetrics;
+use crate::publication::{Draft, Excluded};
+use crate::shelly::{Changes, Outcome, Reading};
+use crate::store::{AuditRow, Channel, DeviceStateRow, EventRow, ReadingRow};
+
+/// The room of all of a tenant's devices.
+pub const DEVICES_ROOM: &str = "$devices";
+
+/// The room of one device.
+pub fn device_room(device: &str) -> String {
+    format!("$device:{device}")
+}
+
+const UPDATE: &str = "device-update";
+const OFFLINE: &str = "device-offline-status";
+const EVENT: &str = "device-event";
+
+impl Hub {
+    /// Carries out what a device's state machine decided. Answers the frames to send to the device.
+    pub fn perform(
+        &self,
+        metrics: &ShardMetrics,
+        tenant: &Tenant,
+        entry: &SharedDevice,
+        side: &mut DeviceSide,
+        outcome: Outcome,
+    ) -> Vec<Bytes> {
+        let accepted = Instant::now();
+        for reply in outcome.replies {
+            if let Some(caller) = side.caller(reply.token) {
+                self.answer(caller, reply.result.map_err(|failure| call_refusal(&failure)));
+            }
+        }
+        if let Some(changes) = &outcome.changes {
+            metrics.device_changes.increment();
+            let update = side.device.update(changes);
+            self.say_of_device(metrics, tenant, entry, UPDATE, update.clone(), accepted);
+            self.record(tenant, entry, side, changes, update);
+        }
+        for event in outcome.events {
+            let payload = event_payload(entry, &event.json);
+            self.say_of_device(metrics, tenant, entry, EVENT, payload, accepted);
+            let now = self.clock.now();
+            self.records.device_event(EventRow {
+                tenant: tenant.id.clone(),
+                device: entry.id.clone(),
+                ts_ms: now.unix_ms,
+                received_ms: now.unix_ms,
+                component: Some(event.component).filter(|c| !c.is_empty()).map(Into::into),
+                event: event.event.into(),
+                data: event.json,
+            });
+        }
+        if let Some(offline) = &outcome.offline {
+            let status = side.device.offline_status(offline);
+            self.say_of_device(metrics, tenant, entry, OFFLINE, status.clone(), accepted);
+            self.records.device_event(EventRow {
+                tenant: tenant.id.clone(),
+                device: entry.id.clone(),
+                ts_ms: offline.at_ms,
+                received_ms: offline.at_ms,
+                component: None,
+                event: "offline".into(),
+                data: status,
+            });
+            // So that a restart knows it too.
+            let current = side.device.current();
+            self.record_state(tenant, entry, side, offline.seq, offline.at_ms, current);
+        }
+        if outcome.counters.malformed > 0 {
+            metrics.device_frames_malformed.add(outcome.counters.malformed.into());
+        }
+        outcome.send
+    }
+
+    /// To the tenant's room of devices and to the device's own, if anybody listens there.
+    fn say_of_device(
+        &self,
+        metrics: &ShardMetrics,
+        tenant: &Tenant,
+        entry: &SharedDevice,
+        event: &'static str,
+        json: Bytes,
+        accepted: Instant,
+    ) {
+        for room in [DEVICES_ROOM, &device_room(entry.id.as_str())] {
+            let draft = Draft {
+                event: Text::from_static(event),
+                payload: Payload::Json(json.clone()),
+                excluded: Excluded::new(),
+                accepted,
+            };
+            match self.publish_if_open(tenant, room, draft) {
+                None => {}
+                Some(Ok(_)) => metrics.publications.increment(),
+                Some(Err(refusal)) => {
+                    metrics.publications_refused.increment();
+                    tracing::debug!(tenant = %tenant.id, device = %entry.id, %refusal, "a device's message was refused");
+                }
+            }
+        }
+    }
+
+    fn record(&self, tenant: &Tenant, entry: &SharedDevice, side: &DeviceSide, changes: &Changes, update: Bytes) {
+        self.record_state(tenant, entry, side, changes.seq, changes.at.received_ms, update);
+        for reading in &changes.readings {
+            if let Some(row) = reading_row(tenant, entry, reading, changes) {
+                self.records.reading(row);
+            }
+        }
+    }
+
+    fn record_state(&self, tenant: &Tenant, entry: &SharedDevice, side: &DeviceSide, seq: u64, received_ms: u64, state: Bytes) {
+        self.records.device_state(DeviceStateRow {
+            tenant: tenant.id.clone(),
+            device: entry.id.clone(),
+            seq,
+            received_ms,
+            src: side.device.identity().src().into(),
+            model: side.device.info().model.as_deref().map(Into::into),
+            state,
+        });
+    }
+
+    /// Notes who called a device and how. Parameters are kept, for they say what was switched; devices take no secrets in them
+    /// but for `Ws.SetConfig` and `WiFi.SetConfig`, whose parameters are left out.
+    pub fn audit_call(&self, tenant: &Arc<Tenant>, actor: &str, device: &str, call: &OutgoingCall) {
+        let secret = call.method.to_ascii_lowercase().ends_with("setconfig")
+            || call.method.to_ascii_lowercase().ends_with("setauth");
+        self.records.audit(AuditRow {
+            tenant: Some(tenant.id.clone()),
+            at_ms: self.clock.now().unix_ms,
+            actor: actor.into(),
+            action: format!("device.call {}", call.method).into(),
+            target: device.into(),
+            detail: if secret { Bytes::new() } else { call.params.clone() },
+        });
+    }
+}
+
+fn event_payload(entry: &SharedDevice, event: &Bytes) -> Bytes {
+    // The event is an object as the device sent it, and has been parsed: it is set in as it stands.
+    let mut out = Vec::with_capacity(event.len() + 64);
+    out.extend_from_slice(b"{\"device\":\"");
+    out.extend_from_slice(entry.id.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"event\":");
+    out.extend_from_slice(event);
+    out.push(b'}');
+    out.into()
+}
+
+fn reading_row(tenant: &Tenant, entry: &SharedDevice, reading: &Reading, changes: &Changes) -> Option<ReadingRow> {
+    Some(ReadingRow {
+        tenant: tenant.id.clone(),
+        device: entry.id.clone(),
+        channel: Channel::new(&reading.channel).ok()?,
+        ts_ms: changes.at.ts_ms,
+        received_ms: changes.at.received_ms,
+        output: reading.output,
+        power_w: reading.power_w,
+        voltage_v: reading.voltage_v,
+        current_a: reading.current_a,
+        energy_wh: reading.energy_wh,
+        temperature_c: reading.temperature_c,
+    })
+}
