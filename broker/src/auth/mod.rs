@@ -5,11 +5,25 @@
 //! - A key is found by tenant, issuer and name together, never by its name alone.
 //! - Nothing that a token says is fetched, opened or looked up before its signature is verified, save the key itself.
 //! - A claim that is not understood exactly is a refusal, never a default.
+//! - No token and no secret is in a message, in `Debug` or in a log.
 
+mod address;
+mod cache;
+pub mod fetch;
 pub mod grant;
+mod json;
+pub mod jwks;
 pub mod keys;
-pub mod principal;
+mod principal;
+mod redact;
+pub mod secret;
+pub mod sign;
+pub mod token;
 
+pub use address::Reach;
+pub use cache::{Authenticator, TokenCache};
 pub use grant::{Action, Actions, Grant, Pattern, RoleGrants, Rule, Rules};
-pub use keys::KeyOwner;
+pub use keys::{KeyOwner, KeyRing, KeySource, KeySpec, Keys, VerifyingKey};
 pub use principal::Principal;
+pub use redact::redact_query;
+pub use token::{Denied, Expiry, Policy, Standing};
