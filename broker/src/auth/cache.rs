@@ -18,7 +18,7 @@ const ENDLESS_MS: u64 = 300_000;
 /// Verified tokens by SHA-256. Bounded by two generations: when the young one is full it becomes the old one, and what was
 /// in the old one and not asked for since is forgotten.
 #[derive(Debug)]
-pub struct TokenCache {
+struct TokenCache {
     half: usize,
     key_generation: u64,
     policy: Policy,
@@ -37,8 +37,7 @@ struct Cached {
 }
 
 impl TokenCache {
-    /// For `capacity` tokens at most, some 500 bytes each.
-    pub fn new(capacity: usize, policy: Policy) -> Self {
+    fn new(capacity: usize, policy: Policy) -> Self {
         Self {
             half: (capacity / 2).max(1),
             key_generation: 0,
@@ -76,13 +75,8 @@ impl TokenCache {
         self.young.insert(digest, cached);
     }
 
-    /// Tokens that are remembered.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.young.len() + self.old.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -95,7 +89,7 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// `cache_capacity` in tokens.
+    /// Remembers `cache_capacity` tokens at most, some 500 bytes each.
     pub fn new(keys: Arc<Keys>, policy: Policy, cache_capacity: usize) -> Self {
         Self {
             keys,
@@ -149,6 +143,11 @@ impl Authenticator {
         };
         self.cache.keep(digest, cached);
         Ok(principal)
+    }
+
+    /// Tokens that are remembered.
+    pub fn remembered(&self) -> usize {
+        self.cache.len()
     }
 
     fn again(

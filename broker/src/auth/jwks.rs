@@ -233,7 +233,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // Public keys of RFC 7515 A.2 (RSA) and A.3 (P-256), RFC 8037 A.2 (Ed25519).
+    // Public keys of RFC 7515 A.2 (RSA) and A.3 (P-256), RFC 8037 A.2 (Ed25519); the signatures below are from there too.
     const RSA: &str = r#""kty":"RSA","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ","e":"AQAB""#;
     const P256: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
     const ED: &str = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
@@ -264,6 +264,60 @@ mod tests {
             let key = one(&key).unwrap();
             assert_eq!(key.spec().algorithm, algorithm);
             assert_eq!(key.spec().issuer.as_deref(), Some("https://id.example.com"));
+        }
+    }
+
+    #[test]
+    fn the_signatures_of_the_standards_verify() {
+        const CLAIMS: &str =
+            "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        // RFC 7515 A.1.
+        let secret = BASE64_URL_SAFE_NO_PAD
+            .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
+            .unwrap();
+        let hmac_spec = KeySpec {
+            owner: KeyOwner::Operator,
+            kid: None,
+            algorithm: Algorithm::Hs256,
+            issuer: None,
+            audience: None,
+        };
+        let hmac = VerifyingKey::from_secret(hmac_spec, &secret).unwrap();
+        for (key, header, claims, signature) in [
+            (
+                hmac,
+                "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9",
+                CLAIMS,
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+            ),
+            (
+                one(RSA).unwrap(),
+                "eyJhbGciOiJSUzI1NiJ9",
+                CLAIMS,
+                "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+            ),
+            (
+                one(P256).unwrap(),
+                "eyJhbGciOiJFUzI1NiJ9",
+                CLAIMS,
+                "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+            ),
+            (
+                one(ED).unwrap(),
+                "eyJhbGciOiJFZERTQSJ9",
+                "RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+                "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+            ),
+        ] {
+            let message = format!("{header}.{claims}");
+            assert!(
+                key.verifies(message.as_bytes(), signature),
+                "{:?}",
+                key.spec().algorithm
+            );
+            assert!(!key.verifies(format!("{message}A").as_bytes(), signature));
+            assert!(!key.verifies(message.as_bytes(), ""));
+            assert!(!key.verifies(message.as_bytes(), &"A".repeat(signature.len())));
         }
     }
 

@@ -16,7 +16,7 @@ use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use crate::config::{self, Algorithm, Readers, SECRET_BYTES_MIN, SECRET_DISTINCT_BYTES_MIN};
+use crate::config::{self, Algorithm, Readers, SECRET_BYTES_MIN};
 
 /// Keys that one source (the configuration, a tenant, a key set) may have.
 pub const KEYS_A_SOURCE_MAX: usize = 256;
@@ -76,7 +76,7 @@ pub enum KeyError {
     PrivateKey,
     /// RSA of a size that is not accepted.
     RsaBits(usize),
-    /// Shorter than [`SECRET_BYTES_MIN`] or of few different bytes.
+    /// See [`config::is_weak_secret`].
     WeakSecret,
     /// A PEM text as a shared secret: whoever has the public key could sign.
     PemAsSecret,
@@ -221,10 +221,7 @@ pub(super) fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
     if secret.windows(11).any(|window| window == b"-----BEGIN ") {
         return Err(KeyError::PemAsSecret);
     }
-    let mut seen = [false; 256];
-    secret.iter().for_each(|&b| seen[usize::from(b)] = true);
-    let distinct = seen.iter().filter(|&&s| s).count();
-    if secret.len() < SECRET_BYTES_MIN || distinct < SECRET_DISTINCT_BYTES_MIN {
+    if config::is_weak_secret(secret) {
         return Err(KeyError::WeakSecret);
     }
     Ok(())

@@ -21,9 +21,12 @@ pub mod sign;
 pub mod token;
 
 pub use address::Reach;
-pub use cache::{Authenticator, TokenCache};
+pub use cache::Authenticator;
 pub use grant::{Action, Actions, Grant, Pattern, RoleGrants, Rule, Rules};
 pub use keys::{KeyOwner, KeyRing, KeySource, KeySpec, Keys, VerifyingKey};
 pub use principal::Principal;
 pub use redact::redact_query;
 pub use token::{Denied, Expiry, Policy, Standing};
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,7 @@ pub(super) fn combination(loaded: &Loaded) -> Result<(), ConfigError> {
     if limits.mailbox_bytes < 2 * limits.frame_bytes.max(limits.device_frame_bytes) {
         return refuse(
             "limits.mailbox_bytes",
-            "must hold at least two of the largest frames".to_owned(),
+            "must hold at least two frames of limits.frame_bytes and of limits.device_frame_bytes".to_owned(),
         );
     }
     if config.heartbeat.timeout >= config.heartbeat.interval {
@@ -164,17 +164,26 @@ fn is_filter(level: &str) -> bool {
     })
 }
 
-/// Blames the key itself, or whatever was first said about the entry of a list.
+/// Says where the key itself was set, or else another key that the message names, or else what was first said about the
+/// entry of a list: the default is never at fault.
 fn error(loaded: &Loaded, key: &str, message: String) -> ConfigError {
     let prefix = format!("{key}.");
-    let about = |entry: &&super::Entry| entry.key() == key || entry.key().starts_with(&prefix);
-    let source = loaded.entries.iter().filter(about).map(|entry| &entry.source);
+    let set = loaded
+        .entries
+        .iter()
+        .filter(|entry| entry.source != Source::Default);
+    let blame = |entry: &&super::Entry| match entry.key() {
+        own if own == key => Some(0),
+        of_entry if of_entry.starts_with(&prefix) => Some(1),
+        named if message.contains(&named) => Some(2),
+        _ => None,
+    };
+    let source = set
+        .filter(|entry| blame(entry).is_some())
+        .min_by_key(blame)
+        .map(|entry| entry.source.clone());
     ConfigError {
-        source: source
-            .into_iter()
-            .find(|s| **s != Source::Default)
-            .unwrap_or(&Source::Default)
-            .clone(),
+        source: source.unwrap_or(Source::Default),
         key: key.to_owned(),
         message,
     }

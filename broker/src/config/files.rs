@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::kind::{SECRET_BYTES_MIN, SECRET_DISTINCT_BYTES_MIN, distinct_bytes};
+use super::kind::{SECRET_BYTES_MIN, is_weak_secret};
 
 /// Largest file with a key or secret, in bytes: an RSA key of 16,384 bits in PEM has 12.
 pub const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
@@ -74,7 +74,7 @@ pub fn read_file(path: &Path, readers: Readers) -> Result<String, FileError> {
 pub fn read_secret_file(path: &Path) -> Result<SecretString, FileError> {
     let text = read_file(path, Readers::NotTheWorld)?;
     let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.len() < SECRET_BYTES_MIN || distinct_bytes(secret) < SECRET_DISTINCT_BYTES_MIN {
+    if is_weak_secret(secret.as_bytes()) {
         return Err(FileError {
             path: path.to_owned(),
             message: format!("the secret is weak: at least {SECRET_BYTES_MIN} random bytes are needed"),

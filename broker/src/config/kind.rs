@@ -165,7 +165,7 @@ impl Kind {
                 "the secret is weak: {} bytes, at least {SECRET_BYTES_MIN} are needed (try `openssl rand -base64 48`)",
                 text.len()
             )),
-            Self::Secret if distinct_bytes(text) < SECRET_DISTINCT_BYTES_MIN => Err(
+            Self::Secret if is_weak_secret(text.as_bytes()) => Err(
                 "the secret is weak: it repeats a few characters (try `openssl rand -base64 48`)".to_owned(),
             ),
             Self::Secret => Ok(Value::Secret(text.clone().into())),
@@ -195,13 +195,14 @@ impl Kind {
 pub const MASK: &str = "********";
 
 /// Fewer different bytes than this make a guessable secret: 32 random hexadecimal digits almost never have under 8.
-pub const SECRET_DISTINCT_BYTES_MIN: usize = 8;
+const SECRET_DISTINCT_BYTES_MIN: usize = 8;
 
-/// How many different bytes a text has.
-pub(crate) fn distinct_bytes(text: &str) -> usize {
+/// Whether a shared secret could be guessed: shorter than [`SECRET_BYTES_MIN`], or a few bytes repeated.
+pub fn is_weak_secret(secret: &[u8]) -> bool {
     let mut seen = [false; 256];
-    text.bytes().for_each(|b| seen[usize::from(b)] = true);
-    seen.iter().filter(|&&s| s).count()
+    secret.iter().for_each(|&b| seen[usize::from(b)] = true);
+    let distinct = seen.iter().filter(|&&s| s).count();
+    secret.len() < SECRET_BYTES_MIN || distinct < SECRET_DISTINCT_BYTES_MIN
 }
 
 pub(super) fn quoted(text: &str) -> String {
@@ -288,7 +289,7 @@ const SIZE_UNITS: [(u64, &str); 5] = [
 fn show_in(units: &[(u64, &str)], n: u64) -> String {
     let (factor, unit) = units
         .iter()
-        .find(|(factor, _)| n != 0 && n % factor == 0)
+        .find(|(factor, _)| n != 0 && n.is_multiple_of(*factor))
         .unwrap_or(&units[3]);
     format!("{}{unit}", n / factor)
 }

@@ -1,19 +1,15 @@
 //! From texts to typed fields: file, environment and flags are flattened to `key, text, source`, laid over the defaults in
 //! that order, read by kind, and checked together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt;
 use std::sync::Arc;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
+use super::file::from_file;
 use super::kind::{Raw, Value};
+use super::names::{key_at, resolve, unknown};
 use super::schema::{AuthJwks, AuthKey, Config, Lookup, Misfit, Reload, SECTIONS, Section, Setting};
 use super::{ConfigError, check};
-
-/// Largest configuration file, in bytes.
-const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Entries of one `[[list]]`.
 const ITEMS_MAX: usize = 256;
@@ -148,10 +144,10 @@ pub fn load(inputs: LoadInputs) -> Result<Loaded, ConfigError> {
 }
 
 /// One thing that was written.
-struct Assignment {
-    key: String,
-    raw: Raw,
-    source: Source,
+pub(super) struct Assignment {
+    pub(super) key: String,
+    pub(super) raw: Raw,
+    pub(super) source: Source,
 }
 
 fn from_env(name: &str, value: String) -> Option<Assignment> {
@@ -179,207 +175,6 @@ fn from_flag(flag: &str) -> Result<Assignment, ConfigError> {
         raw: Raw::Typed(value.to_owned()),
         source: Source::Flag(key.into()),
     })
-}
-
-fn from_file(path: &str, text: &str) -> Result<Vec<Assignment>, ConfigError> {
-    let file = File {
-        path: path.into(),
-        text,
-    };
-    if text.len() > FILE_BYTES_MAX {
-        return Err(file.error(0, "", format!("the file is longer than {FILE_BYTES_MAX} bytes")));
-    }
-    let table = DeTable::parse(text).map_err(|e| {
-        let line = e.span().map_or(0, |span| file.line(span.start));
-        // The first line only, and never the text around the fault: it may be a secret.
-        file.error(
-            line,
-            "",
-            e.message().lines().next().unwrap_or("not TOML").to_owned(),
-        )
-    })?;
-    let mut list = Vec::new();
-    file.flatten(table.get_ref(), "", &mut list)?;
-    Ok(list)
-}
-
-struct File<'a> {
-    path: Arc<str>,
-    text: &'a str,
-}
-
-impl File<'_> {
-    fn line(&self, at: usize) -> usize {
-        1 + self
-            .text
-            .as_bytes()
-            .iter()
-            .take(at)
-            .filter(|&&b| b == b'\n')
-            .count()
-    }
-
-    fn source(&self, line: usize) -> Source {
-        Source::File {
-            path: self.path.clone(),
-            line,
-        }
-    }
-
-    fn error(&self, line: usize, key: &str, message: String) -> ConfigError {
-        ConfigError {
-            source: self.source(line),
-            key: key.to_owned(),
-            message,
-        }
-    }
-
-    /// Recursion is no deeper than the names of sections: what lies below a setting is never entered.
-    fn flatten(
-        &self,
-        table: &DeTable<'_>,
-        prefix: &str,
-        list: &mut Vec<Assignment>,
-    ) -> Result<(), ConfigError> {
-        for (name, value) in table {
-            let key = if prefix.is_empty() {
-                name.get_ref().to_string()
-            } else {
-                format!("{prefix}.{}", name.get_ref())
-            };
-            let line = self.line(name.span().start);
-            let section = SECTIONS.iter().find(|s| s.name == key && !key.is_empty());
-            match (section, value.get_ref()) {
-                (Some(section), DeValue::Table(table)) if !section.repeats => {
-                    self.flatten(table, &key, list)?
-                }
-                (Some(section), DeValue::Array(items)) if section.repeats => {
-                    for (index, item) in items.iter().enumerate() {
-                        let line = self.line(item.span().start);
-                        let DeValue::Table(table) = item.get_ref() else {
-                            return Err(self.error(line, &key, "expected tables".to_owned()));
-                        };
-                        if table.is_empty() {
-                            return Err(self.error(line, &key, format!("the entry [[{key}]] is empty")));
-                        }
-                        self.flatten(table, &format!("{key}.{index}"), list)?;
-                    }
-                }
-                (Some(section), _) => {
-                    let header = if section.repeats {
-                        format!("[[{key}]]")
-                    } else {
-                        format!("[{key}]")
-                    };
-                    return Err(self.error(line, &key, format!("is a section: write {header}")));
-                }
-                (None, value) => {
-                    if resolve(&key).is_none() {
-                        return Err(self.error(line, &key, unknown(&key)));
-                    }
-                    list.push(Assignment {
-                        key,
-                        raw: raw(value),
-                        source: self.source(line),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn raw(value: &DeValue<'_>) -> Raw {
-    match value {
-        DeValue::Array(items) => {
-            let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
-            items
-                .iter()
-                .map(text)
-                .collect::<Option<_>>()
-                .map_or(Raw::Other("a list of something else"), Raw::List)
-        }
-        DeValue::Boolean(b) => Raw::Bool(*b),
-        DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Float(_) => Raw::Other("a fraction"),
-        DeValue::Integer(n) => {
-            i128::from_str_radix(n.as_str(), n.radix()).map_or(Raw::Other("an enormous number"), Raw::Integer)
-        }
-        DeValue::String(text) => Raw::Quoted(text.to_string()),
-        DeValue::Table(_) => Raw::Other("a table"),
-    }
-}
-
-fn key_at(setting: &Setting, index: Option<usize>) -> String {
-    match index {
-        Some(index) => format!("{}.{index}.{}", setting.section, setting.name),
-        None => setting.key(),
-    }
-}
-
-/// The setting that a key names, with its index if it is in a list.
-fn resolve(key: &str) -> Option<(&'static Section, Option<usize>, &'static Setting)> {
-    let (section_name, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let (section_name, index) = match section_name.rsplit_once('.') {
-        Some((list, index)) if index.bytes().all(|b| b.is_ascii_digit()) => (list, Some(index.parse().ok()?)),
-        _ => (section_name, None),
-    };
-    let section = SECTIONS
-        .iter()
-        .find(|s| s.name == section_name && s.repeats == index.is_some())?;
-    let setting = section.settings.iter().find(|s| s.name == name)?;
-    Some((section, index, setting))
-}
-
-fn unknown(key: &str) -> String {
-    let plain: Vec<&str> = key
-        .split('.')
-        .filter(|part| part.parse::<usize>().is_err())
-        .collect();
-    let plain = plain.join(".");
-    let names = SECTIONS
-        .iter()
-        .filter(|s| !s.name.is_empty())
-        .map(|s| s.name.to_owned());
-    let keys = SECTIONS.iter().flat_map(|s| s.settings).map(Setting::key);
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let nearest = keys
-        .chain(names)
-        .map(|known| {
-            // A right name in the wrong section is nearer than any misspelling.
-            let distance = if last(&known) == last(&plain) {
-                1
-            } else {
-                distance(&known, &plain)
-            };
-            (distance, known)
-        })
-        .min();
-    match nearest {
-        Some((distance, known)) if distance <= 2 + plain.len() / 4 => {
-            format!("unknown key; did you mean {known}?")
-        }
-        _ => "unknown key; `cauce config --template` lists all".to_owned(),
-    }
-}
-
-/// Levenshtein's, on the first 64 bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (&a.as_bytes()[..a.len().min(64)], &b.as_bytes()[..b.len().min(64)]);
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = if x == y {
-                diagonal
-            } else {
-                1 + diagonal.min(row[j]).min(row[j + 1])
-            };
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }
 
 type Table = HashMap<&'static str, Entry>;
@@ -428,11 +223,12 @@ impl Layers {
             None => &mut self.plain,
             Some(index) if index < ITEMS_MAX => {
                 let items = self.lists.entry(section.name).or_default();
-                if !items.contains_key(&index) {
-                    let table = HashMap::from([(section.name, defaults(section, Some(index))?)]);
-                    items.insert(index, table);
+                match items.entry(index) {
+                    btree_map::Entry::Occupied(tables) => tables.into_mut(),
+                    btree_map::Entry::Vacant(place) => {
+                        place.insert(HashMap::from([(section.name, defaults(section, Some(index))?)]))
+                    }
                 }
-                items.entry(index).or_default()
             }
             Some(_) => return Err(error(format!("there may be {ITEMS_MAX} entries at most"))),
         };

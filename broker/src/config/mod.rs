@@ -8,16 +8,17 @@
 //! - No secret is in an error, in `Debug`, or in what [`Loaded::to_toml`] and [`Loaded::to_json`] print.
 
 mod check;
+mod file;
 mod files;
 mod kind;
 mod load;
+mod names;
 mod origin;
 mod schema;
 mod show;
 
 pub use files::{FileError, Readers, SECRET_FILE_BYTES_MAX, read_file, read_secret_file};
-pub(crate) use kind::distinct_bytes;
-pub use kind::{Kind, MASK, SECRET_BYTES_MIN, SECRET_DISTINCT_BYTES_MIN, Value};
+pub use kind::{Kind, MASK, SECRET_BYTES_MIN, Value, is_weak_secret};
 pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
 pub use origin::Origins;
 pub use schema::{

@@ -369,7 +369,7 @@ const BAD_FILES: &[(&str, &str)] = &[
     ),
     (
         "[limits]\nframe_bytes = \"16KiB\"",
-        "default: limits.payload_bytes: does not fit into limits.frame_bytes with what else a frame holds: 12288 at most",
+        "cauce.toml:2: limits.payload_bytes: does not fit into limits.frame_bytes with what else a frame holds: 12288 at most",
     ),
     (
         "[limits]\npayload_bytes = \"64KiB\"",
@@ -418,11 +418,11 @@ const BAD_FILES: &[(&str, &str)] = &[
     ),
     (
         "[limits]\nmailbox_bytes = \"1MiB\"\ndevice_frame_bytes = \"1MiB\"",
-        "cauce.toml:2: limits.mailbox_bytes: must hold at least two of the largest frames",
+        "cauce.toml:2: limits.mailbox_bytes: must hold at least two frames of limits.frame_bytes and of limits.device_frame_bytes",
     ),
     (
         "[heartbeat]\ninterval = \"10s\"",
-        "default: heartbeat.timeout: must be shorter than heartbeat.interval",
+        "cauce.toml:2: heartbeat.timeout: must be shorter than heartbeat.interval",
     ),
     (
         "[heartbeat]\ninterval = 2026-11-23",
