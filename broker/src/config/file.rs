@@ -85,7 +85,7 @@ impl File<'_> {
             let section = SECTIONS.iter().find(|s| s.name == key && !key.is_empty());
             match (section, value.get_ref()) {
                 (Some(section), DeValue::Table(table)) if !section.repeats => {
-                    self.flatten(table, &key, list)?
+                    self.flatten(table, &key, list)?;
                 }
                 (Some(section), DeValue::Array(items)) if section.repeats => {
                     for (index, item) in items.iter().enumerate() {

@@ -289,7 +289,7 @@ const SIZE_UNITS: [(u64, &str); 5] = [
 fn show_in(units: &[(u64, &str)], n: u64) -> String {
     let (factor, unit) = units
         .iter()
-        .find(|(factor, _)| n != 0 && n % factor == 0)
+        .find(|(factor, _)| n != 0 && n.is_multiple_of(*factor))
         .unwrap_or(&units[3]);
     format!("{}{unit}", n / factor)
 }

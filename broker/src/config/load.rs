@@ -1,7 +1,7 @@
 //! From texts to typed fields: file, environment and flags are flattened to `key, text, source`, laid over the defaults in
 //! that order, read by kind, and checked together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt;
 use std::sync::Arc;
 
@@ -223,11 +223,12 @@ impl Layers {
             None => &mut self.plain,
             Some(index) if index < ITEMS_MAX => {
                 let items = self.lists.entry(section.name).or_default();
-                if !items.contains_key(&index) {
-                    let table = HashMap::from([(section.name, defaults(section, Some(index))?)]);
-                    items.insert(index, table);
+                match items.entry(index) {
+                    btree_map::Entry::Occupied(tables) => tables.into_mut(),
+                    btree_map::Entry::Vacant(place) => {
+                        place.insert(HashMap::from([(section.name, defaults(section, Some(index))?)]))
+                    }
                 }
-                items.entry(index).or_default()
             }
             Some(_) => return Err(error(format!("there may be {ITEMS_MAX} entries at most"))),
         };
