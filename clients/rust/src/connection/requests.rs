@@ -99,6 +99,11 @@ impl Requests {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn wind_to(&mut self, id: u32) {
+        self.next_id = id;
+    }
+
     pub(super) fn submit(&mut self, now: Instant, online: bool, timers: &mut Timers, submission: Submission) {
         let Submission {
             request,
