@@ -16,6 +16,33 @@ impl Payload {
     /// What stands for an absent payload.
     pub const NULL: Self = Self::Json(Bytes::from_static(b"null"));
 
+    /// A value as JSON.
+    ///
+    /// # Errors
+    /// If it cannot be JSON, as a map whose keys are not text.
+    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_vec(value).map(|json| Self::Json(json.into()))
+    }
+
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into().into())
+    }
+
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self::Binary(bytes.into())
+    }
+
+    /// The value, read from JSON.
+    ///
+    /// # Errors
+    /// If the payload is not JSON, or not of that type.
+    pub fn parse<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        match self {
+            Self::Json(json) => serde_json::from_slice(json),
+            Self::Text(_) | Self::Binary(_) => Err(serde::de::Error::custom("the payload is not JSON")),
+        }
+    }
+
     pub fn as_bytes(&self) -> &Bytes {
         let (Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes)) = self;
         bytes
@@ -112,6 +139,15 @@ pub fn deeper_than(json: &[u8], depth_max: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_become_json_and_come_back() {
+        let payload = Payload::json(&[1, 2]).unwrap();
+        assert_eq!(payload.as_bytes(), "[1,2]");
+        assert_eq!(payload.parse::<Vec<u32>>().unwrap(), [1, 2]);
+        assert!(payload.parse::<String>().is_err());
+        assert!(Payload::text("[1]").parse::<Vec<u32>>().is_err());
+    }
 
     #[test]
     fn depth_counts_brackets_outside_strings_only() {
