@@ -37,8 +37,15 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 7] =
-        [Self::Ble, Self::Drop, Self::HalfOpen, Self::Reboot, Self::Repeat, Self::Reset, Self::Slow];
+    pub const ALL: [Self; 7] = [
+        Self::Ble,
+        Self::Drop,
+        Self::HalfOpen,
+        Self::Reboot,
+        Self::Repeat,
+        Self::Reset,
+        Self::Slow,
+    ];
 
     /// The name in a plan.
     pub const fn name(self) -> &'static str {
@@ -125,8 +132,10 @@ impl FaultPlan {
             self.terse = value;
             return Ok(());
         }
-        let fault =
-            Fault::ALL.into_iter().find(|fault| fault.name() == name).ok_or_else(|| FaultError::Unknown(shown()))?;
+        let fault = Fault::ALL
+            .into_iter()
+            .find(|fault| fault.name() == name)
+            .ok_or_else(|| FaultError::Unknown(shown()))?;
         if !(0.0..=FAULT_RATE_MAX).contains(&value) {
             return Err(FaultError::Rate(shown()));
         }
@@ -170,18 +179,29 @@ pub enum FaultError {
 impl fmt::Display for FaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Form(part) => write!(f, "fault {part:?}: write name=rate, for example drop=0.1, or herd@30s"),
+            Self::Form(part) => write!(
+                f,
+                "fault {part:?}: write name=rate, for example drop=0.1, or herd@30s"
+            ),
             Self::Fraction(part) => write!(f, "fault {part:?}: a share of devices is a number from 0 to 1"),
             Self::HerdTime(part) => {
-                write!(f, "fault {part:?}: write a time of at most a week as 250ms, 30s, 5m or 1h")
+                write!(
+                    f,
+                    "fault {part:?}: write a time of at most a week as 250ms, 30s, 5m or 1h"
+                )
             }
             Self::Rate(part) => {
-                write!(f, "fault {part:?}: a rate is a number from 0 to {FAULT_RATE_MAX} per device and minute")
+                write!(
+                    f,
+                    "fault {part:?}: a rate is a number from 0 to {FAULT_RATE_MAX} per device and minute"
+                )
             }
             Self::TooManyHerds => write!(f, "at most {HERDS_MAX} herds in one plan"),
             Self::Unknown(part) => {
                 write!(f, "fault {part:?} is unknown; there are: herd@time terse")?;
-                Fault::ALL.into_iter().try_for_each(|fault| write!(f, " {}", fault.name()))
+                Fault::ALL
+                    .into_iter()
+                    .try_for_each(|fault| write!(f, " {}", fault.name()))
             }
         }
     }
@@ -197,17 +217,26 @@ mod tests {
     #[test]
     fn the_documented_example_is_read() {
         let plan: FaultPlan =
-            "half-open=0.01, slow=0.02,reboot=0.05,herd@30s,drop=0.1,ble=0.2,terse=0.5,herd@250ms".parse().expect("valid");
+            "half-open=0.01, slow=0.02,reboot=0.05,herd@30s,drop=0.1,ble=0.2,terse=0.5,herd@250ms"
+                .parse()
+                .expect("valid");
         assert_eq!(plan.mean_gap(Fault::Drop), Some(Duration::from_secs(600)));
         assert_eq!(plan.mean_gap(Fault::Reset), None);
-        assert_eq!(plan.herds(), [Duration::from_millis(250), Duration::from_secs(30)]);
+        assert_eq!(
+            plan.herds(),
+            [Duration::from_millis(250), Duration::from_secs(30)]
+        );
         assert!((plan.terse() - 0.5).abs() < f64::EPSILON);
     }
 
     #[test]
     fn an_empty_plan_is_no_faults() {
         assert_eq!("".parse::<FaultPlan>(), Ok(FaultPlan::default()));
-        assert!(Fault::ALL.into_iter().all(|fault| FaultPlan::default().mean_gap(fault).is_none()));
+        assert!(
+            Fault::ALL
+                .into_iter()
+                .all(|fault| FaultPlan::default().mean_gap(fault).is_none())
+        );
     }
 
     #[test]
@@ -226,9 +255,15 @@ mod tests {
         assert_eq!(error("drop=61"), FaultError::Rate("drop=61".into()));
         assert_eq!(error("terse=2"), FaultError::Fraction("terse=2".into()));
         assert_eq!(error("herd@30"), FaultError::HerdTime("herd@30".into()));
-        assert_eq!(error("herd@9999999h"), FaultError::HerdTime("herd@9999999h".into()));
+        assert_eq!(
+            error("herd@9999999h"),
+            FaultError::HerdTime("herd@9999999h".into())
+        );
         assert!(error("fire=1").to_string().contains("half-open"));
-        assert_eq!(error(&["herd@1s"; HERDS_MAX + 1].join(",")), FaultError::TooManyHerds);
+        assert_eq!(
+            error(&["herd@1s"; HERDS_MAX + 1].join(",")),
+            FaultError::TooManyHerds
+        );
     }
 
     proptest! {

@@ -16,7 +16,11 @@ pub struct FirmwareError(String);
 
 impl fmt::Display for FirmwareError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "firmware {:?} is not of the form major.minor.patch, for example 1.7.5", self.0)
+        write!(
+            f,
+            "firmware {:?} is not of the form major.minor.patch, for example 1.7.5",
+            self.0
+        )
     }
 }
 
@@ -55,16 +59,28 @@ impl Firmware {
 
     /// The digest scheme of this version.
     pub fn digest_kind(&self) -> DigestKind {
-        if self.number >= (2, 0, 0) { DigestKind::Counted } else { DigestKind::Reusable }
+        if self.number >= (2, 0, 0) {
+            DigestKind::Counted
+        } else {
+            DigestKind::Reusable
+        }
     }
 
     pub(crate) fn minute_report(&self) -> MinuteReport {
-        if self.number >= (1, 5, 0) { MinuteReport::AllValues } else { MinuteReport::EnergyOnly }
+        if self.number >= (1, 5, 0) {
+            MinuteReport::AllValues
+        } else {
+            MinuteReport::EnergyOnly
+        }
     }
 
     /// Captured deltas carry the inner id up to 1.6; from 1.7.0 on it is gone.
     pub(crate) fn delta_inner_id(&self) -> InnerId {
-        if self.number >= (1, 7, 0) { InnerId::Absent } else { InnerId::Present }
+        if self.number >= (1, 7, 0) {
+            InnerId::Absent
+        } else {
+            InnerId::Present
+        }
     }
 
     /// Before 1.5.0 the frame that says "now zero watts" after switching off got lost at times.
@@ -89,9 +105,10 @@ impl FromStr for Firmware {
         let numbers = text.split_once('-').map_or(text, |(numbers, _)| numbers);
         let mut parts = numbers.split('.').map(str::parse::<u16>);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => {
-                Ok(Self { number: (major, minor, patch), text: text.to_owned() })
-            }
+            (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => Ok(Self {
+                number: (major, minor, patch),
+                text: text.to_owned(),
+            }),
             _ => Err(refuse()),
         }
     }
@@ -113,13 +130,23 @@ mod tests {
 
     #[test]
     fn quirks_follow_the_version() {
-        let (old, middle, new, beta) =
-            (firmware("1.1.0"), firmware("1.5.0"), firmware("1.7.5"), firmware("2.0.0-beta1"));
+        let (old, middle, new, beta) = (
+            firmware("1.1.0"),
+            firmware("1.5.0"),
+            firmware("1.7.5"),
+            firmware("2.0.0-beta1"),
+        );
         assert_eq!(old.minute_report(), MinuteReport::EnergyOnly);
         assert!(old.loses_zero_power() && !middle.loses_zero_power());
         assert_eq!(middle.minute_report(), MinuteReport::AllValues);
-        assert_eq!((middle.delta_inner_id(), new.delta_inner_id()), (InnerId::Present, InnerId::Absent));
-        assert_eq!((new.digest_kind(), beta.digest_kind()), (DigestKind::Reusable, DigestKind::Counted));
+        assert_eq!(
+            (middle.delta_inner_id(), new.delta_inner_id()),
+            (InnerId::Present, InnerId::Absent)
+        );
+        assert_eq!(
+            (new.digest_kind(), beta.digest_kind()),
+            (DigestKind::Reusable, DigestKind::Counted)
+        );
         assert_eq!(old.minute_ts(120), 119);
     }
 

@@ -88,10 +88,20 @@ impl Identity {
         let mac = Mac::numbered(captured_mac, seed, index);
         let (prefix, suffix) = captured_id.rsplit_once('-').unwrap_or((&captured_id, ""));
         let upper = suffix.bytes().any(|byte| byte.is_ascii_uppercase());
-        let hex = if upper { mac.to_upper_hex() } else { mac.to_lower_hex() };
+        let hex = if upper {
+            mac.to_upper_hex()
+        } else {
+            mac.to_lower_hex()
+        };
         let id = DeviceId(format!("{prefix}-{hex}").into());
         let [_, high, middle, low] = index.to_be_bytes();
-        Self { id, mac, ip: Ipv4Addr::new(10, high, middle, low), captured_id, captured_mac }
+        Self {
+            id,
+            mac,
+            ip: Ipv4Addr::new(10, high, middle, low),
+            captured_id,
+            captured_mac,
+        }
     }
 
     pub(crate) const fn id(&self) -> &DeviceId {
@@ -112,7 +122,9 @@ impl Identity {
                     match (key.as_str(), &mut *field) {
                         ("sta_ip", Value::String(ip)) => *ip = self.ip.to_string(),
                         ("sta_ip6", Value::Array(addresses)) => {
-                            addresses.iter_mut().for_each(|address| self.rewrite_ipv6(address));
+                            addresses
+                                .iter_mut()
+                                .for_each(|address| self.rewrite_ipv6(address));
                         }
                         _ => self.rewrite(field),
                     }
@@ -181,13 +193,23 @@ mod tests {
         });
         identity.rewrite(&mut value);
         let text = value.to_string();
-        for old in ["8cbfeaa133f0", "8CBFEAA133F0", "8C:BF:EA:A1:33:F0", "fea1:33f0", "192.168"] {
+        for old in [
+            "8cbfeaa133f0",
+            "8CBFEAA133F0",
+            "8C:BF:EA:A1:33:F0",
+            "fea1:33f0",
+            "192.168",
+        ] {
             assert!(!text.contains(old), "{old} is still in {text}");
         }
         assert_eq!(value["id"], identity.id().as_str());
         assert_eq!(value["mac"], identity.mac().to_upper_hex());
         assert_eq!(value["wifi"]["sta_ip"], "10.0.0.7");
-        assert!(value["wifi"]["sta_ip6"][1].as_str().is_some_and(|ip| ip.starts_with("fd78:cbf8:4939:46e2:8ebf:eaff")));
+        assert!(
+            value["wifi"]["sta_ip6"][1]
+                .as_str()
+                .is_some_and(|ip| ip.starts_with("fd78:cbf8:4939:46e2:8ebf:eaff"))
+        );
     }
 
     #[test]

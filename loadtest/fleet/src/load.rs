@@ -50,11 +50,22 @@ impl Load {
             LoadKind::Solar => (0, rng.between(150, 780) * -1000),
         };
         let phase = if kind == LoadKind::Solar || (kind != LoadKind::Standby && rng.one_in(2)) {
-            Phase::Working { until: now.plus(rng.duration(Duration::from_secs(20), Duration::from_secs(600))) }
+            Phase::Working {
+                until: now.plus(rng.duration(Duration::from_secs(20), Duration::from_secs(600))),
+            }
         } else {
-            Phase::Resting { until: now.plus(rng.duration(Duration::from_secs(2), Duration::from_secs(240))) }
+            Phase::Resting {
+                until: now.plus(rng.duration(Duration::from_secs(2), Duration::from_secs(240))),
+            }
         };
-        let mut load = Self { kind, phase, standby_mw, rated_mw, power_mw: 0, next_step: now };
+        let mut load = Self {
+            kind,
+            phase,
+            standby_mw,
+            rated_mw,
+            power_mw: 0,
+            next_step: now,
+        };
         load.step(rng);
         load
     }
@@ -71,8 +82,12 @@ impl Load {
     /// The outlet was switched on: machines start in standby.
     pub(crate) fn restart(&mut self, now: Timestamp, rng: &mut Rng) {
         self.phase = match self.kind {
-            LoadKind::Solar => Phase::Working { until: Timestamp::NEVER },
-            _ => Phase::Resting { until: now.plus(rng.duration(Duration::from_secs(3), Duration::from_secs(60))) },
+            LoadKind::Solar => Phase::Working {
+                until: Timestamp::NEVER,
+            },
+            _ => Phase::Resting {
+                until: now.plus(rng.duration(Duration::from_secs(3), Duration::from_secs(60))),
+            },
         };
         self.next_step = now;
         self.step(rng);
@@ -90,7 +105,10 @@ impl Load {
             }
             Phase::Rising { step, of } | Phase::Falling { step, of } => {
                 let pause = rng.duration(Duration::from_secs(1), Duration::from_secs(2));
-                (self.standby_mw + (self.rated_mw - self.standby_mw) * step / of, pause)
+                (
+                    self.standby_mw + (self.rated_mw - self.standby_mw) * step / of,
+                    pause,
+                )
             }
             Phase::Working { until } => {
                 // A handpiece put down for a moment shows as a short dip.
@@ -110,22 +128,30 @@ impl Load {
     fn phase_after(&self, now: Timestamp, rng: &mut Rng) -> Phase {
         let ramp_steps = if self.kind == LoadKind::Treatment { 8 } else { 1 };
         match self.phase {
-            Phase::Resting { until } if now >= until => Phase::Rising { step: 1, of: ramp_steps },
+            Phase::Resting { until } if now >= until => Phase::Rising {
+                step: 1,
+                of: ramp_steps,
+            },
             Phase::Rising { step, of } if step < of => Phase::Rising { step: step + 1, of },
             Phase::Rising { .. } => {
                 let (low, high) = match self.kind {
                     LoadKind::Treatment => (120, 1500),
                     _ => (240, 720),
                 };
-                Phase::Working { until: now.plus(rng.duration(Duration::from_secs(low), Duration::from_secs(high))) }
+                Phase::Working {
+                    until: now.plus(rng.duration(Duration::from_secs(low), Duration::from_secs(high))),
+                }
             }
-            Phase::Working { until } if now >= until && self.kind != LoadKind::Solar => {
-                Phase::Falling { step: ramp_steps - 1, of: ramp_steps }
-            }
+            Phase::Working { until } if now >= until && self.kind != LoadKind::Solar => Phase::Falling {
+                step: ramp_steps - 1,
+                of: ramp_steps,
+            },
             Phase::Falling { step, of } if step > 0 => Phase::Falling { step: step - 1, of },
             Phase::Falling { .. } => {
                 let pause = rng.duration(Duration::from_secs(60), Duration::from_secs(900));
-                Phase::Resting { until: now.plus(pause) }
+                Phase::Resting {
+                    until: now.plus(pause),
+                }
             }
             unchanged => unchanged,
         }

@@ -35,7 +35,9 @@ impl Counter {
     }
 
     fn to_json(&self, minute_ts: u64) -> Value {
-        let minutes = self.minutes.map(|energy| number(energy as f64 / NANOJOULES_PER_MWH, 3));
+        let minutes = self
+            .minutes
+            .map(|energy| number(energy as f64 / NANOJOULES_PER_MWH, 3));
         json!({
             "total": number(self.total as f64 / NANOJOULES_PER_WH, 3),
             "by_minute": minutes,
@@ -70,7 +72,12 @@ impl Meter {
             total: (wh.max(0.0) * NANOJOULES_PER_WH) as Nanojoules,
             ..Counter::default()
         };
-        Self { all: start(total_wh), returned: start(returned_wh), power_mw: 0, counted_until: now }
+        Self {
+            all: start(total_wh),
+            returned: start(returned_wh),
+            power_mw: 0,
+            counted_until: now,
+        }
     }
 
     pub(crate) const fn power_mw(&self) -> i64 {
@@ -169,7 +176,10 @@ mod tests {
         }
         meter.advance(after(200));
         // 180 W, 120 W and 60 W for a minute each; the fourth minute is not full yet.
-        assert_eq!(meter.to_json(Flow::All, 0)["by_minute"], json!([3000, 2000, 1000]));
+        assert_eq!(
+            meter.to_json(Flow::All, 0)["by_minute"],
+            json!([3000, 2000, 1000])
+        );
     }
 
     #[test]
@@ -187,7 +197,10 @@ mod tests {
         meter.set_power(START, 1_000_000);
         meter.advance(after(365 * 86_400));
         assert_eq!(meter.to_json(Flow::All, 0)["total"], json!(365 * 24 * 1000));
-        assert_eq!(meter.to_json(Flow::All, 0)["by_minute"][2], number(1_000_000.0 / 60.0, 3));
+        assert_eq!(
+            meter.to_json(Flow::All, 0)["by_minute"][2],
+            number(1_000_000.0 / 60.0, 3)
+        );
     }
 
     #[test]

@@ -111,23 +111,42 @@ impl Model {
             _ => None,
         };
         let info = object("shelly").ok_or_else(|| broken("has no device info"))?;
-        let config = object("settings").or_else(|| object("config")).ok_or_else(|| broken("has no config"))?;
+        let config = object("settings")
+            .or_else(|| object("config"))
+            .ok_or_else(|| broken("has no config"))?;
         let status = object("status").ok_or_else(|| broken("has no status"))?;
         let text_of = |key| info.get(key).and_then(Value::as_str);
         let captured_id: Arc<str> = text_of("id").ok_or_else(|| broken("has no id"))?.into();
-        let captured_mac = text_of("mac").and_then(Mac::parse).ok_or_else(|| broken("has no MAC"))?;
-        let firmware =
-            text_of("ver").and_then(|ver| ver.parse().ok()).ok_or_else(|| broken("has no firmware version"))?;
+        let captured_mac = text_of("mac")
+            .and_then(Mac::parse)
+            .ok_or_else(|| broken("has no MAC"))?;
+        let firmware = text_of("ver")
+            .and_then(|ver| ver.parse().ok())
+            .ok_or_else(|| broken("has no firmware version"))?;
         let dynamic = match snapshot.remove("components") {
             Some(Value::Array(components)) => components,
             _ => Vec::new(),
         };
-        Ok(Self { name, info, config, status, dynamic, captured_id, captured_mac, firmware })
+        Ok(Self {
+            name,
+            info,
+            config,
+            status,
+            dynamic,
+            captured_id,
+            captured_mac,
+            firmware,
+        })
     }
 
     /// The name in the catalogue.
     pub const fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The MAC of the captured device, which no emulated one may show.
+    pub fn captured_mac_hex(&self) -> String {
+        self.captured_mac.to_upper_hex()
     }
 
     /// The firmware of the captured device.
@@ -182,7 +201,11 @@ impl ModelMix {
             shares.push((Model::load(name)?, weight));
             total += weight;
         }
-        if shares.is_empty() { Err(ModelError::Empty) } else { Ok(Self { shares, total }) }
+        if shares.is_empty() {
+            Err(ModelError::Empty)
+        } else {
+            Ok(Self { shares, total })
+        }
     }
 
     /// The models in the list.
@@ -231,7 +254,10 @@ impl fmt::Display for ModelError {
                 Model::names().try_for_each(|name| write!(f, " {name}"))
             }
             Self::Weight(part) => {
-                write!(f, "{part:?}: a weight is a number from 1 to {MODEL_WEIGHT_MAX}, as in plugsg3:5")
+                write!(
+                    f,
+                    "{part:?}: a weight is a number from 1 to {MODEL_WEIGHT_MAX}, as in plugsg3:5"
+                )
             }
         }
     }
@@ -286,9 +312,12 @@ mod tests {
 
     #[test]
     fn wrong_lists_say_what_is_wrong() {
-        for (list, word) in
-            [("", "empty"), ("plugsg9", "plugsg3"), ("plugsg3:0", "from 1"), ("plugsg3:many", "from 1")]
-        {
+        for (list, word) in [
+            ("", "empty"),
+            ("plugsg9", "plugsg3"),
+            ("plugsg3:0", "from 1"),
+            ("plugsg3:many", "from 1"),
+        ] {
             let error = ModelMix::parse(list).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }

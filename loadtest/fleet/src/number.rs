@@ -42,7 +42,10 @@ mod tests {
 
     #[test]
     fn a_timestamp_has_two_decimals() {
-        assert_eq!(seconds(Timestamp::from_micros(1_705_084_173_384_999)).to_string(), "1705084173.38");
+        assert_eq!(
+            seconds(Timestamp::from_micros(1_705_084_173_384_999)).to_string(),
+            "1705084173.38"
+        );
         assert_eq!(seconds(Timestamp::from_micros(4_280_000)).to_string(), "4.28");
     }
 }

@@ -65,7 +65,13 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     /// The outlet behind component `key` of a captured status; `None` if that component is no outlet.
-    pub(crate) fn from_status(key: &str, status: &Value, solar: bool, now: Timestamp, rng: &mut Rng) -> Option<Self> {
+    pub(crate) fn from_status(
+        key: &str,
+        status: &Value,
+        solar: bool,
+        now: Timestamp,
+        rng: &mut Rng,
+    ) -> Option<Self> {
         let (type_name, number) = key.split_once(':')?;
         let kind = match type_name {
             "switch" => OutletKind::Switch,
@@ -75,7 +81,12 @@ impl Outlet {
         let number = number.parse().ok()?;
         let has = |field: &str| status.get(field).is_some();
         let measured = has("apower").then(|| {
-            let total = |field: &str| status.pointer(&format!("/{field}/total")).and_then(Value::as_f64).unwrap_or(0.0);
+            let total = |field: &str| {
+                status
+                    .pointer(&format!("/{field}/total"))
+                    .and_then(Value::as_f64)
+                    .unwrap_or(0.0)
+            };
             let kind = match rng.below(8) {
                 _ if solar => LoadKind::Solar,
                 0..=4 => LoadKind::Treatment,
@@ -83,12 +94,20 @@ impl Outlet {
                 _ => LoadKind::Standby,
             };
             let captured_volts = status.get("voltage").and_then(Value::as_f64).unwrap_or(230.0);
-            let nominal_mv = if captured_volts > 20.0 && captured_volts < 160.0 { 120_000 } else { 231_000 };
+            let nominal_mv = if captured_volts > 20.0 && captured_volts < 160.0 {
+                120_000
+            } else {
+                231_000
+            };
             let power_factor_percent = if solar { 99 } else { rng.between(62, 99) };
             Measured {
                 load: Load::new(kind, now, rng),
                 // Where the captured counter stood, and some history of this device's own.
-                meter: Meter::new(now, total("aenergy") + rng.below(250_000) as f64 / 1000.0, total("ret_aenergy")),
+                meter: Meter::new(
+                    now,
+                    total("aenergy") + rng.below(250_000) as f64 / 1000.0,
+                    total("ret_aenergy"),
+                ),
                 nominal_mv,
                 voltage_mv: nominal_mv + rng.between(-2_500, 2_500),
                 frequency_mhz: 50_000 + 10 * rng.between(-4, 4),
@@ -139,19 +158,28 @@ impl Outlet {
 
     /// When the load or the timer next does something by itself.
     pub(crate) fn next_wakeup(&self) -> Timestamp {
-        let step = self.measured.as_ref().map_or(Timestamp::NEVER, |measured| measured.load.next_step());
-        let timer = self.timer.map_or(Timestamp::NEVER, |timer| timer.started_at.plus(timer.duration));
+        let step = self
+            .measured
+            .as_ref()
+            .map_or(Timestamp::NEVER, |measured| measured.load.next_step());
+        let timer = self
+            .timer
+            .map_or(Timestamp::NEVER, |timer| timer.started_at.plus(timer.duration));
         step.min(timer)
     }
 
     /// Takes every step of the load due by `now` at the moment it was due, and counts energy up to `now`.
     pub(crate) fn advance(&mut self, now: Timestamp, rng: &mut Rng) {
         let output = self.output;
-        let Some(measured) = &mut self.measured else { return };
+        let Some(measured) = &mut self.measured else {
+            return;
+        };
         while measured.load.next_step() <= now {
             let at = measured.load.next_step();
             measured.load.step(rng);
-            measured.meter.set_power(at, if output { measured.load.power_mw() } else { 0 });
+            measured
+                .meter
+                .set_power(at, if output { measured.load.power_mw() } else { 0 });
             let voltage = measured.voltage_mv + rng.between(-400, 400);
             measured.voltage_mv = voltage.clamp(measured.nominal_mv - 6_000, measured.nominal_mv + 6_000);
             measured.frequency_mhz = 50_000 + 10 * rng.between(-5, 5);
@@ -187,7 +215,10 @@ impl Outlet {
         }
         self.output = on;
         self.source = Cow::Borrowed(source);
-        self.timer = toggle_after.map(|duration| Timer { started_at: now, duration });
+        self.timer = toggle_after.map(|duration| Timer {
+            started_at: now,
+            duration,
+        });
         if turned {
             if let (true, Some(measured)) = (on, &mut self.measured) {
                 measured.load.restart(now, rng);
@@ -218,7 +249,8 @@ impl Outlet {
 
     /// Whether the timer has run out.
     pub(crate) fn timer_is_due(&self, now: Timestamp) -> bool {
-        self.timer.is_some_and(|timer| timer.started_at.plus(timer.duration) <= now)
+        self.timer
+            .is_some_and(|timer| timer.started_at.plus(timer.duration) <= now)
     }
 
     /// Whether power moved far enough from what was last reported.
@@ -243,7 +275,11 @@ impl Outlet {
         let measured = self.measured.as_mut()?;
         // A tenth of a volt is the last printed digit.
         let printed = (measured.reported_voltage_mv + 50) / 100 * 100;
-        measured.voltage_mv = if printed >= measured.nominal_mv { printed - 100 } else { printed + 100 };
+        measured.voltage_mv = if printed >= measured.nominal_mv {
+            printed - 100
+        } else {
+            printed + 100
+        };
         self.power_delta(firmware)
     }
 
@@ -261,8 +297,15 @@ impl Outlet {
     }
 
     /// Lets the temperature follow the power. Returns the changed field, or `None` if it stayed.
-    pub(crate) fn drift_temperature(&mut self, firmware: &Firmware, rng: &mut Rng) -> Option<Map<String, Value>> {
-        let watts = self.measured.as_ref().map_or(0, |measured| measured.meter.power_mw().abs() / 1000);
+    pub(crate) fn drift_temperature(
+        &mut self,
+        firmware: &Firmware,
+        rng: &mut Rng,
+    ) -> Option<Map<String, Value>> {
+        let watts = self
+            .measured
+            .as_ref()
+            .map_or(0, |measured| measured.meter.power_mw().abs() / 1000);
         let current = self.temperature_dc?;
         let target = 310 + watts / 10;
         let moved = match target - current {
@@ -305,13 +348,21 @@ impl Outlet {
         let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
         fields.insert("aenergy".into(), measured.meter.to_json(Flow::All, minute_ts));
         if measured.has_returned {
-            fields.insert("ret_aenergy".into(), measured.meter.to_json(Flow::Returned, minute_ts));
+            fields.insert(
+                "ret_aenergy".into(),
+                measured.meter.to_json(Flow::Returned, minute_ts),
+            );
         }
         Some(fields)
     }
 
     /// Overlays the whole component onto its captured status; marks power as reported.
-    pub(crate) fn write_status(&mut self, now: Timestamp, firmware: &Firmware, fields: &mut Map<String, Value>) {
+    pub(crate) fn write_status(
+        &mut self,
+        now: Timestamp,
+        firmware: &Firmware,
+        fields: &mut Map<String, Value>,
+    ) {
         if self.kind == OutletKind::Switch {
             fields.insert("output".into(), self.output.into());
             fields.insert("source".into(), self.source.as_ref().into());
@@ -335,13 +386,18 @@ impl Outlet {
     /// The zero watts that old firmware sends late or never; `None` if none are owed.
     pub(crate) fn zero_power_delta(&mut self, firmware: &Firmware) -> Option<Map<String, Value>> {
         let mut fields = self.delta(firmware);
-        let measured = self.measured.as_mut().filter(|measured| measured.owes_zero_power)?;
+        let measured = self
+            .measured
+            .as_mut()
+            .filter(|measured| measured.owes_zero_power)?;
         measured.write_zero_power(&mut fields);
         Some(fields)
     }
 
     pub(crate) fn owes_zero_power(&self) -> bool {
-        self.measured.as_ref().is_some_and(|measured| measured.owes_zero_power)
+        self.measured
+            .as_ref()
+            .is_some_and(|measured| measured.owes_zero_power)
     }
 
     /// The debt is never paid: the frame got lost inside the device.
@@ -354,7 +410,9 @@ impl Outlet {
     fn apply_power(&mut self, now: Timestamp) {
         let output = self.output;
         if let Some(measured) = &mut self.measured {
-            measured.meter.set_power(now, if output { measured.load.power_mw() } else { 0 });
+            measured
+                .meter
+                .set_power(now, if output { measured.load.power_mw() } else { 0 });
         }
     }
 
@@ -378,7 +436,11 @@ impl Measured {
     fn write_power(&mut self, fields: &mut Map<String, Value>) {
         let power_mw = self.meter.power_mw();
         let volt_percent = (self.voltage_mv as f64 / 1000.0) * (self.power_factor_percent as f64 / 100.0);
-        let amperes = if volt_percent > 0.0 { power_mw.abs() as f64 / 1000.0 / volt_percent } else { 0.0 };
+        let amperes = if volt_percent > 0.0 {
+            power_mw.abs() as f64 / 1000.0 / volt_percent
+        } else {
+            0.0
+        };
         fields.insert("apower".into(), milli(power_mw, 1));
         fields.insert("voltage".into(), milli(self.voltage_mv, 1));
         fields.insert("current".into(), number(amperes, 3));
@@ -400,11 +462,18 @@ impl Measured {
             fields.insert("freq".into(), milli(self.frequency_mhz, 2));
         }
         if self.has_power_factor {
-            let percent = if self.meter.power_mw() == 0 { 0 } else { self.power_factor_percent };
+            let percent = if self.meter.power_mw() == 0 {
+                0
+            } else {
+                self.power_factor_percent
+            };
             fields.insert("pf".into(), number(percent as f64 / 100.0, 2));
         }
         if self.has_returned {
-            fields.insert("ret_aenergy".into(), self.meter.to_json(Flow::Returned, minute_ts));
+            fields.insert(
+                "ret_aenergy".into(),
+                self.meter.to_json(Flow::Returned, minute_ts),
+            );
         }
     }
 }

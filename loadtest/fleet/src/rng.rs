@@ -55,7 +55,9 @@ impl Rng {
     /// A gap with the given mean, evenly spread between nothing and twice the mean. Not exponential on
     /// purpose: a logarithm is not rounded alike on every platform.
     pub(crate) fn gap(&mut self, mean: Duration) -> Duration {
-        let doubled = u64::try_from(mean.as_micros()).unwrap_or(u64::MAX).saturating_mul(2);
+        let doubled = u64::try_from(mean.as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(2);
         Duration::from_micros(self.below(doubled.saturating_add(1)))
     }
 }

@@ -37,13 +37,19 @@ impl Timestamp {
     /// This moment and `duration`; stays at [`Timestamp::NEVER`] rather than overflow.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// This moment less `duration`, not before the epoch.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long after `earlier` this is; zero if it is before.
@@ -69,7 +75,10 @@ impl FleetClock {
     /// A clock that starts at the system's time of day.
     pub fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started_at: Timestamp(0).plus(since_epoch), started: Instant::now() }
+        Self {
+            started_at: Timestamp(0).plus(since_epoch),
+            started: Instant::now(),
+        }
     }
 
     /// The present moment.

@@ -24,9 +24,14 @@ pub enum Ending {
 pub(super) enum Life {
     Awake,
     /// A reboot is pending: calls are refused with -109 until it happens.
-    ShuttingDown { at: Timestamp },
+    ShuttingDown {
+        at: Timestamp,
+    },
     /// Without power, booting, or asleep.
-    Dark { until: Timestamp, boot: BootCause },
+    Dark {
+        until: Timestamp,
+        boot: BootCause,
+    },
 }
 
 /// Why a device starts; shown as `reset_reason`, for sleepers also as `wakeup_reason`.
@@ -74,7 +79,10 @@ impl Device {
     pub(super) fn start(&mut self, now: Timestamp) {
         if let Some(period) = self.wakeup_period() {
             let first = self.rng.duration(Duration::ZERO, period.min(FIRST_WAKE_MAX));
-            self.life = Life::Dark { until: now.plus(first), boot: BootCause::DeepSleep };
+            self.life = Life::Dark {
+                until: now.plus(first),
+                boot: BootCause::DeepSleep,
+            };
             return;
         }
         if self.rng.one_in(10) {
@@ -86,7 +94,12 @@ impl Device {
 
     pub(super) fn wakeup_period(&self) -> Option<Duration> {
         let captured = self.model.wakeup_period_seconds()?;
-        Some(self.setup.wakeup.unwrap_or(Duration::from_secs(captured)).max(Duration::from_secs(1)))
+        Some(
+            self.setup
+                .wakeup
+                .unwrap_or(Duration::from_secs(captured))
+                .max(Duration::from_secs(1)),
+        )
     }
 
     /// Whether a call has to be refused because the device is about to reboot, and in how long it will.
@@ -109,7 +122,10 @@ impl Device {
             Life::ShuttingDown { at } if at <= now => {
                 self.close(Ending::Drop, out);
                 let until = now.plus(self.rng.duration(BOOT_MIN, BOOT_MAX));
-                self.life = Life::Dark { until, boot: BootCause::Reboot };
+                self.life = Life::Dark {
+                    until,
+                    boot: BootCause::Reboot,
+                };
             }
             Life::Awake if self.due.sleep <= now => self.fall_asleep(now, out),
             _ => {}
@@ -147,13 +163,19 @@ impl Device {
     }
 
     fn fall_asleep(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        let event = Map::from_iter([("component".into(), "sys".into()), ("event".into(), "sleep".into())]);
+        let event = Map::from_iter([
+            ("component".into(), "sys".into()),
+            ("event".into(), "sleep".into()),
+        ]);
         self.notify_event(now, event, out);
         self.close(Ending::Bye, out);
         self.due.sleep = Timestamp::NEVER;
         self.due.sync_report = Timestamp::NEVER;
         let period = self.wakeup_period().unwrap_or(FIRST_WAKE_MAX);
-        self.life = Life::Dark { until: now.plus(period), boot: BootCause::DeepSleep };
+        self.life = Life::Dark {
+            until: now.plus(period),
+            boot: BootCause::DeepSleep,
+        };
     }
 
     fn close(&mut self, ending: Ending, out: &mut Vec<Output>) {
@@ -175,7 +197,11 @@ impl Device {
     }
 
     fn schedule_button(&mut self, now: Timestamp) {
-        let mut switches = self.outlets.iter().filter(|outlet| outlet.kind() == OutletKind::Switch).peekable();
+        let mut switches = self
+            .outlets
+            .iter()
+            .filter(|outlet| outlet.kind() == OutletKind::Switch)
+            .peekable();
         self.due.button = if switches.peek().is_none() {
             Timestamp::NEVER
         } else if switches.all(Outlet::is_on) {
@@ -187,9 +213,16 @@ impl Device {
 
     /// Someone presses the button: whatever is off goes on again first.
     pub(super) fn press_button(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        let off = self.outlets.iter().position(|outlet| outlet.kind() == OutletKind::Switch && !outlet.is_on());
+        let off = self
+            .outlets
+            .iter()
+            .position(|outlet| outlet.kind() == OutletKind::Switch && !outlet.is_on());
         let place = off.unwrap_or_else(|| self.rng.below(self.outlets.len() as u64) as usize);
-        if self.outlets.get(place).is_some_and(|outlet| outlet.kind() == OutletKind::Switch) {
+        if self
+            .outlets
+            .get(place)
+            .is_some_and(|outlet| outlet.kind() == OutletKind::Switch)
+        {
             let on = !self.outlets[place].is_on();
             self.switch_outlet(now, place, on, "button", None, out);
         }
@@ -198,7 +231,9 @@ impl Device {
 
     pub(super) fn next_herd(&self) -> Timestamp {
         let herds = self.setup.faults.herds();
-        herds.get(self.herds_seen).map_or(Timestamp::NEVER, |after| self.setup.started_at.plus(*after))
+        herds
+            .get(self.herds_seen)
+            .map_or(Timestamp::NEVER, |after| self.setup.started_at.plus(*after))
     }
 
     pub(super) fn poll_herd(&mut self, out: &mut Vec<Output>, now: Timestamp) {
@@ -216,7 +251,8 @@ impl Device {
 
     fn schedule_fault(&mut self, now: Timestamp, fault: Fault) {
         let gap = self.setup.faults.mean_gap(fault).map(|mean| self.rng.gap(mean));
-        self.due.faults[fault as usize] = gap.map_or(Timestamp::NEVER, |gap| now.plus(gap.max(FAULT_GAP_MIN)));
+        self.due.faults[fault as usize] =
+            gap.map_or(Timestamp::NEVER, |gap| now.plus(gap.max(FAULT_GAP_MIN)));
     }
 
     pub(super) fn poll_faults(&mut self, now: Timestamp, out: &mut Vec<Output>) {
@@ -236,12 +272,18 @@ impl Device {
                 self.close(Ending::Vanish, out);
                 if self.rng.one_in(2) {
                     let outage = self.rng.duration(Duration::from_secs(2), Duration::from_secs(20));
-                    self.life = Life::Dark { until: now.plus(outage), boot: BootCause::PowerOn };
+                    self.life = Life::Dark {
+                        until: now.plus(outage),
+                        boot: BootCause::PowerOn,
+                    };
                 }
             }
             Fault::Reboot => self.reboot_after(now, REBOOT_DELAY),
             Fault::Repeat => {
-                if let (true, Some(mut last)) = (self.linked || self.setup.mode == Mode::Lan, self.last_status.clone()) {
+                if let (true, Some(mut last)) = (
+                    self.linked || self.setup.mode == Mode::Lan,
+                    self.last_status.clone(),
+                ) {
                     last.kind = FrameKind::Repeat;
                     out.push(Output::Notify(last));
                 }
@@ -253,7 +295,9 @@ impl Device {
             }
             Fault::Slow => {
                 let lasting = self.rng.duration(Duration::from_secs(5), Duration::from_secs(30));
-                let delay = self.rng.duration(Duration::from_millis(100), Duration::from_millis(1500));
+                let delay = self
+                    .rng
+                    .duration(Duration::from_millis(100), Duration::from_millis(1500));
                 out.push(Output::Slow { lasting, delay });
             }
         }
@@ -267,7 +311,9 @@ impl Device {
         flows: &[Flow],
         out: &mut Vec<Output>,
     ) -> Map<String, Value> {
-        let Some(outlet) = self.outlets.get_mut(place) else { return Map::new() };
+        let Some(outlet) = self.outlets.get_mut(place) else {
+            return Map::new();
+        };
         outlet.advance(now, &mut self.rng);
         let before = outlet.reset_counters(now, flows);
         let was_zero = before.values().all(|counter| counter["total"] == json!(0));

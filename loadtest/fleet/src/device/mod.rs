@@ -12,6 +12,8 @@ mod report;
 mod status;
 
 pub use life::Ending;
+pub(crate) use life::{REBOOT_DELAY, REBOOT_DELAY_MAX};
+pub(crate) use status::overlay;
 
 use crate::faults::{Fault, FaultPlan};
 use crate::firmware::Firmware;
@@ -20,11 +22,11 @@ use crate::identity::{DeviceId, Identity, Mac};
 use crate::models::Model;
 use crate::outlet::Outlet;
 use crate::rng::Rng;
+use crate::target::SecretUrl;
 use crate::time::{MINUTE, Timestamp};
 use life::Life;
 use serde_json::{Map, Value};
 use status::Sensor;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +61,7 @@ pub enum Cadence {
 }
 
 /// What the devices of a fleet have in common.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Same seed, same fleet.
     pub seed: u64,
@@ -77,8 +79,6 @@ pub struct Setup {
     pub firmware: Option<Firmware>,
     /// How often sleepers wake; `None` leaves each model its captured period.
     pub wakeup: Option<Duration>,
-    /// What devices answer as their `ws.server`. A real device answers with its token in it, so this is secret.
-    pub server: Option<String>,
     /// Whether `Shelly.GetDeviceInfo` says that a password is set.
     pub password_set: bool,
 }
@@ -94,22 +94,8 @@ impl Default for Setup {
             stamp: Stamp::default(),
             firmware: None,
             wakeup: None,
-            server: None,
             password_set: false,
         }
-    }
-}
-
-impl fmt::Debug for Setup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup")
-            .field("seed", &self.seed)
-            .field("mode", &self.mode)
-            .field("cadence", &self.cadence)
-            .field("faults", &self.faults)
-            .field("stamp", &self.stamp)
-            .field("server", &self.server.as_ref().map(|_| "(secret)"))
-            .finish_non_exhaustive()
     }
 }
 
@@ -177,6 +163,8 @@ pub struct Device {
     pub(crate) config_changes: Map<String, Value>,
     pub(crate) cfg_rev: u64,
     pub(crate) restart_required: bool,
+    /// What the device dials, and answers as its `ws.server`, token included, as real ones do.
+    server: Option<SecretUrl>,
     sensors: Vec<Sensor>,
     envelope: Envelope,
     life: Life,
@@ -211,10 +199,22 @@ impl Device {
         outlets.sort_unstable_by_key(Outlet::number);
         let sensors = Sensor::all_of(&model.status, &mut rng);
         let firmware = setup.firmware.clone().unwrap_or_else(|| model.firmware().clone());
-        let captured_uptime = model.status.get("sys").and_then(|sys| sys.get("uptime")).and_then(Value::as_u64);
+        let captured_uptime = model
+            .status
+            .get("sys")
+            .and_then(|sys| sys.get("uptime"))
+            .and_then(Value::as_u64);
         let uptime = Duration::from_secs(captured_uptime.unwrap_or(3600) / 2 + rng.below(3600));
-        let cfg_rev = model.config.get("sys").and_then(|sys| sys.get("cfg_rev")).and_then(Value::as_u64);
-        let envelope = if rng.chance(setup.faults.terse()) { Envelope::Terse } else { Envelope::Complete };
+        let cfg_rev = model
+            .config
+            .get("sys")
+            .and_then(|sys| sys.get("cfg_rev"))
+            .and_then(Value::as_u64);
+        let envelope = if rng.chance(setup.faults.terse()) {
+            Envelope::Terse
+        } else {
+            Envelope::Complete
+        };
         let minute_offset = rng.duration(Duration::ZERO, Duration::from_millis(1500));
         let never = Timestamp::NEVER;
         let mut device = Self {
@@ -224,6 +224,7 @@ impl Device {
             config_changes: Map::new(),
             cfg_rev: cfg_rev.unwrap_or(1),
             restart_required: false,
+            server: None,
             sensors,
             envelope,
             life: Life::Awake,
@@ -244,7 +245,10 @@ impl Device {
                 sleep: never,
                 faults: [never; Fault::ALL.len()],
             },
-            herds_seen: setup.faults.herds().partition_point(|after| setup.started_at.plus(*after) <= now),
+            herds_seen: setup
+                .faults
+                .herds()
+                .partition_point(|after| setup.started_at.plus(*after) <= now),
             tick_outlet: 0,
             last_status: None,
             rng,
@@ -275,6 +279,11 @@ impl Device {
         &self.firmware
     }
 
+    /// Tells the device what it dials, which it repeats to whoever asks for its configuration.
+    pub(crate) fn set_server(&mut self, server: SecretUrl) {
+        self.server = Some(server);
+    }
+
     /// Whether the device has power and is not asleep: only then can it be reached or dial.
     pub fn is_awake(&self) -> bool {
         !matches!(self.life, Life::Dark { .. })
@@ -286,7 +295,12 @@ impl Device {
             Life::Dark { until, .. } => until,
             Life::ShuttingDown { at } => at,
             Life::Awake => {
-                let outlets = self.outlets.iter().map(Outlet::next_wakeup).min().unwrap_or(Timestamp::NEVER);
+                let outlets = self
+                    .outlets
+                    .iter()
+                    .map(Outlet::next_wakeup)
+                    .min()
+                    .unwrap_or(Timestamp::NEVER);
                 outlets.min(self.due.earliest()).min(self.next_herd())
             }
         }
@@ -322,7 +336,13 @@ impl Device {
         self.linked || self.setup.mode == Mode::Lan
     }
 
-    pub(crate) fn notify(&mut self, now: Timestamp, kind: FrameKind, mut params: Map<String, Value>, out: &mut Vec<Output>) {
+    pub(crate) fn notify(
+        &mut self,
+        now: Timestamp,
+        kind: FrameKind,
+        mut params: Map<String, Value>,
+        out: &mut Vec<Output>,
+    ) {
         if !self.has_audience() {
             return;
         }
@@ -332,19 +352,35 @@ impl Device {
         if self.setup.stamp == Stamp::EmissionTime && matches!(kind, FrameKind::Full | FrameKind::Status) {
             params.insert("x_sent".into(), serde_json::json!({"us": now.as_micros()}));
         }
-        let notification = Notification { kind, src: self.id().clone(), envelope: self.envelope, params };
+        let notification = Notification {
+            kind,
+            src: self.id().clone(),
+            envelope: self.envelope,
+            params,
+        };
         if kind == FrameKind::Status && self.setup.faults.mean_gap(Fault::Repeat).is_some() {
             self.last_status = Some(notification.clone());
         }
         out.push(Output::Notify(notification));
     }
 
-    pub(crate) fn notify_component(&mut self, now: Timestamp, key: &str, fields: Map<String, Value>, out: &mut Vec<Output>) {
+    pub(crate) fn notify_component(
+        &mut self,
+        now: Timestamp,
+        key: &str,
+        fields: Map<String, Value>,
+        out: &mut Vec<Output>,
+    ) {
         let params = Map::from_iter([(key.to_owned(), Value::Object(fields))]);
         self.notify(now, FrameKind::Status, params, out);
     }
 
-    pub(crate) fn notify_event(&mut self, now: Timestamp, mut event: Map<String, Value>, out: &mut Vec<Output>) {
+    pub(crate) fn notify_event(
+        &mut self,
+        now: Timestamp,
+        mut event: Map<String, Value>,
+        out: &mut Vec<Output>,
+    ) {
         event.insert("ts".into(), self.ts(now));
         let params = Map::from_iter([("events".to_owned(), Value::Array(vec![Value::Object(event)]))]);
         self.notify(now, FrameKind::Event, params, out);

@@ -80,7 +80,12 @@ impl Device {
             self.due.minute = now.minute_start().plus(MINUTE + self.minute_offset);
             if self.is_synced(now) {
                 for place in 0..self.outlets.len() {
-                    self.report(now, place, |outlet, firmware| outlet.minute_delta(now, firmware), out);
+                    self.report(
+                        now,
+                        place,
+                        |outlet, firmware| outlet.minute_delta(now, firmware),
+                        out,
+                    );
                 }
             }
         }
@@ -154,7 +159,9 @@ impl Device {
         toggle_after: Option<Duration>,
         out: &mut Vec<Output>,
     ) -> bool {
-        let Some(outlet) = self.outlets.get_mut(place) else { return false };
+        let Some(outlet) = self.outlets.get_mut(place) else {
+            return false;
+        };
         outlet.advance(now, &mut self.rng);
         let was_on = outlet.is_on();
         let changed = outlet.switch(now, on, source, toggle_after, &self.firmware, &mut self.rng);
@@ -179,7 +186,9 @@ impl Device {
         delta: impl FnOnce(&mut Outlet, &crate::firmware::Firmware) -> Option<Map<String, Value>>,
         out: &mut Vec<Output>,
     ) {
-        let Some(outlet) = self.outlets.get_mut(place) else { return };
+        let Some(outlet) = self.outlets.get_mut(place) else {
+            return;
+        };
         if let Some(fields) = delta(outlet, &self.firmware) {
             let key = outlet.key().to_owned();
             self.notify_component(now, &key, fields, out);
@@ -214,7 +223,12 @@ impl Device {
             address.join(":"),
             self.rng.between(-99, -40),
             STANDARD.encode(advertisement),
-            STANDARD.encode([response, response, response, response, response, response, response].concat()),
+            STANDARD.encode(
+                [
+                    response, response, response, response, response, response, response
+                ]
+                .concat()
+            ),
         ])
     }
 }

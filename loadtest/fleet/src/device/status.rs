@@ -39,7 +39,11 @@ impl Sensor {
         sensors.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         sensors
             .into_iter()
-            .map(|(key, quantity, captured)| Self { key, quantity, tenths: captured + rng.between(-20, 20) })
+            .map(|(key, quantity, captured)| Self {
+                key,
+                quantity,
+                tenths: captured + rng.between(-20, 20),
+            })
             .collect()
     }
 
@@ -97,7 +101,9 @@ impl Device {
         self.advance_outlets(now);
         let mut status = Value::Object(self.model.status.clone());
         self.identity.rewrite(&mut status);
-        let Value::Object(mut status) = status else { return Map::new() };
+        let Value::Object(mut status) = status else {
+            return Map::new();
+        };
         for outlet in &mut self.outlets {
             if let Some(Value::Object(fields)) = status.get_mut(outlet.key()) {
                 outlet.write_status(now, &self.firmware, fields);
@@ -135,7 +141,10 @@ impl Device {
         }
         if let Some(period) = self.wakeup_period() {
             sys.insert("wakeup_period".into(), period.as_secs().into());
-            sys.insert("wakeup_reason".into(), json!({"boot": "deepsleep_wake", "cause": "periodic"}));
+            sys.insert(
+                "wakeup_reason".into(),
+                json!({"boot": "deepsleep_wake", "cause": "periodic"}),
+            );
         }
     }
 
@@ -153,7 +162,10 @@ impl Device {
         }
         fields.insert("unixtime".into(), null_unless(now.as_seconds().into()));
         if captured("last_sync_ts").is_some() {
-            fields.insert("last_sync_ts".into(), null_unless(self.synced_at.as_seconds().into()));
+            fields.insert(
+                "last_sync_ts".into(),
+                null_unless(self.synced_at.as_seconds().into()),
+            );
         }
         fields
     }
@@ -162,7 +174,10 @@ impl Device {
     pub(super) fn partial_greeting(&self) -> Map<String, Value> {
         let mut params = Map::new();
         for outlet in &self.outlets {
-            params.insert(outlet.key().to_owned(), json!({"id": outlet.number(), "output": outlet.is_on()}));
+            params.insert(
+                outlet.key().to_owned(),
+                json!({"id": outlet.number(), "output": outlet.is_on()}),
+            );
         }
         params.insert("wifi".into(), json!({"rssi": self.rssi}));
         params
@@ -172,13 +187,25 @@ impl Device {
     pub(crate) fn device_info(&self) -> Map<String, Value> {
         let mut info = Value::Object(self.model.info.clone());
         self.identity.rewrite(&mut info);
-        let Value::Object(mut info) = info else { return Map::new() };
-        let realm = if self.setup.password_set { self.id().as_str().into() } else { Value::Null };
+        let Value::Object(mut info) = info else {
+            return Map::new();
+        };
+        let realm = if self.setup.password_set {
+            self.id().as_str().into()
+        } else {
+            Value::Null
+        };
         info.insert("auth_en".into(), self.setup.password_set.into());
         info.insert("auth_domain".into(), realm);
         if let Some(firmware) = &self.setup.firmware {
-            let date = info.get("fw_id").and_then(Value::as_str).and_then(|fw_id| fw_id.split_once('/'));
-            let fw_id = format!("{}/{firmware}-gemulated", date.map_or("20260101-000000", |(date, _)| date));
+            let date = info
+                .get("fw_id")
+                .and_then(Value::as_str)
+                .and_then(|fw_id| fw_id.split_once('/'));
+            let fw_id = format!(
+                "{}/{firmware}-gemulated",
+                date.map_or("20260101-000000", |(date, _)| date)
+            );
             info.insert("ver".into(), firmware.as_str().into());
             info.insert("fw_id".into(), fw_id.into());
         }
@@ -189,7 +216,9 @@ impl Device {
     pub(crate) fn config(&self) -> Map<String, Value> {
         let mut config = Value::Object(self.model.config.clone());
         self.identity.rewrite(&mut config);
-        let Value::Object(mut config) = config else { return Map::new() };
+        let Value::Object(mut config) = config else {
+            return Map::new();
+        };
         let info = self.device_info();
         if let Some(Value::Object(sys)) = config.get_mut("sys") {
             sys.insert("cfg_rev".into(), self.cfg_rev.into());
@@ -198,10 +227,10 @@ impl Device {
             }
         }
         if let (Mode::Outbound, Some(Value::Object(ws)), Some(server)) =
-            (self.setup.mode, config.get_mut("ws"), &self.setup.server)
+            (self.setup.mode, config.get_mut("ws"), &self.server)
         {
             ws.insert("enable".into(), true.into());
-            ws.insert("server".into(), server.as_str().into());
+            ws.insert("server".into(), server.reveal().into());
         }
         for (key, changes) in &self.config_changes {
             overlay(config.entry(key.clone()).or_insert(Value::Null), changes.clone());
