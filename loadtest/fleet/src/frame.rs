@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 pub enum FrameKind {
     /// `NotifyFullStatus`: replaces what the server knew.
     Full,
+    /// The partial `NotifyStatus` a Wall Display greets with; it may or may not change anything.
+    Greeting,
     /// `NotifyStatus` that changes at least one value the server knew.
     Status,
     /// `NotifyStatus` sent before, byte for byte: changes nothing.
@@ -56,7 +58,7 @@ impl Notification {
             dst: (self.envelope == Envelope::Complete).then_some(dst),
             method: match self.kind {
                 FrameKind::Full => "NotifyFullStatus",
-                FrameKind::Status | FrameKind::Repeat => "NotifyStatus",
+                FrameKind::Greeting | FrameKind::Status | FrameKind::Repeat => "NotifyStatus",
                 FrameKind::Event => "NotifyEvent",
             },
             params: &self.params,

@@ -161,6 +161,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
     use proptest::prelude::*;
 
     const START: Timestamp = Timestamp::from_seconds(1_783_004_880);

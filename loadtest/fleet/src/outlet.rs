@@ -45,6 +45,8 @@ struct Measured {
     has_returned: bool,
     reported_mw: i64,
     reported_voltage_mv: i64,
+    /// The `minute_ts` under which `aenergy` was last reported, if it was all zeros then.
+    reported_empty_at: Option<u64>,
     /// Switched off by a firmware that has not said "zero watts" yet, and perhaps never will.
     owes_zero_power: bool,
 }
@@ -117,6 +119,7 @@ impl Outlet {
                 has_returned: has("ret_aenergy"),
                 reported_mw: 0,
                 reported_voltage_mv: 0,
+                reported_empty_at: None,
                 owes_zero_power: false,
             }
         });
@@ -288,7 +291,7 @@ impl Outlet {
         let mut fields = self.delta(firmware);
         let measured = self.measured.as_mut()?;
         let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
-        fields.insert("aenergy".into(), measured.meter.to_json(Flow::All, minute_ts));
+        measured.write_energy(&mut fields, minute_ts);
         if firmware.minute_report() == MinuteReport::AllValues {
             measured.write_power(&mut fields);
             measured.write_extras(&mut fields, minute_ts);
@@ -341,19 +344,20 @@ impl Outlet {
         before
     }
 
-    /// The energy counters alone, as reported after a reset.
-    pub(crate) fn energy_delta(&self, now: Timestamp, firmware: &Firmware) -> Option<Map<String, Value>> {
-        let measured = self.measured.as_ref()?;
+    /// The energy counters alone, as reported after a reset; `None` if a server knows them as they are.
+    pub(crate) fn energy_delta(&mut self, now: Timestamp, firmware: &Firmware) -> Option<Map<String, Value>> {
         let mut fields = self.delta(firmware);
+        let measured = self.measured.as_mut()?;
         let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
-        fields.insert("aenergy".into(), measured.meter.to_json(Flow::All, minute_ts));
+        let known_empty = measured.reported_empty_at == Some(minute_ts);
+        measured.write_energy(&mut fields, minute_ts);
         if measured.has_returned {
             fields.insert(
                 "ret_aenergy".into(),
                 measured.meter.to_json(Flow::Returned, minute_ts),
             );
         }
-        Some(fields)
+        (!known_empty || measured.reported_empty_at.is_none()).then_some(fields)
     }
 
     /// Overlays the whole component onto its captured status; marks power as reported.
@@ -374,7 +378,7 @@ impl Outlet {
         }
         if let Some(measured) = &mut self.measured {
             let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
-            fields.insert("aenergy".into(), measured.meter.to_json(Flow::All, minute_ts));
+            measured.write_energy(fields, minute_ts);
             measured.write_power(fields);
             measured.write_extras(fields, minute_ts);
         }
@@ -447,6 +451,13 @@ impl Measured {
         self.reported_mw = power_mw;
         self.reported_voltage_mv = self.voltage_mv;
         self.owes_zero_power = false;
+    }
+
+    fn write_energy(&mut self, fields: &mut Map<String, Value>, minute_ts: u64) {
+        let energy = self.meter.to_json(Flow::All, minute_ts);
+        let empty = energy["total"] == json!(0) && energy["by_minute"] == json!([0, 0, 0]);
+        self.reported_empty_at = empty.then_some(minute_ts);
+        fields.insert("aenergy".into(), energy);
     }
 
     fn write_zero_power(&mut self, fields: &mut Map<String, Value>) {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     full_frames: AtomicU64,
+    greeting_frames: AtomicU64,
     status_frames: AtomicU64,
     repeat_frames: AtomicU64,
     event_frames: AtomicU64,
@@ -35,6 +36,7 @@ impl Counters {
     pub(crate) fn sent(&self, what: Sent, bytes: usize) {
         let counter = match what {
             Sent::Notification(FrameKind::Full) => &self.full_frames,
+            Sent::Notification(FrameKind::Greeting) => &self.greeting_frames,
             Sent::Notification(FrameKind::Status) => &self.status_frames,
             Sent::Notification(FrameKind::Repeat) => &self.repeat_frames,
             Sent::Notification(FrameKind::Event) => &self.event_frames,
@@ -76,6 +78,7 @@ impl Counters {
             disconnects: load(&self.disconnects),
             half_open: load(&self.half_open),
             full_frames: load(&self.full_frames),
+            greeting_frames: load(&self.greeting_frames),
             status_frames: load(&self.status_frames),
             repeat_frames: load(&self.repeat_frames),
             event_frames: load(&self.event_frames),
@@ -106,6 +109,8 @@ pub struct Totals {
     pub half_open: u64,
     /// `NotifyFullStatus` sent.
     pub full_frames: u64,
+    /// Partial `NotifyStatus` that Wall Displays greet with.
+    pub greeting_frames: u64,
     /// `NotifyStatus` sent, each with at least one change.
     pub status_frames: u64,
     /// `NotifyStatus` sent again unchanged.
@@ -125,7 +130,12 @@ pub struct Totals {
 impl Totals {
     /// All frames sent.
     pub const fn frames_sent(&self) -> u64 {
-        self.full_frames + self.status_frames + self.repeat_frames + self.event_frames + self.reply_frames
+        self.full_frames
+            + self.greeting_frames
+            + self.status_frames
+            + self.repeat_frames
+            + self.event_frames
+            + self.reply_frames
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -135,6 +145,7 @@ impl Totals {
         self.disconnects += other.disconnects;
         self.half_open += other.half_open;
         self.full_frames += other.full_frames;
+        self.greeting_frames += other.greeting_frames;
         self.status_frames += other.status_frames;
         self.repeat_frames += other.repeat_frames;
         self.event_frames += other.event_frames;

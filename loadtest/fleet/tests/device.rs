@@ -76,6 +76,10 @@ impl Bench {
             }
             self.now = self.now.max(next);
             self.device.poll(self.now, &mut out);
+            assert!(
+                self.device.next_wakeup() > self.now,
+                "a poll leaves nothing due, or its driver would spin"
+            );
             self.take(&mut out);
         }
     }
@@ -125,7 +129,9 @@ impl Bench {
             }
             match kind {
                 Some(FrameKind::Full) => self.known = params,
-                Some(FrameKind::Status | FrameKind::Repeat) => merge(&mut self.known, &params),
+                Some(FrameKind::Greeting | FrameKind::Status | FrameKind::Repeat) => {
+                    merge(&mut self.known, &params)
+                }
                 _ => {}
             }
             let changed = before != self.known;
@@ -458,7 +464,7 @@ fn wall_displays_speak_partially_first() {
     for index in 0..20 {
         let mut bench = Bench::natural("walldisplay", index);
         bench.run_for(1);
-        assert_eq!(bench.lines[0].kind, Some(FrameKind::Status));
+        assert_eq!(bench.lines[0].kind, Some(FrameKind::Greeting));
         full_followed += bench.of_kind(FrameKind::Full).count();
     }
     assert!((1..20).contains(&full_followed));
@@ -607,7 +613,10 @@ fn stamps_carry_the_moment_of_emission_only_when_asked() {
     let mut stamped = Bench::new("plugsg3", 1, setup);
     stamped.run_for(120);
     for line in &stamped.lines {
-        let is_status = matches!(line.kind, Some(FrameKind::Full | FrameKind::Status));
+        let is_status = matches!(
+            line.kind,
+            Some(FrameKind::Full | FrameKind::Greeting | FrameKind::Status)
+        );
         let stamp = line.frame["params"]["x_sent"]["us"].as_u64();
         assert_eq!(stamp, is_status.then(|| line.at.as_micros()));
     }
@@ -912,7 +921,7 @@ fn methods_listed_are_methods_answered() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the seed, model and faults: valid frames with `src` (the bench asserts them), a status is a
     /// change, the greeting comes first on each connection.

@@ -1,12 +1,13 @@
 //! The ups and downs of a device: boot, reboot, sleep, and the faults that strike it.
 
+use super::report::DRIFT_MAX;
 use super::{Cadence, Device, Mode, Output};
 use crate::faults::Fault;
 use crate::frame::FrameKind;
 use crate::meter::Flow;
 use crate::outlet::{Outlet, OutletKind};
 use crate::time::{MINUTE, Timestamp};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// How a device leaves its connections.
@@ -186,13 +187,23 @@ impl Device {
     }
 
     fn schedule_cadence(&mut self, now: Timestamp) {
-        self.due.minute = now.minute_start().plus(MINUTE + self.minute_offset);
         match self.setup.cadence {
-            Cadence::Natural => self.schedule_button(now),
+            Cadence::Natural => {
+                self.schedule_minute(now);
+                self.due.drift = now.plus(self.rng.duration(Duration::from_secs(1), DRIFT_MAX));
+                self.schedule_button(now);
+            }
             Cadence::Every(period) => {
                 let period = period.max(super::report::TICK_MIN);
                 self.due.tick = now.plus(self.rng.duration(Duration::ZERO, period));
             }
+        }
+    }
+
+    /// The report of the minute that runs now; none where frames come at a fixed rate.
+    pub(super) fn schedule_minute(&mut self, now: Timestamp) {
+        if self.setup.cadence == Cadence::Natural {
+            self.due.minute = now.minute_start().plus(MINUTE + self.minute_offset);
         }
     }
 
@@ -316,8 +327,7 @@ impl Device {
         };
         outlet.advance(now, &mut self.rng);
         let before = outlet.reset_counters(now, flows);
-        let was_zero = before.values().all(|counter| counter["total"] == json!(0));
-        if let (false, Some(fields)) = (was_zero, outlet.energy_delta(now, &self.firmware)) {
+        if let (false, Some(fields)) = (before.is_empty(), outlet.energy_delta(now, &self.firmware)) {
             let key = outlet.key().to_owned();
             self.notify_component(now, &key, fields, out);
         }

@@ -23,7 +23,7 @@ use crate::models::Model;
 use crate::outlet::Outlet;
 use crate::rng::Rng;
 use crate::target::SecretUrl;
-use crate::time::{MINUTE, Timestamp};
+use crate::time::Timestamp;
 use life::Life;
 use serde_json::{Map, Value};
 use status::Sensor;
@@ -235,8 +235,8 @@ impl Device {
             rssi: rng.between(-78, -41),
             minute_offset,
             due: Due {
-                minute: now.minute_start().plus(MINUTE + minute_offset),
-                drift: now.plus(rng.duration(Duration::from_secs(1), Duration::from_secs(40))),
+                minute: never,
+                drift: never,
                 button: never,
                 tick: never,
                 sync_report: never,
@@ -349,7 +349,9 @@ impl Device {
         if self.envelope == Envelope::Complete || kind == FrameKind::Event {
             params.insert("ts".into(), self.ts(now));
         }
-        if self.setup.stamp == Stamp::EmissionTime && matches!(kind, FrameKind::Full | FrameKind::Status) {
+        if self.setup.stamp == Stamp::EmissionTime
+            && matches!(kind, FrameKind::Full | FrameKind::Greeting | FrameKind::Status)
+        {
             params.insert("x_sent".into(), serde_json::json!({"us": now.as_micros()}));
         }
         let notification = Notification {

@@ -4,7 +4,7 @@ use super::{Cadence, Device, Output};
 use crate::frame::FrameKind;
 use crate::models::Greeting;
 use crate::outlet::Outlet;
-use crate::time::{MINUTE, Timestamp};
+use crate::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ pub(crate) const TICK_MIN: Duration = Duration::from_millis(1);
 const TICK_CATCH_UP_MAX: u32 = 32;
 /// Temperature and signal move about this often.
 const DRIFT_MIN: Duration = Duration::from_secs(10);
-const DRIFT_MAX: Duration = Duration::from_secs(60);
+pub(super) const DRIFT_MAX: Duration = Duration::from_secs(60);
 /// The zero watts of old firmware come this late, if they come.
 const ZERO_POWER_DELAY: Duration = Duration::from_millis(900);
 /// Advertisements in one scan event; makes the frame about 2.3 kB.
@@ -27,12 +27,12 @@ impl Device {
     pub(super) fn greet(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         self.advance_outlets(now);
         // The full status carries the last full minute; the next report is that of the next minute.
-        self.due.minute = now.minute_start().plus(MINUTE + self.minute_offset);
+        self.schedule_minute(now);
         match self.model.greeting() {
             Greeting::FullStatus => self.notify_full(now, out),
             Greeting::PartialStatus => {
                 let params = self.partial_greeting();
-                self.notify(now, FrameKind::Status, params, out);
+                self.notify(now, FrameKind::Greeting, params, out);
                 if self.rng.one_in(2) {
                     self.due.late_greeting = now.plus(Duration::from_millis(30));
                 }
@@ -77,7 +77,7 @@ impl Device {
             }
         }
         if self.due.minute <= now {
-            self.due.minute = now.minute_start().plus(MINUTE + self.minute_offset);
+            self.schedule_minute(now);
             if self.is_synced(now) {
                 for place in 0..self.outlets.len() {
                     self.report(
