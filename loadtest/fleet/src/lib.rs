@@ -1,1 +1,31 @@
-//! Placeholder while the workspace is laid out.
+//! Emulated Shelly devices.
+mod backoff;
+mod device;
+mod faults;
+mod firmware;
+mod fleet;
+mod frame;
+mod identity;
+mod load;
+mod meter;
+mod models;
+mod number;
+mod outbound;
+mod outlet;
+mod rng;
+mod rpc;
+mod stats;
+mod target;
+mod time;
+
+pub use device::{Cadence, Device, Ending, Mode, Output, Setup, Stamp};
+pub use faults::{FAULT_RATE_MAX, Fault, FaultError, FaultPlan, HERD_AFTER_MAX, HERDS_MAX};
+pub use firmware::{DigestKind, Firmware, FirmwareError};
+pub use fleet::{DEVICES_MAX, Fleet, FleetError, FleetOptions, RATE_MAX};
+pub use frame::{FrameKind, Notification};
+pub use identity::{DeviceId, Mac};
+pub use models::{DEFAULT_MODELS, MODEL_LIST_MAX, MODEL_WEIGHT_MAX, Model, ModelError, ModelMix};
+pub use rpc::{Door, Request, RpcError};
+pub use stats::{DeviceStats, FleetStats, Totals};
+pub use target::{TargetError, Tokens, Trust};
+pub use time::{FleetClock, Timestamp};

@@ -1,0 +1,496 @@
+//! One outlet: a switch, metered or not, or a bare meter. Holds what is true, what was last reported, and makes
+//! the component objects of status frames. Which fields appear is read off the captured status of the model.
+
+use crate::firmware::{Firmware, InnerId, MinuteReport};
+use crate::load::{Load, LoadKind};
+use crate::meter::{Flow, Meter};
+use crate::number::{milli, number};
+use crate::rng::Rng;
+use crate::time::Timestamp;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A power change below this and below [`REPORT_PERCENT`] is not worth a frame. The real threshold is not
+/// documented; these reproduce the captured cadence.
+const REPORT_MW_MIN: i64 = 500;
+const REPORT_PERCENT: i64 = 5;
+
+/// A component with an output that can be switched, or one that only measures.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OutletKind {
+    Switch,
+    MeterOnly,
+}
+
+/// An output that will turn over by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timer {
+    started_at: Timestamp,
+    duration: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Measured {
+    load: Load,
+    meter: Meter,
+    /// The mains voltage the captured device saw: 120 V or 230 V land.
+    nominal_mv: i64,
+    voltage_mv: i64,
+    frequency_mhz: i64,
+    /// Hundredths; a load's power factor hardly changes.
+    power_factor_percent: i64,
+    has_frequency: bool,
+    has_power_factor: bool,
+    has_returned: bool,
+    reported_mw: i64,
+    reported_voltage_mv: i64,
+    /// The `minute_ts` under which `aenergy` was last reported, if it was all zeros then.
+    reported_empty_at: Option<u64>,
+    /// Switched off by a firmware that has not said "zero watts" yet, and perhaps never will.
+    owes_zero_power: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Outlet {
+    key: String,
+    number: u64,
+    kind: OutletKind,
+    output: bool,
+    source: Cow<'static, str>,
+    timer: Option<Timer>,
+    measured: Option<Measured>,
+    /// Tenths of a degree; `None` where the model shows none.
+    temperature_dc: Option<i64>,
+    status_has_id: bool,
+}
+
+impl Outlet {
+    /// The outlet behind component `key` of a captured status; `None` if that component is no outlet.
+    pub(crate) fn from_status(
+        key: &str,
+        status: &Value,
+        solar: bool,
+        now: Timestamp,
+        rng: &mut Rng,
+    ) -> Option<Self> {
+        let (type_name, number) = key.split_once(':')?;
+        let kind = match type_name {
+            "switch" => OutletKind::Switch,
+            "pm1" => OutletKind::MeterOnly,
+            _ => return None,
+        };
+        let number = number.parse().ok()?;
+        let has = |field: &str| status.get(field).is_some();
+        let measured = has("apower").then(|| {
+            let total = |field: &str| {
+                status
+                    .pointer(&format!("/{field}/total"))
+                    .and_then(Value::as_f64)
+                    .unwrap_or(0.0)
+            };
+            let kind = match rng.below(8) {
+                _ if solar => LoadKind::Solar,
+                0..=4 => LoadKind::Treatment,
+                5 => LoadKind::Cooler,
+                _ => LoadKind::Standby,
+            };
+            let captured_volts = status.get("voltage").and_then(Value::as_f64).unwrap_or(230.0);
+            let nominal_mv = if captured_volts > 20.0 && captured_volts < 160.0 {
+                120_000
+            } else {
+                231_000
+            };
+            let power_factor_percent = if solar { 99 } else { rng.between(62, 99) };
+            Measured {
+                load: Load::new(kind, now, rng),
+                // Where the captured counter stood, and some history of this device's own.
+                meter: Meter::new(
+                    now,
+                    total("aenergy") + rng.below(250_000) as f64 / 1000.0,
+                    total("ret_aenergy"),
+                ),
+                nominal_mv,
+                voltage_mv: nominal_mv + rng.between(-2_500, 2_500),
+                frequency_mhz: 50_000 + 10 * rng.between(-4, 4),
+                power_factor_percent,
+                has_frequency: has("freq"),
+                has_power_factor: has("pf"),
+                has_returned: has("ret_aenergy"),
+                reported_mw: 0,
+                reported_voltage_mv: 0,
+                reported_empty_at: None,
+                owes_zero_power: false,
+            }
+        });
+        let captured_on = status.get("output").and_then(Value::as_bool).unwrap_or(true);
+        let mut outlet = Self {
+            key: key.to_owned(),
+            number,
+            kind,
+            output: kind == OutletKind::MeterOnly || captured_on || rng.chance(0.8),
+            source: Cow::Borrowed("init"),
+            timer: None,
+            measured,
+            temperature_dc: has("temperature").then(|| rng.between(280, 420)),
+            status_has_id: has("id"),
+        };
+        outlet.apply_power(now);
+        Some(outlet)
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) const fn kind(&self) -> OutletKind {
+        self.kind
+    }
+
+    pub(crate) const fn is_on(&self) -> bool {
+        self.output
+    }
+
+    pub(crate) const fn is_metered(&self) -> bool {
+        self.measured.is_some()
+    }
+
+    /// When the load or the timer next does something by itself.
+    pub(crate) fn next_wakeup(&self) -> Timestamp {
+        let step = self
+            .measured
+            .as_ref()
+            .map_or(Timestamp::NEVER, |measured| measured.load.next_step());
+        let timer = self
+            .timer
+            .map_or(Timestamp::NEVER, |timer| timer.started_at.plus(timer.duration));
+        step.min(timer)
+    }
+
+    /// Takes every step of the load due by `now` at the moment it was due, and counts energy up to `now`.
+    pub(crate) fn advance(&mut self, now: Timestamp, rng: &mut Rng) {
+        let output = self.output;
+        let Some(measured) = &mut self.measured else {
+            return;
+        };
+        while measured.load.next_step() <= now {
+            let at = measured.load.next_step();
+            measured.load.step(rng);
+            measured
+                .meter
+                .set_power(at, if output { measured.load.power_mw() } else { 0 });
+            let voltage = measured.voltage_mv + rng.between(-400, 400);
+            measured.voltage_mv = voltage.clamp(measured.nominal_mv - 6_000, measured.nominal_mv + 6_000);
+            measured.frequency_mhz = 50_000 + 10 * rng.between(-5, 5);
+        }
+        measured.meter.advance(now);
+    }
+
+    /// The device had no power until `now`: nothing was counted, the load starts anew.
+    pub(crate) fn restart(&mut self, now: Timestamp, rng: &mut Rng) {
+        self.source = Cow::Borrowed("init");
+        self.timer = None;
+        if let Some(measured) = &mut self.measured {
+            measured.meter.skip_to(now);
+            measured.load.restart(now, rng);
+        }
+        self.apply_power(now);
+    }
+
+    /// Switches. Returns the changed fields, or `None` if nothing changed.
+    pub(crate) fn switch(
+        &mut self,
+        now: Timestamp,
+        on: bool,
+        source: &'static str,
+        toggle_after: Option<Duration>,
+        firmware: &Firmware,
+        rng: &mut Rng,
+    ) -> Option<Map<String, Value>> {
+        let turned = self.output != on;
+        let had_timer = self.timer.is_some();
+        if !turned && !had_timer && toggle_after.is_none() {
+            return None;
+        }
+        self.output = on;
+        self.source = Cow::Borrowed(source);
+        self.timer = toggle_after.map(|duration| Timer {
+            started_at: now,
+            duration,
+        });
+        if turned {
+            if let (true, Some(measured)) = (on, &mut self.measured) {
+                measured.load.restart(now, rng);
+            }
+            self.apply_power(now);
+        }
+        let mut fields = self.delta(firmware);
+        fields.insert("output".into(), on.into());
+        fields.insert("source".into(), source.into());
+        match self.timer {
+            Some(timer) => timer.write(&mut fields),
+            None if had_timer => {
+                fields.insert("timer_started_at".into(), Value::Null);
+                fields.insert("timer_duration".into(), Value::Null);
+            }
+            None => {}
+        }
+        if let (true, false, Some(measured)) = (turned, on, &mut self.measured) {
+            if firmware.loses_zero_power() {
+                measured.owes_zero_power = measured.reported_mw.abs() >= REPORT_MW_MIN;
+                measured.reported_mw = 0;
+            } else {
+                measured.write_zero_power(&mut fields);
+            }
+        }
+        Some(fields)
+    }
+
+    /// Whether the timer has run out.
+    pub(crate) fn timer_is_due(&self, now: Timestamp) -> bool {
+        self.timer
+            .is_some_and(|timer| timer.started_at.plus(timer.duration) <= now)
+    }
+
+    /// Whether power moved far enough from what was last reported.
+    pub(crate) fn power_report_is_due(&self) -> bool {
+        self.measured.as_ref().is_some_and(|measured| {
+            let moved = (measured.meter.power_mw() - measured.reported_mw).abs();
+            moved >= REPORT_MW_MIN && moved * 100 >= measured.reported_mw.abs() * REPORT_PERCENT
+        })
+    }
+
+    /// Power, current and voltage as a delta; marks them as reported.
+    pub(crate) fn power_delta(&mut self, firmware: &Firmware) -> Option<Map<String, Value>> {
+        let mut fields = self.delta(firmware);
+        let measured = self.measured.as_mut()?;
+        measured.write_power(&mut fields);
+        Some(fields)
+    }
+
+    /// As [`Outlet::power_delta`], with a voltage that surely differs from the last: for a fleet that must send
+    /// a given number of real changes a second.
+    pub(crate) fn forced_delta(&mut self, firmware: &Firmware) -> Option<Map<String, Value>> {
+        let measured = self.measured.as_mut()?;
+        // A tenth of a volt is the last printed digit.
+        let printed = (measured.reported_voltage_mv + 50) / 100 * 100;
+        measured.voltage_mv = if printed >= measured.nominal_mv {
+            printed - 100
+        } else {
+            printed + 100
+        };
+        self.power_delta(firmware)
+    }
+
+    /// The report of the full minute.
+    pub(crate) fn minute_delta(&mut self, now: Timestamp, firmware: &Firmware) -> Option<Map<String, Value>> {
+        let mut fields = self.delta(firmware);
+        let measured = self.measured.as_mut()?;
+        let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
+        measured.write_energy(&mut fields, minute_ts);
+        if firmware.minute_report() == MinuteReport::AllValues {
+            measured.write_power(&mut fields);
+            measured.write_extras(&mut fields, minute_ts);
+        }
+        Some(fields)
+    }
+
+    /// Lets the temperature follow the power. Returns the changed field, or `None` if it stayed.
+    pub(crate) fn drift_temperature(
+        &mut self,
+        firmware: &Firmware,
+        rng: &mut Rng,
+    ) -> Option<Map<String, Value>> {
+        let watts = self
+            .measured
+            .as_ref()
+            .map_or(0, |measured| measured.meter.power_mw().abs() / 1000);
+        let current = self.temperature_dc?;
+        let target = 310 + watts / 10;
+        let moved = match target - current {
+            gap @ -4..=4 => gap.signum() * rng.between(0, 1),
+            gap => gap.signum() * rng.between(1, 4),
+        };
+        if moved == 0 {
+            return None;
+        }
+        self.temperature_dc = Some(current + moved);
+        let mut fields = self.delta(firmware);
+        fields.insert("temperature".into(), temperature(current + moved));
+        Some(fields)
+    }
+
+    /// Sets the counters back. Returns what they showed before, as `Switch.ResetCounters` answers.
+    pub(crate) fn reset_counters(&mut self, now: Timestamp, flows: &[Flow]) -> Map<String, Value> {
+        let mut before = Map::new();
+        if let Some(measured) = &mut self.measured {
+            measured.meter.advance(now);
+            for flow in flows {
+                let (name, present) = match flow {
+                    Flow::All => ("aenergy", true),
+                    Flow::Returned => ("ret_aenergy", measured.has_returned),
+                };
+                if present {
+                    let shown = measured.meter.to_json(*flow, 0);
+                    before.insert(name.into(), json!({"total": shown["total"].clone()}));
+                    measured.meter.reset(now, *flow);
+                }
+            }
+        }
+        before
+    }
+
+    /// The energy counters alone, as reported after a reset; `None` if a server knows them as they are.
+    pub(crate) fn energy_delta(&mut self, now: Timestamp, firmware: &Firmware) -> Option<Map<String, Value>> {
+        let mut fields = self.delta(firmware);
+        let measured = self.measured.as_mut()?;
+        let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
+        let known_empty = measured.reported_empty_at == Some(minute_ts);
+        measured.write_energy(&mut fields, minute_ts);
+        if measured.has_returned {
+            fields.insert(
+                "ret_aenergy".into(),
+                measured.meter.to_json(Flow::Returned, minute_ts),
+            );
+        }
+        (!known_empty || measured.reported_empty_at.is_none()).then_some(fields)
+    }
+
+    /// Overlays the whole component onto its captured status; marks power as reported.
+    pub(crate) fn write_status(
+        &mut self,
+        now: Timestamp,
+        firmware: &Firmware,
+        fields: &mut Map<String, Value>,
+    ) {
+        if self.kind == OutletKind::Switch {
+            fields.insert("output".into(), self.output.into());
+            fields.insert("source".into(), self.source.as_ref().into());
+            fields.remove("timer_started_at");
+            fields.remove("timer_duration");
+            if let Some(timer) = self.timer {
+                timer.write(fields);
+            }
+        }
+        if let Some(measured) = &mut self.measured {
+            let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
+            measured.write_energy(fields, minute_ts);
+            measured.write_power(fields);
+            measured.write_extras(fields, minute_ts);
+        }
+        if let Some(temperature_dc) = self.temperature_dc {
+            fields.insert("temperature".into(), temperature(temperature_dc));
+        }
+    }
+
+    /// The zero watts that old firmware sends late or never; `None` if none are owed.
+    pub(crate) fn zero_power_delta(&mut self, firmware: &Firmware) -> Option<Map<String, Value>> {
+        let mut fields = self.delta(firmware);
+        let measured = self
+            .measured
+            .as_mut()
+            .filter(|measured| measured.owes_zero_power)?;
+        measured.write_zero_power(&mut fields);
+        Some(fields)
+    }
+
+    pub(crate) fn owes_zero_power(&self) -> bool {
+        self.measured
+            .as_ref()
+            .is_some_and(|measured| measured.owes_zero_power)
+    }
+
+    /// The debt is never paid: the frame got lost inside the device.
+    pub(crate) fn forget_zero_power(&mut self) {
+        if let Some(measured) = &mut self.measured {
+            measured.owes_zero_power = false;
+        }
+    }
+
+    fn apply_power(&mut self, now: Timestamp) {
+        let output = self.output;
+        if let Some(measured) = &mut self.measured {
+            measured
+                .meter
+                .set_power(now, if output { measured.load.power_mw() } else { 0 });
+        }
+    }
+
+    fn delta(&self, firmware: &Firmware) -> Map<String, Value> {
+        let mut fields = Map::new();
+        if self.status_has_id && firmware.delta_inner_id() == InnerId::Present {
+            fields.insert("id".into(), self.number.into());
+        }
+        fields
+    }
+}
+
+impl Timer {
+    fn write(self, fields: &mut Map<String, Value>) {
+        fields.insert("timer_started_at".into(), crate::number::seconds(self.started_at));
+        fields.insert("timer_duration".into(), number(self.duration.as_secs_f64(), 3));
+    }
+}
+
+impl Measured {
+    fn write_power(&mut self, fields: &mut Map<String, Value>) {
+        let power_mw = self.meter.power_mw();
+        let volt_percent = (self.voltage_mv as f64 / 1000.0) * (self.power_factor_percent as f64 / 100.0);
+        let amperes = if volt_percent > 0.0 {
+            power_mw.abs() as f64 / 1000.0 / volt_percent
+        } else {
+            0.0
+        };
+        fields.insert("apower".into(), milli(power_mw, 1));
+        fields.insert("voltage".into(), milli(self.voltage_mv, 1));
+        fields.insert("current".into(), number(amperes, 3));
+        self.reported_mw = power_mw;
+        self.reported_voltage_mv = self.voltage_mv;
+        self.owes_zero_power = false;
+    }
+
+    fn write_energy(&mut self, fields: &mut Map<String, Value>, minute_ts: u64) {
+        let energy = self.meter.to_json(Flow::All, minute_ts);
+        let empty = energy["total"] == json!(0) && energy["by_minute"] == json!([0, 0, 0]);
+        self.reported_empty_at = empty.then_some(minute_ts);
+        fields.insert("aenergy".into(), energy);
+    }
+
+    fn write_zero_power(&mut self, fields: &mut Map<String, Value>) {
+        fields.insert("apower".into(), 0.into());
+        fields.insert("current".into(), 0.into());
+        self.reported_mw = 0;
+        self.owes_zero_power = false;
+    }
+
+    /// What newer hardware also measures.
+    fn write_extras(&self, fields: &mut Map<String, Value>, minute_ts: u64) {
+        if self.has_frequency {
+            fields.insert("freq".into(), milli(self.frequency_mhz, 2));
+        }
+        if self.has_power_factor {
+            let percent = if self.meter.power_mw() == 0 {
+                0
+            } else {
+                self.power_factor_percent
+            };
+            fields.insert("pf".into(), number(percent as f64 / 100.0, 2));
+        }
+        if self.has_returned {
+            fields.insert(
+                "ret_aenergy".into(),
+                self.meter.to_json(Flow::Returned, minute_ts),
+            );
+        }
+    }
+}
+
+/// A temperature in both scales, from tenths of a degree Celsius.
+pub(crate) fn temperature(tenths: i64) -> Value {
+    let celsius = tenths as f64 / 10.0;
+    json!({"tC": number(celsius, 1), "tF": number(celsius * 1.8 + 32.0, 1)})
+}
