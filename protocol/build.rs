@@ -32,6 +32,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]",
         );
     }
+    // An absent message is left out of the twin, not shown as null.
+    for field in ["Goaway.error", "Welcome.limits"] {
+        config.field_attribute(
+            format!(".cauce.v1.{field}"),
+            "#[serde(skip_serializing_if = \"Option::is_none\")]",
+        );
+    }
     config.compile_fds(descriptors)?;
     Ok(())
 }

@@ -455,7 +455,7 @@ fn reply_twin(reply: &wire::Reply) -> ReplyTwin<'_> {
                 json: Some(&answer.json)
                     .filter(|json| !json.is_empty())
                     .map(|json| shown(json)),
-            })
+            });
         }
         Some(Outcome::Pong(pong)) => twin.pong = Some(*pong),
     }
