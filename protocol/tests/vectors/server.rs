@@ -210,7 +210,8 @@ fn errors() -> Vec<Said> {
             "rate_limited",
             "Request 8 is refused for now: not before 250 ms have passed.",
             &error(
-                &Refusal::new(Code::RateLimited, "50 requests a second are allowed").retry_after(250),
+                &Refusal::new(Code::RateLimited, "more requests than this connection may send")
+                    .retry_after(250),
                 8,
             ),
         ),
@@ -243,11 +244,11 @@ fn welcome() -> Vec<Said> {
         payload_depth: 16,
         room_name_bytes: 200,
         event_name_bytes: 100,
-        subscriptions: 1000,
+        subscriptions: 128,
         rooms_a_request: 128,
         exclude: 64,
-        requests_per_second: 50,
-        requests_burst: 100,
+        requests_per_second: 100,
+        requests_burst: 200,
     };
     vec![
         said(
