@@ -39,6 +39,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "#[serde(skip_serializing_if = \"Option::is_none\")]",
         );
     }
+    // A list is bounded while it is read, not after.
+    for field in ["Subscribe.rooms", "Unsubscribe.rooms"] {
+        config.field_attribute(
+            format!(".cauce.v1.{field}"),
+            "#[serde(deserialize_with = \"crate::list::rooms\")]",
+        );
+    }
     config.compile_fds(descriptors)?;
     Ok(())
 }
