@@ -32,6 +32,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]",
         );
     }
+    // An absent message is left out of the twin, not shown as null.
+    for field in ["Goaway.error", "Welcome.limits"] {
+        config.field_attribute(
+            format!(".cauce.v1.{field}"),
+            "#[serde(skip_serializing_if = \"Option::is_none\")]",
+        );
+    }
+    // A list is bounded while it is read, not after.
+    for field in ["Subscribe.rooms", "Unsubscribe.rooms"] {
+        config.field_attribute(
+            format!(".cauce.v1.{field}"),
+            "#[serde(deserialize_with = \"crate::list::rooms\")]",
+        );
+    }
     config.compile_fds(descriptors)?;
     Ok(())
 }

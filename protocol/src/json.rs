@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::frame::DecodeError;
+use crate::limits::EXCLUDE_MAX;
+use crate::list::at_most;
 use crate::payload::Payload;
 use crate::server::{Direct, Push};
 use crate::wire;
@@ -53,7 +55,10 @@ struct PublishTwin<'a> {
     idempotency_key: String,
     #[serde(skip_serializing_if = "is_default")]
     exclude_sender: bool,
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "at_most::<EXCLUDE_MAX, _, _>",
+        skip_serializing_if = "is_default"
+    )]
     exclude: Vec<u64>,
     #[serde(skip_serializing_if = "is_default")]
     want_receivers: bool,
@@ -79,7 +84,10 @@ struct SendTwin<'a> {
     binary: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "is_default")]
     exclude_sender: bool,
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "at_most::<EXCLUDE_MAX, _, _>",
+        skip_serializing_if = "is_default"
+    )]
     exclude: Vec<u64>,
 }
 
@@ -455,7 +463,7 @@ fn reply_twin(reply: &wire::Reply) -> ReplyTwin<'_> {
                 json: Some(&answer.json)
                     .filter(|json| !json.is_empty())
                     .map(|json| shown(json)),
-            })
+            });
         }
         Some(Outcome::Pong(pong)) => twin.pong = Some(*pong),
     }

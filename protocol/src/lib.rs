@@ -17,8 +17,10 @@ pub mod fuzzing;
 pub mod ids;
 pub mod json;
 pub mod limits;
+mod list;
 pub mod message;
 pub mod payload;
+mod publish;
 pub mod server;
 mod varint;
 

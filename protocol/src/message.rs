@@ -1,8 +1,8 @@
 //! What a client asks, checked. Whoever holds a [`ClientMessage`] may use every name, size and list in it without looking again;
 //! rights and rates are the connection's business.
 //!
-//! Publish is the hot one: it is read by hand, in place, without an allocation. The others go through the generated types.
-//! A property test holds both readings against each other.
+//! Publish is the hot one and is read by hand, in `publish`. The others go through the generated types, after a walk over
+//! their fields that bounds what those may allocate.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -12,10 +12,12 @@ use crate::frame::DecodeError;
 use crate::ids::{self, ConnectionId, DeviceId, NameError, Role, RoomName, UserId};
 use crate::json;
 use crate::limits::{
-    CLIENT_NAME_BYTES_MAX, EVENT_BYTES_MAX, EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METHOD_BYTES_MAX,
-    NAME_BYTES_MAX, PAYLOAD_DEPTH_MAX, ROOMS_A_REQUEST_MAX, TOKEN_BYTES_MAX,
+    CLIENT_NAME_BYTES_MAX, EVENT_BYTES_MAX, EXCLUDE_MAX, METHOD_BYTES_MAX, PAYLOAD_DEPTH_MAX,
+    ROOMS_A_REQUEST_MAX, TOKEN_BYTES_MAX,
 };
 use crate::payload::{Payload, check_json};
+use crate::publish;
+pub use crate::publish::Publish;
 use crate::varint::{Reader, Value};
 use crate::wire;
 
@@ -44,6 +46,10 @@ impl Text {
 
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    pub fn into_bytes(self) -> Bytes {
+        self.0
     }
 }
 
@@ -103,19 +109,6 @@ impl std::fmt::Debug for Hello {
     }
 }
 
-/// Room and event are checked names, kept as slices of the frame so that a publish allocates nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publish {
-    pub room: Text,
-    pub event: Text,
-    pub payload: Payload,
-    /// Empty means none.
-    pub idempotency_key: Text,
-    pub exclude_sender: bool,
-    pub exclude: Vec<ConnectionId>,
-    pub want_receivers: bool,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
     pub to: Recipient,
@@ -159,13 +152,16 @@ pub type Decoded = Result<ClientMessage, Rejected>;
 /// # Errors
 /// If the bytes are not a frame of the schema: the connection cannot go on.
 pub fn decode_proto(frame: &Bytes, payload_bytes_max: usize) -> Result<Decoded, DecodeError> {
-    if let Some((id, publish)) = decode_publish(frame)? {
+    if let Some((id, publish)) = publish::decode(frame)? {
         return Ok(checked(
             id,
             publish
                 .check(payload_bytes_max)
                 .map(|()| Request::Publish(publish)),
         ));
+    }
+    if let Some(rejected) = too_many_fields(frame)? {
+        return Ok(Err(rejected));
     }
     let frame = wire::ClientFrame::decode(frame.clone()).map_err(|_| DecodeError::Protobuf)?;
     Ok(check(frame, payload_bytes_max))
@@ -179,6 +175,72 @@ pub fn decode_json(text: &[u8], payload_bytes_max: usize) -> Result<Decoded, Dec
     Ok(check(json::decode_client(text)?, payload_bytes_max))
 }
 
+/// Fields that a frame may have, with the entries of its lists: more than any request at its limits needs. Each costs at
+/// least two bytes on the wire and up to 24 in memory, before the checks see it.
+const FIELDS_MAX: usize = ROOMS_A_REQUEST_MAX + EXCLUDE_MAX + 64;
+
+/// Lists of numbers that may be packed into one field, by request and field.
+const PACKED: [(u32, u32); 2] = [(field::PUBLISH, 8), (field::SEND, 10)];
+
+/// Numbers of the schema.
+mod field {
+    pub(super) const ID: u32 = 1;
+    pub(super) const PUBLISH: u32 = 5;
+    pub(super) const SEND: u32 = 6;
+    pub(super) const LAST_REQUEST: u32 = 8;
+}
+
+/// Counts what a frame holds before the generated types keep every entry of its lists.
+#[derive(Default)]
+struct Census {
+    id: u32,
+    fields: usize,
+}
+
+impl Census {
+    fn walk(&mut self, frame: &Bytes) -> Result<(), DecodeError> {
+        let mut outer = Reader::new(frame);
+        while let Some((number, value)) = outer.next()? {
+            self.fields += 1;
+            match value {
+                Value::Varint(value) if number == field::ID => self.id = value as u32,
+                Value::Bytes(request) if number <= field::LAST_REQUEST => {
+                    let mut inner = Reader::new(&request);
+                    while let Some((field, value)) = inner.next()? {
+                        self.fields += match value {
+                            // Each packed number ends with a byte below 128.
+                            Value::Bytes(packed) if PACKED.contains(&(number, field)) => {
+                                packed.iter().filter(|&&byte| byte < 0x80).count()
+                            }
+                            _ => 1,
+                        };
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A frame with more than the generated types should be given.
+fn too_many_fields(frame: &Bytes) -> Result<Option<Rejected>, DecodeError> {
+    let mut census = Census::default();
+    let walked = census.walk(frame);
+    if census.fields <= FIELDS_MAX {
+        // Also where the walk failed: what is wrong is theirs to say.
+        return Ok(None);
+    }
+    walked?;
+    Ok(Some(Rejected {
+        id: census.id,
+        refusal: Refusal::new(
+            Code::TooLarge,
+            format!("the request has more than {FIELDS_MAX} fields and list entries"),
+        ),
+    }))
+}
+
 fn checked(id: u32, request: Result<Request, Refusal>) -> Decoded {
     match request {
         Ok(request) => Ok(ClientMessage { id, request }),
@@ -186,7 +248,7 @@ fn checked(id: u32, request: Result<Request, Refusal>) -> Decoded {
     }
 }
 
-fn check(frame: wire::ClientFrame, payload_bytes_max: usize) -> Decoded {
+pub(crate) fn check(frame: wire::ClientFrame, payload_bytes_max: usize) -> Decoded {
     use wire::client_frame::Request as Wire;
     let request = match frame.request {
         None => Err(Refusal::new(
@@ -330,11 +392,11 @@ pub fn check_event(event: &str) -> Result<(), Refusal> {
     ids::check(event, EVENT_BYTES_MAX).map_err(|e| invalid("event", e))
 }
 
-fn invalid(what: &str, error: NameError) -> Refusal {
+pub(crate) fn invalid(what: &str, error: NameError) -> Refusal {
     Refusal::new(error.code(), format!("{what} {error}"))
 }
 
-fn bounded(what: &str, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
+pub(crate) fn bounded(what: &str, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
     if bytes <= bytes_max {
         return Ok(());
     }
@@ -344,7 +406,7 @@ fn bounded(what: &str, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
     ))
 }
 
-fn bounded_count(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
+pub(crate) fn bounded_count(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
     if count <= max {
         return Ok(());
     }
@@ -354,186 +416,12 @@ fn bounded_count(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
     ))
 }
 
-impl Publish {
-    /// The checks that the type does not carry.
-    ///
-    /// # Errors
-    /// `invalid`, `too_large` or `malformed`, with the field at fault.
-    pub fn check(&self, payload_bytes_max: usize) -> Result<(), Refusal> {
-        ids::check(self.room.as_str(), NAME_BYTES_MAX).map_err(|e| invalid("room", e))?;
-        check_event(self.event.as_str())?;
-        self.payload.check(payload_bytes_max, PAYLOAD_DEPTH_MAX)?;
-        bounded(
-            "idempotency_key",
-            self.idempotency_key.as_bytes().len(),
-            IDEMPOTENCY_KEY_BYTES_MAX,
-        )?;
-        bounded_count("exclude", self.exclude.len(), EXCLUDE_MAX)
-    }
-}
-
-impl From<wire::Publish> for Publish {
-    fn from(publish: wire::Publish) -> Self {
-        use wire::publish::Payload as P;
-        Self {
-            room: publish.room.into(),
-            event: publish.event.into(),
-            payload: match publish.payload {
-                None => Payload::NULL,
-                Some(P::Json(json)) => Payload::Json(json),
-                Some(P::Text(text)) => Payload::Text(text.into()),
-                Some(P::Binary(binary)) => Payload::Binary(binary),
-            },
-            idempotency_key: publish.idempotency_key.into(),
-            exclude_sender: publish.exclude_sender,
-            exclude: publish.exclude.into_iter().map(ConnectionId).collect(),
-            want_receivers: publish.want_receivers,
-        }
-    }
-}
-
-/// Numbers of the schema that are read by hand.
-mod field {
-    pub(super) const FRAME_ID: u32 = 1;
-    pub(super) const FRAME_PUBLISH: u32 = 5;
-    pub(super) const ROOM: u32 = 1;
-    pub(super) const EVENT: u32 = 2;
-    pub(super) const JSON: u32 = 3;
-    pub(super) const TEXT: u32 = 4;
-    pub(super) const BINARY: u32 = 5;
-    pub(super) const IDEMPOTENCY_KEY: u32 = 6;
-    pub(super) const EXCLUDE_SENDER: u32 = 7;
-    pub(super) const EXCLUDE: u32 = 8;
-    pub(super) const WANT_RECEIVERS: u32 = 9;
-}
-
-/// The publish in a frame that holds an id and one publish and nothing else; `None` leaves the frame to the generated types.
-fn decode_publish(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeError> {
-    let (mut id, mut publish) = (0, None);
-    let mut reader = Reader::new(frame);
-    while let Some((number, value)) = reader.next()? {
-        match (number, value) {
-            // Protobuf keeps the low 32 bits of a longer number, and so do the generated types.
-            (field::FRAME_ID, Value::Varint(value)) => id = value as u32,
-            (field::FRAME_PUBLISH, Value::Bytes(message)) if publish.is_none() => publish = Some(message),
-            _ => return Ok(None),
-        }
-    }
-    let Some(message) = publish else { return Ok(None) };
-    let mut publish = Publish {
-        room: Text::default(),
-        event: Text::default(),
-        payload: Payload::NULL,
-        idempotency_key: Text::default(),
-        exclude_sender: false,
-        exclude: Vec::new(),
-        want_receivers: false,
-    };
-    let mut reader = Reader::new(&message);
-    while let Some((number, value)) = reader.next()? {
-        match (number, value) {
-            (field::ROOM, Value::Bytes(room)) => publish.room = Text::new(room)?,
-            (field::EVENT, Value::Bytes(event)) => publish.event = Text::new(event)?,
-            (field::JSON, Value::Bytes(json)) => publish.payload = Payload::Json(json),
-            (field::TEXT, Value::Bytes(text)) => publish.payload = Payload::Text(Text::new(text)?.0),
-            (field::BINARY, Value::Bytes(binary)) => publish.payload = Payload::Binary(binary),
-            (field::IDEMPOTENCY_KEY, Value::Bytes(key)) => publish.idempotency_key = Text::new(key)?,
-            (field::EXCLUDE_SENDER, Value::Varint(value)) => publish.exclude_sender = value != 0,
-            (field::WANT_RECEIVERS, Value::Varint(value)) => publish.want_receivers = value != 0,
-            (field::EXCLUDE, Value::Varint(value)) => exclude(&mut publish, value),
-            (field::EXCLUDE, Value::Bytes(packed)) => {
-                let mut rest = &packed[..];
-                while !rest.is_empty() {
-                    let (value, len) = crate::varint::peek(rest)?.ok_or(DecodeError::Truncated)?;
-                    exclude(&mut publish, value);
-                    rest = &rest[len..];
-                }
-            }
-            // Rare and legal: the generated types know where it ends.
-            (_, Value::Group) => return Ok(None),
-            // A known field in another encoding is not our schema.
-            (field::ROOM..=field::WANT_RECEIVERS, _) => return Err(DecodeError::Protobuf),
-            _ => {}
-        }
-    }
-    Ok(Some((id, publish)))
-}
-
-/// Keeps one more than allowed, so that the check sees the excess and a frame full of numbers costs no memory.
-fn exclude(publish: &mut Publish, connection: u64) {
-    if publish.exclude.len() <= EXCLUDE_MAX {
-        publish.exclude.push(ConnectionId(connection));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::varint;
     use proptest::prelude::*;
 
-    fn wire_publish() -> impl Strategy<Value = wire::Publish> {
-        use wire::publish::Payload as P;
-        let payload = prop_oneof![
-            Just(None),
-            "[a-z0-9]{0,50}".prop_map(|s| Some(P::Json(format!("{s:?}").into()))),
-            any::<String>().prop_map(|s| Some(P::Text(s))),
-            prop::collection::vec(any::<u8>(), 0..100).prop_map(|b| Some(P::Binary(b.into()))),
-        ];
-        (
-            "[ -~é]{0,210}",
-            "[a-z]{0,110}",
-            payload,
-            "[a-z]{0,140}",
-            any::<[bool; 2]>(),
-            prop::collection::vec(any::<u64>(), 0..70),
-        )
-            .prop_map(
-                |(room, event, payload, idempotency_key, [exclude_sender, want_receivers], exclude)| {
-                    wire::Publish {
-                        room,
-                        event,
-                        payload,
-                        idempotency_key,
-                        exclude_sender,
-                        exclude,
-                        want_receivers,
-                    }
-                },
-            )
-    }
-
     proptest! {
-        #[test]
-        fn publish_read_by_hand_is_what_the_generated_types_read(id: u32, publish in wire_publish()) {
-            let expected = check(
-                wire::ClientFrame { id, request: Some(wire::client_frame::Request::Publish(publish.clone())) },
-                80,
-            );
-            let frame = wire::ClientFrame { id, request: Some(wire::client_frame::Request::Publish(publish)) };
-            let bytes = Bytes::from(frame.encode_to_vec());
-            prop_assert!(decode_publish(&bytes).unwrap().is_some());
-            prop_assert_eq!(decode_proto(&bytes, 80), Ok(expected));
-        }
-
-        #[test]
-        fn bytes_that_one_reading_refuses_the_other_refuses_too(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let bytes = Bytes::from(bytes);
-            let generated = wire::ClientFrame::decode(bytes.clone());
-            match decode_publish(&bytes) {
-                Ok(Some(_)) => prop_assert!(generated.is_ok()),
-                Ok(None) => {}
-                Err(_) => prop_assert!(generated.is_err()),
-            }
-        }
-
-        #[test]
-        fn json_says_the_same_as_protobuf(id: u32, publish in wire_publish()) {
-            let frame = wire::ClientFrame { id, request: Some(wire::client_frame::Request::Publish(publish)) };
-            let text = json::encode_client(&frame);
-            prop_assert_eq!(json::decode_client(text.as_bytes()).unwrap(), frame);
-        }
-
         #[test]
         fn no_text_makes_the_twin_panic(text in "\\PC*") {
             let _ = json::decode_client(text.as_bytes());
@@ -554,43 +442,54 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_full_of_excluded_connections_is_refused_without_keeping_them() {
-        let mut publish = vec![0x0a, 1, b'a', 0x12, 1, b'e', 0x42];
-        varint::put(&mut publish, 60_000);
-        publish.resize(publish.len() + 60_000, 1);
-        let mut frame = vec![0x08, 7, 0x2a];
-        varint::put(&mut frame, publish.len() as u64);
-        frame.extend_from_slice(&publish);
-        let frame = Bytes::from(frame);
-        let (_, publish) = decode_publish(&frame).unwrap().unwrap();
-        assert_eq!(publish.exclude.len(), EXCLUDE_MAX + 1);
-        let rejected = decode_proto(&frame, 100).unwrap().unwrap_err();
-        assert_eq!((rejected.id, rejected.refusal.code), (7, Code::TooLarge));
-    }
-
-    #[test]
-    fn an_unknown_group_is_skipped_like_any_unknown_field() {
-        // Field 20 as a group around field 21 = 1, within a publish to room "a" with event "e" and text "t".
-        let publish = [
-            0x0a, 1, b'a', 0x12, 1, b'e', 0x22, 1, b't', 0xa3, 1, 0xa8, 1, 1, 0xa4, 1,
-        ];
-        let mut frame = vec![0x08, 7, 0x2a, publish.len() as u8];
-        frame.extend_from_slice(&publish);
-        let message = decode_proto(&frame.into(), 100).unwrap().unwrap();
-        let Request::Publish(publish) = message.request else {
-            panic!("not a publish")
+    fn long_lists_are_refused_before_the_generated_types_keep_them() {
+        let refused = |frame: Vec<u8>| decode_proto(&frame.into(), 100).unwrap().unwrap_err();
+        // 20,000 empty names, as one subscribe or as one each; and 20,000 excluded connections of a send, packed.
+        let entries = 20_000;
+        let message = |number: u8, content: &[u8]| {
+            let mut frame = vec![0x08, 7, number << 3 | 2];
+            crate::varint::put(&mut frame, content.len() as u64);
+            frame.extend_from_slice(content);
+            frame
         };
-        assert_eq!(
-            (message.id, publish.room.as_str(), publish.event.as_str()),
-            (7, "a", "e")
-        );
+        let one = message(3, &[0x0a, 0].repeat(entries));
+        let many = [&[0x08, 7][..], &[0x1a, 2, 0x0a, 0].repeat(entries)].concat();
+        let mut packed = vec![0x52];
+        crate::varint::put(&mut packed, entries as u64);
+        packed.resize(packed.len() + entries, 1);
+        for frame in [one, many, message(6, &packed)] {
+            let mut census = Census::default();
+            census.walk(&frame.clone().into()).unwrap();
+            assert!(census.fields >= entries);
+            let rejected = refused(frame);
+            assert_eq!((rejected.id, rejected.refusal.code), (7, Code::TooLarge));
+        }
+        let names = vec!["\"a\""; entries].join(",");
+        let text = format!(r#"{{"id":7,"subscribe":{{"rooms":[{names}]}}}}"#);
+        let frame = json::decode_client(text.as_bytes()).unwrap();
+        let Some(wire::client_frame::Request::Subscribe(subscribe)) = frame.request else {
+            panic!("not a subscribe")
+        };
+        assert_eq!(subscribe.rooms.len(), ROOMS_A_REQUEST_MAX + 1);
     }
 
     #[test]
-    fn a_field_number_beyond_protobuf_is_refused_by_both_readings() {
-        let frame = Bytes::from_static(&[0x2a, 6, 0x80, 0x80, 0x80, 0x80, 0x10, 0]);
-        assert_eq!(decode_publish(&frame), Err(DecodeError::Key));
-        assert!(wire::ClientFrame::decode(frame).is_err());
+    fn a_request_at_all_its_limits_has_not_too_many_fields() {
+        let send = wire::Send {
+            exclude: vec![u64::MAX; EXCLUDE_MAX],
+            ..wire::Send::default()
+        };
+        let rooms = vec!["r".into(); ROOMS_A_REQUEST_MAX];
+        for request in [
+            wire::client_frame::Request::Send(send),
+            wire::client_frame::Request::Subscribe(wire::Subscribe { rooms }),
+        ] {
+            let frame = wire::ClientFrame {
+                id: 7,
+                request: Some(request),
+            };
+            assert_eq!(too_many_fields(&frame.encode_to_vec().into()), Ok(None));
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) enum Value {
     Varint(u64),
     Bytes(Bytes),
     Skipped,
-    /// The start of a group: protobuf 3 has none, but its readers still skip them. Where it ends is not known here.
+    /// Where a group begins or ends: protobuf 3 has none, but its readers still skip them. Not paired here.
     Group,
 }
 
@@ -96,8 +96,8 @@ impl<'a> Reader<'a> {
                 Value::Bytes(self.message.slice(range))
             }
             5 => self.take(4).map(|_| Value::Skipped)?,
-            3 => Value::Group,
-            // An end without a start (4); 6 and 7 never existed.
+            3 | 4 => Value::Group,
+            // 6 and 7 never existed.
             _ => return Err(DecodeError::Key),
         };
         Ok(Some((field, value)))
