@@ -1,0 +1,168 @@
+//! The broker from inside the process: publish, listen, send and call without a socket.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cauce_protocol::message::{Recipient, Text, check_event, check_method, check_params};
+use cauce_protocol::{Code, Epoch, Payload, Refusal, RoomName, Seq};
+use tokio::sync::oneshot;
+
+use crate::hub::{Caller, Hub, OutgoingCall, Tenant};
+use crate::publication::{Draft, Shared};
+use crate::rooms::{Accepted, Listener, Repeat, Room, Tap};
+
+/// Bytes that may wait for one in-process subscriber: as much as for a socket by default.
+pub const TAP_BYTES_MAX: usize = 1024 * 1024;
+
+/// A running broker. Cheap to clone, usable from any thread and any runtime.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    hub: Arc<Hub>,
+}
+
+impl Handle {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// A tenant by its id. The embedding program is trusted: it has every right within the tenant.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such tenant.
+    pub fn tenant(&self, id: &str) -> Result<TenantHandle, Refusal> {
+        match self.hub.tenants.get(id) {
+            Some(tenant) => Ok(TenantHandle { hub: self.hub.clone(), tenant }),
+            None => Err(Refusal::new(Code::NotFound, format!("there is no tenant {id:?}"))),
+        }
+    }
+
+    /// The node's counters.
+    pub fn metrics(&self) -> &crate::metrics::Metrics {
+        &self.hub.metrics
+    }
+
+    /// Open connections of all kinds.
+    pub fn connections(&self) -> usize {
+        self.hub.door.total()
+    }
+}
+
+/// One tenant of a running broker.
+#[derive(Clone, Debug)]
+pub struct TenantHandle {
+    hub: Arc<Hub>,
+    tenant: Arc<Tenant>,
+}
+
+impl TenantHandle {
+    /// Publishes to a room. Returns when the message has its number and has been handed to every shard that listens; never
+    /// waits.
+    ///
+    /// # Errors
+    /// `invalid` or `too_large` for what breaks a limit, `overloaded` if queues are full, `quota_exceeded` for a room too many.
+    pub fn publish(&self, room: &str, event: &str, payload: Payload) -> Result<Accepted, Refusal> {
+        self.publish_once(room, event, payload, None)
+    }
+
+    /// The same; a repeat with the same key is answered like the first and not sent again.
+    ///
+    /// # Errors
+    /// As [`TenantHandle::publish`].
+    pub fn publish_once(
+        &self,
+        room: &str,
+        event: &str,
+        payload: Payload,
+        idempotency_key: Option<&str>,
+    ) -> Result<Accepted, Refusal> {
+        let draft = self.draft(event, payload)?;
+        let repeat = idempotency_key.map(|key| Repeat {
+            // No user is called so: user ids have no control characters.
+            publisher: "\u{0}handle",
+            key,
+            now_ms: self.hub.clock.now().mono_ms,
+            window_ms: self.hub.tunables().dedup_window_ms,
+        });
+        self.hub.publish(&self.tenant, room, draft, repeat)
+    }
+
+    /// Sends to people or connections of the tenant. Whoever is connected gets it.
+    ///
+    /// # Errors
+    /// As [`TenantHandle::publish`].
+    pub fn send(&self, to: Recipient, event: &str, payload: Payload) -> Result<(), Refusal> {
+        let draft = self.draft(event, payload)?;
+        self.hub.send(&self.tenant, to, draft)
+    }
+
+    /// Listens to a room: every message from now on, in order.
+    ///
+    /// # Errors
+    /// `invalid` for a bad name, `quota_exceeded` for a room too many.
+    pub fn subscribe(&self, room: &str) -> Result<Subscription, Refusal> {
+        let name = RoomName::new(room).map_err(|e| Refusal::new(Code::Invalid, format!("room {e}")))?;
+        let tap = Arc::new(Tap::new(TAP_BYTES_MAX));
+        let now_ms = self.hub.clock.now().mono_ms;
+        let joined = self.tenant.rooms.join(&name, Listener::Tap(&tap), now_ms)?;
+        Ok(Subscription {
+            hub: self.hub.clone(),
+            tenant: self.tenant.clone(),
+            room: joined.room,
+            after: joined.seq,
+            tap,
+        })
+    }
+
+    /// Calls a device and waits for its answer: the `result` of its reply, as JSON. Safe to cancel; the device may act all the
+    /// same.
+    ///
+    /// # Errors
+    /// `not_found`, `device_offline`, `timeout`, `device_error` with the device's words, `invalid`, `too_large`.
+    pub async fn call_device(&self, device: &str, call: OutgoingCall) -> Result<Bytes, Refusal> {
+        check_method(&call.method)?;
+        check_params(&call.params, self.hub.tunables().payload_bytes_max)?;
+        let (answer, answered) = oneshot::channel();
+        self.hub.call(&self.tenant, device, &call, Caller::Waiter(answer));
+        answered.await.unwrap_or_else(|_| Err(Refusal::new(Code::GoingAway, "the broker is stopping")))
+    }
+
+    fn draft(&self, event: &str, payload: Payload) -> Result<Draft, Refusal> {
+        check_event(event)?;
+        let tunables = self.hub.tunables();
+        payload.check(tunables.payload_bytes_max, tunables.payload_depth_max)?;
+        Ok(Draft::new(Text::from(event), payload))
+    }
+}
+
+/// A room's messages, in order and without gaps. Dropping it leaves the room.
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Arc<Hub>,
+    tenant: Arc<Tenant>,
+    room: Arc<Room>,
+    after: Seq,
+    tap: Arc<Tap>,
+}
+
+impl Subscription {
+    /// Where it began: the first message is `seq + 1` of this epoch.
+    pub fn position(&self) -> (Epoch, Seq) {
+        (self.room.epoch, self.after)
+    }
+
+    /// The next message; `None` when more waited than [`TAP_BYTES_MAX`] and the subscription was cut off. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Shared> {
+        self.tap.next().await
+    }
+
+    /// The next message, if it is there already.
+    pub fn try_next(&mut self) -> Option<Shared> {
+        self.tap.try_next()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.tenant.rooms.leave_tap(&self.room, &self.tap, self.hub.clock.now().mono_ms);
+    }
+}

@@ -1,0 +1,421 @@
+//! Builds the modules in order, hands each its mailboxes, starts the threads, and stops them in the order that loses nothing.
+//!
+//! ```text
+//! cauce-control   accepting, HTTP, key sets, closing idle rooms
+//! cauce-shard-N   client sockets            cauce-ingest-N   device sockets
+//! cauce-store     SQL
+//! ```
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use cauce_protocol::{Code, Refusal};
+use parking_lot::RwLock;
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, AdminError};
+use crate::auth::{Authenticator, Policy};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::connection::ConnectionSettings;
+use crate::handle::Handle;
+use crate::http::{self, Api};
+use crate::hub::{ConnectionLimits, DoorLimits, Hub, NoRecords, Records, ShardMessage, ShardPlan, Tunables};
+use crate::rate::Quota;
+use crate::rooms::{SHARDS_MAX, TableLimits};
+use crate::shard::Shard;
+use crate::store::{OpenError, Retention, Store, StoreConfig};
+use crate::transport::{Acceptor, Certificate, Doors, HttpArrival, Listener, TlsError};
+
+/// HTTP connections that may wait to be taken by the control thread.
+const HTTP_WAITING_MAX: usize = 1_024;
+
+/// Verified tokens that each shard remembers.
+const TOKENS_REMEMBERED: usize = 4_096;
+
+/// Between two looks at rooms that nobody listens to.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Where state goes that outlives a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// The database named by the configuration.
+    Store,
+    /// Nowhere: tenants and keys come from the configuration alone. For tests and for embedding.
+    Memory,
+}
+
+/// Why the broker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    Admin(AdminError),
+    Bind(SocketAddr, io::Error),
+    /// The configuration asks for what cannot be, in one line.
+    Config(String),
+    Store(OpenError),
+    Thread(io::Error),
+    Tls(TlsError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin(error) => error.fmt(f),
+            Self::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "{address} is taken: another broker runs there, or set `listen` to another port")
+            }
+            Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Config(message) => f.write_str(message),
+            Self::Store(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            Self::Tls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running broker. Dropping it stops it without a word to the peers; [`Server::stop`] does it properly.
+#[derive(Debug)]
+pub struct Server {
+    hub: Arc<Hub>,
+    admin: Arc<Admin>,
+    origins: Arc<RwLock<crate::config::Origins>>,
+    certificate: Option<Arc<Certificate>>,
+    address: SocketAddr,
+    internal_address: Option<SocketAddr>,
+    store: Option<Store>,
+    shards: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    /// No new connections.
+    closing: CancellationToken,
+    /// The control thread ends.
+    ending: CancellationToken,
+}
+
+impl Server {
+    /// Starts everything. Blocks until the broker serves; from async code, call it on a blocking thread.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving; nothing is left running then.
+    pub fn start(config: &Config, persistence: Persistence) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let listener = Listener::bind(config.listen).map_err(|e| StartError::Bind(config.listen, e))?;
+        let internal = match config.internal_listen {
+            None => None,
+            Some(address) => Some(Listener::bind(address).map_err(|e| StartError::Bind(address, e))?),
+        };
+        let certificate = match (&config.tls.cert, &config.tls.key) {
+            (Some(cert), Some(key)) => {
+                Some(Arc::new(Certificate::load(cert.clone(), key.clone()).map_err(StartError::Tls)?))
+            }
+            _ => None,
+        };
+        let (store, loaded) = match persistence {
+            Persistence::Memory => (None, None),
+            Persistence::Store => {
+                let (store, loaded) = Store::open(store_config(config)).map_err(StartError::Store)?;
+                (Some(store), Some(loaded))
+            }
+        };
+        let records: Box<dyn Records> = match &store {
+            None => Box::new(NoRecords),
+            Some(store) => Box::new(store.handle()),
+        };
+        let hub = Arc::new(Hub::new(
+            plan(config)?,
+            tunables(config),
+            table_limits(config),
+            door_limits(config),
+            config.limits.mailbox_bytes,
+            clock,
+            records,
+        ));
+        let admin = Admin::open(hub.clone(), store.as_ref().map(Store::handle), loaded, config);
+        let admin = Arc::new(admin.map_err(StartError::Admin)?);
+
+        let (http, arrivals) = mpsc::channel(HTTP_WAITING_MAX);
+        let origins = Arc::new(RwLock::new(config.origins.clone()));
+        let doors = Doors { origins: origins.clone(), query_token: config.auth.query_token, http };
+        let policy = Policy::from(&config.auth);
+        let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
+        let (address, internal_address) = (listener.address, internal.as_ref().map(|l| l.address));
+        let mut server = Self {
+            hub: hub.clone(),
+            admin: admin.clone(),
+            origins,
+            certificate: certificate.clone(),
+            address,
+            internal_address,
+            store,
+            shards: Vec::new(),
+            control: None,
+            closing: closing.clone(),
+            ending: ending.clone(),
+        };
+        for index in 0..hub.plan.total() {
+            let thread = spawn_shard(index, hub.clone(), policy, doors.clone(), config.threads.pin);
+            server.shards.push(thread.map_err(StartError::Thread)?);
+        }
+        drop(doors);
+        let api = Api::new(hub.clone(), admin, internal_address.is_some());
+        let acceptor = Acceptor { listener, hub: hub.clone(), certificate };
+        let control = Control { hub, acceptor, internal, arrivals, api, closing, ending };
+        let thread = Builder::new().name("cauce-control".into()).spawn(move || control.run());
+        server.control = Some(thread.map_err(StartError::Thread)?);
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics, health and administration are, if they have an address of their own.
+    pub fn internal_address(&self) -> Option<SocketAddr> {
+        self.internal_address
+    }
+
+    /// Whether the address speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// The broker from inside the process.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.hub.clone())
+    }
+
+    /// Tenants, keys and tokens.
+    pub fn admin(&self) -> &Arc<Admin> {
+        &self.admin
+    }
+
+    /// Takes what may change while running from another configuration, and reads certificates and keys again. Open
+    /// connections stay.
+    ///
+    /// # Errors
+    /// If a certificate or key cannot be used; the old ones stay in use.
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        if let Some(certificate) = &self.certificate {
+            certificate.reload().map_err(StartError::Tls)?;
+        }
+        self.admin.reload(config).map_err(StartError::Admin)?;
+        self.hub.tune(tunables(config));
+        self.hub.door.configure(door_limits(config));
+        *self.origins.write() = config.origins.clone();
+        Ok(())
+    }
+
+    /// Stops: no new connections; peers are told to come again; what is queued for the store is written. Blocks at most about
+    /// as long as `deadline`.
+    pub fn stop(mut self, deadline: Duration) -> Stopped {
+        self.closing.cancel();
+        let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
+        for mailbox in &self.hub.shards {
+            mailbox.send(ShardMessage::Stop(refusal.clone()));
+        }
+        for shard in self.shards.drain(..) {
+            // A panic in a shard has been reported by then; the others are still stopped in order.
+            let _ = shard.join();
+        }
+        self.ending.cancel();
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+        let unwritten = self.store.take().map(|store| store.shutdown_blocking(deadline));
+        Stopped { unwritten_rows: unwritten.unwrap_or(0) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.closing.cancel();
+        self.ending.cancel();
+        let refusal = Refusal::new(Code::GoingAway, "the broker is stopping");
+        for mailbox in &self.hub.shards {
+            mailbox.send(ShardMessage::Stop(refusal.clone()));
+        }
+    }
+}
+
+/// What a stop left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Rows that the database did not take in time.
+    pub unwritten_rows: u64,
+}
+
+fn spawn_shard(
+    index: usize,
+    hub: Arc<Hub>,
+    policy: Policy,
+    doors: Doors,
+    pin: bool,
+) -> io::Result<JoinHandle<()>> {
+    let clients = hub.plan.clients;
+    let name = match index.checked_sub(clients) {
+        None => format!("cauce-shard-{index}"),
+        Some(ingest) => format!("cauce-ingest-{ingest}"),
+    };
+    Builder::new().name(name).spawn(move || {
+        if pin {
+            crate::threads::pin(index);
+        }
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(index, %error, "a shard has no runtime"),
+        };
+        runtime.block_on(async {
+            let auth = Authenticator::new(hub.keys.clone(), policy, TOKENS_REMEMBERED);
+            let shard = std::rc::Rc::new(Shard::new(index, hub, auth));
+            tokio::select! {
+                () = shard.run(&doors) => {}
+                () = shard.run_timers() => {}
+            }
+        });
+    })
+}
+
+/// What the control thread does.
+struct Control {
+    hub: Arc<Hub>,
+    acceptor: Acceptor,
+    internal: Option<Listener>,
+    arrivals: mpsc::Receiver<HttpArrival>,
+    api: Api,
+    closing: CancellationToken,
+    ending: CancellationToken,
+}
+
+impl Control {
+    fn run(self) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "the control thread has no runtime"),
+        };
+        runtime.block_on(async move {
+            let Self { hub, acceptor, internal, arrivals, api, closing, ending } = self;
+            let accept = tokio::task::spawn_local(async move {
+                tokio::select! {
+                    result = acceptor.run() => {
+                        if let Err(error) = result {
+                            tracing::error!(%error, "accepting has ended");
+                        }
+                    }
+                    () = closing.cancelled() => {}
+                }
+            });
+            let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let sweep = tokio::task::spawn_local(sweep(hub));
+            tokio::select! {
+                () = http::serve(api, arrivals, internal) => {}
+                () = ending.cancelled() => {}
+            }
+            for task in [accept, sweep, keys] {
+                task.abort();
+            }
+        });
+    }
+}
+
+async fn sweep(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now_ms = hub.clock.now().mono_ms;
+        hub.tenants.for_each(|tenant| tenant.rooms.sweep(now_ms));
+    }
+}
+
+fn plan(config: &Config) -> Result<ShardPlan, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let plan = ShardPlan {
+        clients: match config.threads.client_shards {
+            0 => cores,
+            shards => shards,
+        },
+        ingest: config.threads.ingest_shards,
+    };
+    if plan.total() > SHARDS_MAX {
+        let message = format!(
+            "threads: {} client and {} ingest shards are more than the {SHARDS_MAX} that a node may have",
+            plan.clients, plan.ingest
+        );
+        return Err(StartError::Config(message));
+    }
+    Ok(plan)
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tunables(config: &Config) -> Tunables {
+    let limits = &config.limits;
+    Tunables {
+        connection: ConnectionSettings {
+            requests: Quota::per_second(limits.requests_per_second, limits.requests_burst),
+            requests_burst: limits.requests_burst,
+            subscriptions_max: limits.subscriptions_per_connection,
+            calls_max: limits.calls_outstanding,
+            call_timeout_ms: ms(limits.call_timeout),
+        },
+        connections: ConnectionLimits {
+            per_tenant_max: limits.connections_per_tenant,
+            per_user_max: limits.connections_per_user,
+        },
+        requests: (limits.requests_per_second, limits.requests_burst),
+        frame_bytes_max: limits.frame_bytes,
+        payload_bytes_max: limits.payload_bytes,
+        payload_depth_max: limits.payload_depth,
+        fragments_max: FRAGMENTS_MAX,
+        outbox_bytes_max: limits.outbox_bytes,
+        control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
+        handshake_ms: ms(limits.handshake_timeout),
+        handshake_bytes_max: limits.handshake_bytes,
+        assembly_ms: ASSEMBLY_MS,
+        heartbeat_interval_ms: ms(config.heartbeat.interval),
+        heartbeat_timeout_ms: ms(config.heartbeat.timeout),
+        device_frame_bytes_max: limits.device_frame_bytes,
+        device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
+        devices_max: limits.devices_per_tenant,
+        dedup_window_ms: ms(config.rooms.dedup_window),
+    }
+}
+
+/// Pieces that one WebSocket message may come in.
+const FRAGMENTS_MAX: usize = 4_096;
+
+/// From a message's first byte to its last, in milliseconds.
+const ASSEMBLY_MS: u64 = 10_000;
+
+fn table_limits(config: &Config) -> TableLimits {
+    TableLimits { rooms_max: config.limits.rooms_per_tenant, linger_ms: ms(config.rooms.linger) }
+}
+
+fn door_limits(config: &Config) -> DoorLimits {
+    DoorLimits {
+        connections_max: config.limits.connections,
+        per_address_max: config.limits.connections_per_address,
+        connects: Quota::per_second(config.limits.connects_per_second, config.limits.connects_burst),
+    }
+}
+
+fn store_config(config: &Config) -> StoreConfig {
+    let mut store = StoreConfig::new(config.data_dir.clone());
+    store.limits.flush_rows = config.store.flush_rows;
+    store.limits.flush_age_ms = ms(config.store.flush_age);
+    store.limits.pending_bytes = config.store.pending_bytes;
+    store.retention = Retention::from_config(config.store.readings_retention, config.store.logs_retention);
+    store
+}
