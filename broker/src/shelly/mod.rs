@@ -23,6 +23,7 @@ mod frame;
 pub mod fuzz;
 mod identity;
 mod info;
+mod outcome;
 mod power;
 mod presence;
 mod reading;
@@ -35,13 +36,14 @@ mod tests;
 
 pub use calls::{CALL_WAIT_MS_MAX, CALLS_PENDING_MAX, CallError, CallFailure, CallReply, CallToken};
 pub use counters::Counters;
-pub use device::{Changes, Device, Outcome, RESTORED_SEQ_GAP, Stamp};
+pub use device::{Device, RESTORED_SEQ_GAP};
 pub use error::{DeviceError, DeviceErrorKind};
 pub use frame::{
     Body, CALLER, Call, DeviceEvent, EVENTS_MAX, Frame, Notification, PARAMS_BYTES_MAX, Response,
 };
 pub use identity::{DeviceKey, Identity, IdentityError, SRC_BYTES_MAX};
 pub use info::Info;
+pub use outcome::{Changes, Outcome, Stamp};
 pub use presence::{LossReason, Offline, OfflineReason, Presence, Session, Superseded};
 pub use reading::{Reading, Vitals};
 pub use scan::{FRAME_BYTES_MAX, FRAME_DEPTH_MAX, FRAME_VALUES_MAX, FrameError};

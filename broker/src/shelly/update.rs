@@ -29,9 +29,10 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::device::{Changes, Device, Stamp};
+use super::device::Device;
 use super::identity::{Identity, IdentityError};
 use super::info::Info;
+use super::outcome::{Changes, Stamp};
 use super::presence::{Offline, Presence};
 use super::reading::Reading;
 use super::status::Object;
