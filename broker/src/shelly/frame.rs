@@ -85,15 +85,15 @@ pub enum Notification {
     Unknown,
 }
 
-/// One event of a `NotifyEvent`, kept as JSON with the two members that nearly every reader needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One event of a `NotifyEvent`: whole, with the two members picked out that nearly every reader needs.
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceEvent {
     /// `component`, such as `input:0` or `sys`; empty if absent.
     pub component: String,
     /// `event`, such as `double_push` or `sleep`; empty if absent.
     pub event: String,
-    /// The whole event object as JSON.
-    pub json: Bytes,
+    /// The whole event, `component` and `event` included.
+    pub data: Object,
 }
 
 /// An answer.
@@ -249,24 +249,25 @@ impl DeviceEvent {
             return (Vec::new(), 0);
         };
         let total = slots.len();
-        let events: Vec<Self> = slots
-            .into_iter()
-            .filter(Value::is_object)
-            .take(EVENTS_MAX)
-            .map(|slot| {
-                let name = |member: &str| {
-                    let name = slot.get(member).and_then(Value::as_str).unwrap_or_default();
-                    cut(name.to_owned(), EVENT_NAME_BYTES_MAX)
-                };
-                Self {
-                    component: name("component"),
-                    event: name("event"),
-                    json: slot.to_string().into(),
-                }
-            })
-            .collect();
+        let objects = slots.into_iter().filter_map(|slot| match slot {
+            Value::Object(data) => Some(data),
+            _ => None,
+        });
+        let events: Vec<Self> = objects.take(EVENTS_MAX).map(Self::of).collect();
         let skipped = u32::try_from(total - events.len()).unwrap_or(u32::MAX);
         (events, skipped)
+    }
+
+    fn of(data: Object) -> Self {
+        let name = |member: &str| {
+            let name = data.get(member).and_then(Value::as_str).unwrap_or_default();
+            cut(name.to_owned(), EVENT_NAME_BYTES_MAX)
+        };
+        Self {
+            component: name("component"),
+            event: name("event"),
+            data,
+        }
     }
 }
 

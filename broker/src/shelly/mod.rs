@@ -27,6 +27,7 @@ mod outcome;
 mod power;
 mod presence;
 mod reading;
+mod resync;
 mod scan;
 mod status;
 mod update;

@@ -18,8 +18,10 @@ const TS_S_MIN: f64 = 1e9;
 const TS_AHEAD_MS_MAX: u64 = 86_400_000;
 
 /// What follows from one input. Perform `send` first, so that nothing waits for a subscriber.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
+    /// The times of the input: what `events` are filed under.
+    pub at: Stamp,
     /// Something that `device-update` shows has changed: publish and store it.
     pub changes: Option<Changes>,
     /// What happened at the device, in its order.
@@ -56,6 +58,22 @@ pub struct Stamp {
     pub ts_ms: u64,
     /// When we received it.
     pub received_ms: u64,
+}
+
+impl Outcome {
+    /// Nothing follows yet.
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            at: Stamp::received(now),
+            changes: None,
+            events: Vec::new(),
+            replies: Vec::new(),
+            send: Vec::new(),
+            offline: None,
+            malformed: None,
+            counters: Counters::default(),
+        }
+    }
 }
 
 impl Stamp {

@@ -21,6 +21,9 @@
 //!
 //! The same document is what a restart reads back ([`Saved::from_update`]), so the store keeps it as it is.
 //!
+//! `device-event`: `device`, `src`, `ts_ms`, `received_ms`, `component`, `event`, and the whole event as `data`. It
+//! carries no `seq`: an event changes no state.
+//!
 //! `device-offline-status`: `device`, `online` (false), `reason` (`closed`, `timeout`, `refused`, `upstream-lost`,
 //! `overslept`), `seq`, `ts_ms`, `last_seen_ms`.
 
@@ -30,6 +33,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::device::Device;
+use super::frame::DeviceEvent;
 use super::identity::{Identity, IdentityError};
 use super::info::Info;
 use super::outcome::{Changes, Stamp};
@@ -60,6 +64,17 @@ struct Update<'a> {
 }
 
 #[derive(Serialize)]
+struct Event<'a> {
+    device: &'a str,
+    src: &'a str,
+    ts_ms: u64,
+    received_ms: u64,
+    component: &'a str,
+    event: &'a str,
+    data: &'a Object,
+}
+
+#[derive(Serialize)]
 struct OfflineStatus<'a> {
     device: &'a str,
     online: bool,
@@ -78,6 +93,20 @@ impl Device {
     /// The device as it stands, in the same form with nothing in `changed`: for a late joiner or a question.
     pub fn current(&self) -> Bytes {
         self.write_update(self.seq(), self.last_stamp(), &Object::new(), &self.readings())
+    }
+
+    /// The `device-event` of an event, at the [`Outcome::at`](super::Outcome::at) it came with.
+    pub fn event(&self, at: Stamp, event: &DeviceEvent) -> Bytes {
+        let document = Event {
+            device: self.identity().key().as_str(),
+            src: self.identity().src(),
+            ts_ms: at.ts_ms,
+            received_ms: at.received_ms,
+            component: &event.component,
+            event: &event.event,
+            data: &event.data,
+        };
+        write(&document, ENVELOPE_BYTES)
     }
 
     /// The `device-offline-status` of a loss.

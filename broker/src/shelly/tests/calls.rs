@@ -158,7 +158,7 @@ fn a_deadline_too_far_ahead_is_moved_closer() {
 fn the_end_of_a_session_fails_its_calls_and_a_new_session_does_too() {
     let mut device = told(json!({ "sys": {} }));
     let request = ask(&mut device, 10, 1_000, 5);
-    let outcome = device.connect(FIRST.next()).unwrap();
+    let outcome = device.connect(FIRST.next(), at(0)).unwrap();
     assert_eq!(
         outcome.replies,
         [CallReply {
@@ -311,4 +311,23 @@ fn a_failed_question_of_ours_is_counted_and_harms_nobody() {
         assert_eq!((outcome.counters.own_calls_failed, outcome.replies.len()), (1, 0));
     }
     assert_eq!(device.presence(), Presence::Online);
+}
+
+#[test]
+fn an_empty_info_answer_does_not_wipe_the_firmware() {
+    let mut device = told(json!({ "sys": {} }));
+    for (result, changes) in [
+        (json!({ "ver": "1.7.5" }), true),
+        (json!({}), false),
+        (json!(null), false),
+    ] {
+        let request = json_of(
+            &device
+                .call(at(1), "Shelly.GetDeviceInfo", None, 100, CallToken(3))
+                .unwrap(),
+        );
+        let outcome = say(&mut device, 2, answer(&request, result));
+        assert_eq!(outcome.changes.is_some(), changes);
+        assert_eq!(device.vitals().firmware, Some("1.7.5"));
+    }
 }

@@ -38,7 +38,7 @@ fn lines(name: &str) -> Vec<String> {
 fn sender(text: &str) -> Device {
     let identity = Frame::parse(text.as_bytes()).unwrap().identity().unwrap();
     let mut device = Device::new(identity);
-    device.connect(FIRST).unwrap();
+    device.connect(FIRST, at(0)).unwrap();
     device
 }
 

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::super::*;
-use super::{SRC, json_of};
+use super::SRC;
 
 fn parse(text: &str) -> Result<Frame<'_>, FrameError> {
     Frame::parse(text.as_bytes())
@@ -193,7 +193,7 @@ fn null_slots_and_words_among_events_are_skipped_and_counted() {
         ("input:0", "single_push")
     );
     assert_eq!(
-        json_of(&events[0].json),
+        serde_json::Value::Object(events[0].data.clone()),
         json!({ "component": "input:0", "event": "single_push" })
     );
     assert_eq!((events[1].component.as_str(), events[1].event.as_str()), ("", ""));

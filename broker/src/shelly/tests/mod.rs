@@ -33,7 +33,7 @@ fn at(mono_ms: u64) -> Now {
 /// A device with a socket that has not spoken yet.
 fn connected() -> Device {
     let mut device = Device::new(Identity::parse(SRC).unwrap());
-    device.connect(FIRST).unwrap();
+    device.connect(FIRST, at(0)).unwrap();
     device
 }
 

@@ -67,7 +67,7 @@ fn a_socket_that_never_spoke_takes_nobody_offline() {
 fn the_late_close_of_an_old_session_never_marks_offline() {
     let mut device = told(json!({ "switch:0": { "output": true } }));
     let second = FIRST.next();
-    device.connect(second).unwrap();
+    device.connect(second, at(0)).unwrap();
     let outcome = device.disconnect(FIRST, at(30_000), LossReason::Timeout);
     assert!(outcome.offline.is_none() && outcome.changes.is_none());
     assert_eq!(outcome.counters.superseded, 1);
@@ -87,7 +87,7 @@ fn the_late_close_of_an_old_session_never_marks_offline() {
 #[test]
 fn late_frames_of_an_old_session_change_nothing() {
     let mut device = told(json!({ "switch:0": { "output": true } }));
-    device.connect(FIRST.next()).unwrap();
+    device.connect(FIRST.next(), at(0)).unwrap();
     let outcome = say(
         &mut device,
         10,
@@ -101,22 +101,22 @@ fn late_frames_of_an_old_session_change_nothing() {
 #[test]
 fn a_session_older_than_the_newest_is_not_let_in() {
     let mut device = connected();
-    device.connect(Session::new(7)).unwrap();
+    device.connect(Session::new(7), at(0)).unwrap();
     assert_eq!(
-        device.connect(Session::new(7)).unwrap_err(),
+        device.connect(Session::new(7), at(0)).unwrap_err(),
         Superseded {
             newest: Session::new(7)
         }
     );
     assert_eq!(
-        device.connect(Session::new(3)).unwrap_err(),
+        device.connect(Session::new(3), at(0)).unwrap_err(),
         Superseded {
             newest: Session::new(7)
         }
     );
     device.disconnect(Session::new(7), at(1), LossReason::Closed);
-    assert!(device.connect(Session::new(6)).is_err());
-    assert!(device.connect(Session::new(8)).is_ok());
+    assert!(device.connect(Session::new(6), at(0)).is_err());
+    assert!(device.connect(Session::new(8), at(0)).is_ok());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_sleeper_that_wakes_is_online_again() {
     let mut device = sleeper();
     device.disconnect(FIRST, at(4_000), LossReason::Closed);
     let second = FIRST.next();
-    device.connect(second).unwrap();
+    device.connect(second, at(0)).unwrap();
     assert_eq!(
         device.presence(),
         Presence::Asleep,
@@ -230,7 +230,30 @@ fn a_frame_of_another_device_is_ignored_and_counted() {
     // Another spelling of the same name is the same device, and so is none.
     frame["src"] = json!("ShellyPlugSG3-8CBFEAA133F0");
     assert!(say(&mut device, 2, frame.clone()).changes.is_some());
+    assert_eq!(
+        device.identity().src(),
+        "ShellyPlugSG3-8CBFEAA133F0",
+        "and is addressed as it calls itself last"
+    );
     frame["params"]["switch:0"]["output"] = json!(true);
     frame.as_object_mut().unwrap().remove("src");
     assert!(say(&mut device, 3, frame).changes.is_some());
+}
+
+#[test]
+fn a_zero_that_is_due_after_the_socket_died_changes_the_state_but_brings_nobody_online() {
+    let mut device = told(json!({ "switch:0": { "output": true, "apower": 60 } }));
+    say(
+        &mut device,
+        10,
+        partial(json!({ "switch:0": { "output": false } })),
+    );
+    device.disconnect(FIRST, at(20), LossReason::Closed);
+    let outcome = device.handle_timeout(at(2_010));
+    assert_eq!(super::delta(&outcome), json!({ "switch:0": { "apower": 0 } }));
+    let update = json_of(&device.update(&outcome.changes.unwrap()));
+    assert_eq!(
+        (&update["online"], &update["last_seen_ms"]),
+        (&json!(false), &json!(UNIX_MS + 10))
+    );
 }

@@ -104,7 +104,7 @@ fn going_offline_keeps_the_state_and_coming_back_says_so_even_if_nothing_changed
     let mut device = told(plug());
     device.disconnect(FIRST, at(10), LossReason::Closed);
     assert_eq!(state(&device), plug());
-    device.connect(FIRST.next()).unwrap();
+    device.connect(FIRST.next(), at(0)).unwrap();
     let frame = notify("NotifyFullStatus", plug()).to_string();
     let changes = device
         .handle_frame(FIRST.next(), at(20), frame.as_bytes())

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::super::*;
-use super::{FIRST, SRC, UNIX_MS, answer, at, connected, json_of, notify, partial, say, sent, told};
+use super::{FIRST, SRC, UNIX_MS, answer, at, connected, event, json_of, notify, partial, say, sent, told};
 
 #[test]
 fn a_device_update_carries_every_member_documented() {
@@ -71,7 +71,7 @@ fn a_restart_shows_the_last_known_state_as_stale_until_the_device_tells_all() {
     assert_eq!(shown["ts_ms"], UNIX_MS + 5);
     assert!(device.seq() > before.seq() + 1_000);
 
-    device.connect(FIRST).unwrap();
+    device.connect(FIRST, at(0)).unwrap();
     let full = json!({ "switch:0": { "output": true, "apower": 3, "aenergy": { "total": 12.5 } } });
     let changes = say(&mut device, 61_000, notify("NotifyFullStatus", full))
         .changes
@@ -89,7 +89,7 @@ fn a_restart_shows_the_last_known_state_as_stale_until_the_device_tells_all() {
 fn a_restored_device_that_speaks_partially_stays_stale_and_is_asked() {
     let saved = Saved::from_update(&told(json!({ "switch:0": { "output": true } })).current()).unwrap();
     let mut device = Device::restore(saved.identity.clone(), saved, at(0));
-    device.connect(FIRST).unwrap();
+    device.connect(FIRST, at(0)).unwrap();
     let outcome = say(&mut device, 1, partial(json!({ "switch:0": { "apower": 1 } })));
     assert!(device.is_stale() && sent(&outcome, "Shelly.GetStatus").is_some());
 }
@@ -161,4 +161,17 @@ fn counters_add_up() {
         }
     );
     assert!(!sum.is_empty() && Counters::default().is_empty());
+}
+
+#[test]
+fn an_event_is_published_whole_with_its_times() {
+    let mut device = told(json!({ "sys": {} }));
+    let push = json!({ "component": "input:0", "id": 0, "event": "double_push", "ts": 1_780_000_000.12 });
+    let outcome = say(&mut device, 700, event(json!([push])));
+    assert!(outcome.changes.is_none(), "an event changes no state");
+    assert_eq!(
+        json_of(&device.event(outcome.at, &outcome.events[0])),
+        json!({ "device": "8CBFEAA133F0", "src": SRC, "ts_ms": UNIX_MS + 500, "received_ms": UNIX_MS + 700,
+            "component": "input:0", "event": "double_push", "data": push })
+    );
 }
