@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 
@@ -122,12 +123,13 @@ impl<'a> Frame<'a> {
     pub fn parse(text: &'a [u8]) -> Result<Self, FrameError> {
         scan::check(text)?;
         let text = std::str::from_utf8(text).map_err(|_| FrameError::NotJson)?;
+        // A derived struct would also take an array, member by member.
+        if !text.trim_ascii_start().starts_with('{') {
+            let other = serde_json::from_str::<IgnoredAny>(text);
+            return Err(other.map_or(FrameError::NotJson, |_| FrameError::NotObject));
+        }
         match serde_json::from_str::<Envelope<'_>>(text) {
-            // A derived struct also takes an array, member by member.
-            Ok(_) if !text.trim_ascii_start().starts_with('{') => Err(FrameError::NotObject),
             Ok(envelope) => Ok(envelope.open(false)),
-            Err(error) if error.is_data() => Err(FrameError::NotObject),
-            Err(error) if error.is_eof() => Err(FrameError::NotJson),
             Err(_) => {
                 let repaired = scan::without_non_finite(text).ok_or(FrameError::NotJson)?;
                 let envelope: Envelope<'_> =

@@ -19,8 +19,7 @@ mod counters;
 mod device;
 mod error;
 mod frame;
-#[doc(hidden)]
-pub mod fuzz;
+mod fuzz;
 mod identity;
 mod info;
 mod outcome;
@@ -42,6 +41,8 @@ pub use error::{DeviceError, DeviceErrorKind};
 pub use frame::{
     Body, CALLER, Call, DeviceEvent, EVENTS_MAX, Frame, Notification, PARAMS_BYTES_MAX, Response,
 };
+#[doc(hidden)]
+pub use fuzz::fuzz_device;
 pub use identity::{DeviceKey, Identity, IdentityError, SRC_BYTES_MAX};
 pub use info::Info;
 pub use outcome::{Changes, Outcome, Stamp};

@@ -86,6 +86,8 @@ fn what_is_no_json_object_is_refused_by_its_kind() {
         r#"{"a":1}{"b":2}"#,
         r#"{"a":tru}"#,
         r#"{"a" 1}"#,
+        r#"{"id":1,"id":2}"#,
+        "[1",
     ] {
         assert_eq!(parse(text).unwrap_err(), FrameError::NotJson, "{text}");
     }
