@@ -331,3 +331,96 @@ fn an_empty_info_answer_does_not_wipe_the_firmware() {
         assert_eq!(device.vitals().firmware, Some("1.7.5"));
     }
 }
+
+#[test]
+fn the_same_question_is_not_asked_twice_at_once_even_if_time_outs_are_handled_late() {
+    let mut device = connected();
+    let first = say(&mut device, 0, partial(json!({ "switch:0": { "apower": 1 } })));
+    assert_eq!(first.send.len(), 2);
+    assert!(
+        say(
+            &mut device,
+            30_000,
+            partial(json!({ "switch:0": { "apower": 2 } }))
+        )
+        .send
+        .is_empty()
+    );
+    device.handle_timeout(at(30_001));
+    assert_eq!(
+        say(
+            &mut device,
+            30_002,
+            partial(json!({ "switch:0": { "apower": 3 } }))
+        )
+        .send
+        .len(),
+        1
+    );
+}
+
+#[test]
+fn an_answer_brings_the_pause_before_the_next_question_back_to_its_start() {
+    let mut device = connected();
+    let mut asked_at = Vec::new();
+    for second in 0..100 {
+        device.handle_timeout(at(second * 1_000));
+        let frame = match second {
+            50 => event(json!([{ "component": "sys", "event": "component_added" }])),
+            _ => partial(json!({ "sys": { "uptime": second } })),
+        };
+        let outcome = say(&mut device, second * 1_000, frame);
+        if let Some(request) = sent(&outcome, "Shelly.GetStatus") {
+            asked_at.push(second);
+            if second == 45 {
+                say(
+                    &mut device,
+                    second * 1_000,
+                    answer(&request, json!({ "sys": {} })),
+                );
+            }
+        }
+    }
+    // Unanswered at 0 and 15; answered at 45, whose pause of a minute stands; then from the start again.
+    assert_eq!(asked_at, [0, 15, 45]);
+    device.handle_timeout(at(105_000));
+    for (second, asks) in [(105, true), (119, false), (121, true)] {
+        device.handle_timeout(at(second * 1_000));
+        let outcome = say(
+            &mut device,
+            second * 1_000,
+            partial(json!({ "sys": { "uptime": second } })),
+        );
+        assert_eq!(sent(&outcome, "Shelly.GetStatus").is_some(), asks, "{second}");
+    }
+}
+
+#[test]
+fn what_a_device_makes_us_echo_or_keep_is_bounded() {
+    let mut device = told(json!({ "sys": {} }));
+    let long = "m".repeat(1_000);
+    let outcome = say(&mut device, 1, json!({ "id": 1, "src": SRC, "method": long }));
+    assert!(outcome.send[0].len() < 300);
+    let outcome = say(
+        &mut device,
+        2,
+        json!({ "id": long, "src": SRC, "method": "Hello" }),
+    );
+    assert_eq!((outcome.send.len(), outcome.counters.inbound_calls), (0, 1));
+    let outcome = say(
+        &mut device,
+        3,
+        event(json!([{ "component": long, "event": long }])),
+    );
+    assert_eq!(
+        (outcome.events[0].component.len(), outcome.events[0].event.len()),
+        (128, 128)
+    );
+    let request = json_of(
+        &device
+            .call(at(4), "Shelly.GetDeviceInfo", None, 100, CallToken(3))
+            .unwrap(),
+    );
+    say(&mut device, 5, answer(&request, json!({ "ver": long })));
+    assert_eq!(device.vitals().firmware.unwrap().len(), Info::TEXT_BYTES_MAX);
+}

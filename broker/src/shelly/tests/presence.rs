@@ -159,6 +159,10 @@ fn a_sleeper_that_wakes_is_online_again() {
             .is_some()
     );
     assert_eq!(device.presence(), Presence::Online);
+    assert!(
+        device.handle_timeout(at(100_000_000)).offline.is_none(),
+        "it is not overdue while it is there"
+    );
     device.disconnect(second, at(10_000), LossReason::Closed);
     assert_eq!(device.poll_timeout(), Some(10_000 + 18_000_000));
 }

@@ -181,3 +181,11 @@ fn the_first_energy_ever_is_a_baseline_and_no_consumption() {
     );
     assert_eq!(readings(&outcome)[0].consumed_wh, None);
 }
+
+#[test]
+fn a_single_phase_meter_whose_data_comes_along_is_one_reading() {
+    let mut device = told(json!({ "sys": {} }));
+    let both = json!({ "em1:0": { "act_power": 5 }, "em1data:0": { "total_act_energy": 3 } });
+    let outcome = say(&mut device, 10, partial(both));
+    assert_eq!(readings(&outcome).len(), 1);
+}

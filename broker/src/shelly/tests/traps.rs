@@ -410,3 +410,49 @@ fn a_sleeper_wakes_tells_all_says_sleep_and_is_not_offline() {
     assert!(outcome.offline.is_none());
     assert_eq!(device.presence(), Presence::Asleep);
 }
+
+#[test]
+fn a_device_of_absurdly_many_switches_gets_a_bounded_number_of_zeros() {
+    let switches =
+        |switch: Value| -> Value { (0..40).map(|n| (format!("switch:{n}"), switch.clone())).collect() };
+    let mut device = told(switches(json!({ "output": true, "apower": 5 })));
+    for round in 0..3 {
+        say(
+            &mut device,
+            round * 10_000,
+            partial(switches(json!({ "output": true }))),
+        );
+        say(
+            &mut device,
+            round * 10_000 + 1,
+            partial(switches(json!({ "output": false }))),
+        );
+        device.handle_timeout(at(round * 10_000 + 5_000));
+        assert_eq!(
+            device
+                .readings()
+                .iter()
+                .filter(|reading| reading.power_derived)
+                .count(),
+            32
+        );
+    }
+}
+
+#[test]
+fn the_end_of_staleness_is_published_even_if_nothing_else_changed() {
+    let mut device = connected();
+    let first = say(
+        &mut device,
+        0,
+        partial(json!({ "temperature:0": { "tC": 20.5 } })),
+    );
+    let status = json!({ "temperature:0": { "tC": 20.5 } });
+    let outcome = say(
+        &mut device,
+        1,
+        answer(&sent(&first, "Shelly.GetStatus").unwrap(), status),
+    );
+    assert!(outcome.changes.unwrap().delta.is_empty());
+    assert!(!device.is_stale());
+}
