@@ -302,6 +302,11 @@ impl Device {
         self.state.components()
     }
 
+    /// The components whose power is a zero that we derived.
+    pub fn derived_power(&self) -> &[Box<str>] {
+        self.power.derived.keys()
+    }
+
     /// The device's names.
     pub fn identity(&self) -> &Identity {
         &self.identity

@@ -5,7 +5,7 @@
 //!   is answered with an [`Outcome`], never with a panic.
 //! - A device's state is the merge of what the device said and nothing else. An attribute that a frame does not
 //!   mention keeps its value; one that is absent is *unknown*, never "off" or zero. The single exception, the zero
-//!   power that old firmware forgets to send, is marked `derived` wherever it shows.
+//!   power that old firmware forgets to send, is named in `derived` of every update that shows it.
 //! - The deltas that leave here are JSON Merge Patches (RFC 7396): whoever applies them in sequence order to the
 //!   previous state holds exactly the current one.
 //! - Only frames make a device online and only the loss of *its current* session makes it offline ([`Session`]).

@@ -19,6 +19,10 @@ pub(super) struct DerivedPower {
 }
 
 impl DerivedPower {
+    pub(super) fn keys(&self) -> &[Box<str>] {
+        &self.keys
+    }
+
     pub(super) fn contains(&self, key: &str) -> bool {
         self.keys.iter().any(|known| **known == *key)
     }

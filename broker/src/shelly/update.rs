@@ -17,6 +17,7 @@
 //! | `rssi_dbm` | number, optional | Wi-Fi signal |
 //! | `changed` | object | JSON Merge Patch from the state before: changed leaves, null for what is gone |
 //! | `state` | object | merged components by key, as the device names them; absent means unknown |
+//! | `derived` | array, optional | keys of the components whose `apower` is a zero we derived and the device did not send |
 //! | `readings` | array | per touched channel, see [`Reading`]: `channel` and, as far as known, `output`, `power_w`, `voltage_v`, `current_a`, `energy_wh`, `consumed_wh`, `temperature_c`, `power_derived` |
 //!
 //! The same document is what a restart reads back ([`Saved::from_update`]), so the store keeps it as it is.
@@ -60,6 +61,8 @@ struct Update<'a> {
     rssi_dbm: Option<f64>,
     changed: &'a Object,
     state: &'a Object,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    derived: &'a [Box<str>],
     readings: &'a [Reading],
 }
 
@@ -138,6 +141,7 @@ impl Device {
             rssi_dbm: self.vitals().rssi_dbm,
             changed,
             state: self.components(),
+            derived: self.derived_power(),
             readings,
         };
         write(&update, self.state().bytes() + ENVELOPE_BYTES)

@@ -328,6 +328,7 @@ fn old_firmware_that_forgets_the_zero_gets_it_derived_after_two_seconds() {
     assert!(changes.readings[0].power_derived);
     assert_eq!(changes.readings[0].power_w, Some(0.0));
     assert!(device.readings()[0].power_derived);
+    assert_eq!(super::json_of(&device.current())["derived"], json!(["switch:0"]));
     // The device's own word ends it.
     let outcome = say(
         &mut device,
@@ -335,6 +336,7 @@ fn old_firmware_that_forgets_the_zero_gets_it_derived_after_two_seconds() {
         partial(json!({ "switch:0": { "apower": 0.2 } })),
     );
     assert!(!outcome.changes.unwrap().readings[0].power_derived);
+    assert_eq!(super::json_of(&device.current()).get("derived"), None);
 }
 
 #[test]
