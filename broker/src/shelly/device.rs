@@ -14,14 +14,14 @@ use super::calls::{
     CALL_WAIT_MS_MAX, CallError, CallFailure, CallReply, CallToken, Calls, GET_INFO, GET_STATUS,
 };
 use super::calls::{Lesson, Pending};
-use super::counters::Counters;
-use super::frame::{self, Body, DeviceEvent, Frame, Notification, Response};
+use super::frame::{self, Body, Frame, Notification, Response};
 use super::identity::Identity;
 use super::info::Info;
+use super::outcome::{Changes, Outcome, Stamp};
 use super::power::{self, PowerWatch};
 use super::presence::{self, LossReason, Offline, OfflineReason, Presence, Session, Superseded};
 use super::reading::{self, Baselines, Reading, Vitals};
-use super::scan::FrameError;
+use super::resync::Resync;
 use super::status::{Merged, Object, State};
 use super::update::Saved;
 use crate::clock::Now;
@@ -30,25 +30,12 @@ use crate::clock::Now;
 /// be older than the last one published; no device publishes as many messages between two writes.
 pub const RESTORED_SEQ_GAP: u64 = 1 << 20;
 
-/// Device times before this are seconds since boot: 2001, long before the first Shelly.
-const TS_S_MIN: f64 = 1e9;
-
-/// How far a device's clock may run ahead of ours, in milliseconds: a day.
-const TS_AHEAD_MS_MAX: u64 = 86_400_000;
-
-/// First pause between two of our own requests for the full status of one session, in milliseconds; doubles.
-const RESYNC_PAUSE_MS: u64 = 15_000;
-
-/// Longest such pause, in milliseconds.
-const RESYNC_PAUSE_MS_MAX: u64 = 600_000;
-
 /// A device's state machine. It owns no socket and no clock; see the module's page for the driver's duty.
 #[derive(Debug)]
 pub struct Device {
     identity: Identity,
     state: State,
     info: Info,
-    picture: Picture,
     presence: Presence,
     /// The session that counts, while its socket stands.
     live: Option<Live>,
@@ -65,56 +52,6 @@ pub struct Device {
     resync: Resync,
 }
 
-/// What follows from one input. Perform `send` first, so that nothing waits for a subscriber.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Something that `device-update` shows has changed: publish and store it.
-    pub changes: Option<Changes>,
-    /// What happened at the device, in its order.
-    pub events: Vec<DeviceEvent>,
-    /// Answers to accepted calls.
-    pub replies: Vec<CallReply>,
-    /// Text frames to send to the device, in order.
-    pub send: Vec<Bytes>,
-    /// The device went offline: publish it, after `changes`.
-    pub offline: Option<Offline>,
-    /// Why the frame could not be read, if so. The driver may close a session that opens with such a frame.
-    pub malformed: Option<FrameError>,
-    /// Oddities to add to the metrics.
-    pub counters: Counters,
-}
-
-/// A change to publish.
-#[derive(Debug)]
-pub struct Changes {
-    /// Its number among the device's messages.
-    pub seq: u64,
-    /// The changed leaves, a JSON Merge Patch; empty if only presence, staleness or info changed.
-    pub delta: Object,
-    /// When.
-    pub at: Stamp,
-    /// The measurements of the channels touched.
-    pub readings: Vec<Reading>,
-}
-
-/// The two times of a change. Wall clock, milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
-    /// The device's time if it has one, else that of receipt: the time to show and to file under.
-    pub ts_ms: u64,
-    /// When we received it.
-    pub received_ms: u64,
-}
-
-/// How much of the state is of this session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Picture {
-    /// Some or all of it may be older.
-    Patchy,
-    /// A full status was merged.
-    Whole,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Live {
     session: Session,
@@ -124,28 +61,10 @@ struct Live {
     slept: bool,
 }
 
-/// When to ask for the full status. Asked only on the heels of a frame, so a silent device costs nothing.
-#[derive(Clone, Copy, Debug)]
-struct Resync {
-    /// Something happened that partial frames do not tell, such as a component added.
-    wanted: bool,
-    not_before_ms: u64,
-    pause_ms: u64,
-}
-
-impl Resync {
-    const IDLE: Self = Self {
-        wanted: false,
-        not_before_ms: 0,
-        pause_ms: RESYNC_PAUSE_MS,
-    };
-}
-
 /// What one input changed so far.
 #[derive(Default)]
 struct News {
     delta: Object,
-    at: Option<Stamp>,
     /// Presence, staleness or info changed.
     visible: bool,
 }
@@ -157,7 +76,6 @@ impl Device {
             identity,
             state: State::default(),
             info: Info::default(),
-            picture: Picture::Patchy,
             presence: Presence::Offline,
             live: None,
             newest: None,
@@ -168,7 +86,7 @@ impl Device {
             calls: Calls::default(),
             power: PowerWatch::default(),
             baselines: Baselines::default(),
-            resync: Resync::IDLE,
+            resync: Resync::OPENING,
         }
     }
 
@@ -208,11 +126,11 @@ impl Device {
     ///
     /// # Errors
     /// [`Superseded`] if a session as new or newer was seen; the caller closes the socket.
-    pub fn connect(&mut self, session: Session) -> Result<Outcome, Superseded> {
+    pub fn connect(&mut self, session: Session, now: Now) -> Result<Outcome, Superseded> {
         if let Some(newest) = self.newest.filter(|newest| *newest >= session) {
             return Err(Superseded { newest });
         }
-        let mut out = Outcome::default();
+        let mut out = Outcome::new(now);
         fail_all(self.calls.drain(), &CallFailure::Replaced, &mut out);
         self.newest = Some(session);
         self.live = Some(Live {
@@ -220,7 +138,6 @@ impl Device {
             spoke: false,
             slept: false,
         });
-        self.resync = Resync::IDLE;
         Ok(out)
     }
 
@@ -229,32 +146,32 @@ impl Device {
         match Frame::parse(text) {
             Ok(frame) => self.handle(session, now, frame),
             Err(error) => {
-                let counters = Counters {
-                    malformed: 1,
-                    ..Counters::default()
-                };
-                Outcome {
-                    malformed: Some(error),
-                    counters,
-                    ..Outcome::default()
-                }
+                let mut out = Outcome::new(now);
+                out.malformed = Some(error);
+                out.counters.malformed = 1;
+                out
             }
         }
     }
 
     /// As [`handle_frame`](Self::handle_frame), for a frame that was parsed already to learn whose it is.
     pub fn handle(&mut self, session: Session, now: Now, frame: Frame<'_>) -> Outcome {
-        let mut out = Outcome::default();
+        let mut out = Outcome::new(now);
         let Some(live) = self.live.as_mut().filter(|live| live.session == session) else {
             out.counters.superseded = 1;
             return out;
         };
         if let Some(src) = &frame.src
             && **src != *self.identity.src()
-            && !self.identity.key().is_named_by(src)
         {
-            out.counters.foreign_src = 1;
-            return out;
+            match Identity::parse(src) {
+                // The same MAC under a new name: what it calls itself last is what it answers to.
+                Ok(renamed) if renamed.key() == self.identity.key() => self.identity = renamed,
+                _ => {
+                    out.counters.foreign_src = 1;
+                    return out;
+                }
+            }
         }
         out.counters.repaired = u32::from(frame.repaired);
         let first = !std::mem::replace(&mut live.spoke, true);
@@ -267,11 +184,11 @@ impl Device {
         self.overdue_at = None;
         self.last_seen_ms = now.unix_ms;
         if first {
-            self.picture = Picture::Patchy;
+            self.resync.open();
         }
         match frame.body {
             Body::Notification(notification) => self.notice(now, notification, &mut news, &mut out),
-            Body::Response(response) => self.answer(now, response, &mut news, &mut out),
+            Body::Response(response) => self.answer(response, &mut news, &mut out),
             Body::Call(call) => {
                 out.counters.inbound_calls = 1;
                 if let Some(id) = call.id {
@@ -283,9 +200,9 @@ impl Device {
             out.send
                 .extend(self.calls.ask(&self.identity, GET_INFO, now.mono_ms));
         }
-        self.resync(now, &mut out);
+        self.ask_status_if_due(now, &mut out);
         news.visible |= self.is_stale() != was_stale;
-        self.publish(now, news, &mut out);
+        self.publish(news, &mut out);
         out
     }
 
@@ -324,7 +241,7 @@ impl Device {
 
     /// Time has passed: calls expire, a missing zero is derived, a sleeper may be overdue. Too early is harmless.
     pub fn handle_timeout(&mut self, now: Now) -> Outcome {
-        let mut out = Outcome::default();
+        let mut out = Outcome::new(now);
         fail_all(self.calls.expire(now.mono_ms), &CallFailure::TimedOut, &mut out);
         let zeros = self.power.expire(now.mono_ms, self.state.components());
         if !zeros.is_empty() {
@@ -332,7 +249,6 @@ impl Device {
             let Merged { delta, refused } = self.state.overlay(zeros);
             out.counters.refused_keys = refused;
             self.publish(
-                now,
                 News {
                     delta,
                     ..News::default()
@@ -352,7 +268,7 @@ impl Device {
     /// The socket of `session` is gone. If that session still counts, its calls fail and the device is offline at
     /// once, or asleep if it is a sleeper; if a newer one replaced it, nothing happens.
     pub fn disconnect(&mut self, session: Session, now: Now, reason: LossReason) -> Outcome {
-        let mut out = Outcome::default();
+        let mut out = Outcome::new(now);
         let Some(live) = self.live.take_if(|live| live.session == session) else {
             out.counters.superseded = 1;
             return out;
@@ -366,7 +282,6 @@ impl Device {
                 self.presence = Presence::Asleep;
                 self.overdue_at = Some(now.mono_ms.saturating_add(allowance_ms));
                 self.publish(
-                    now,
                     News {
                         visible: true,
                         ..News::default()
@@ -387,6 +302,11 @@ impl Device {
         self.state.components()
     }
 
+    /// The components whose power is a zero that we derived.
+    pub fn derived_power(&self) -> &[Box<str>] {
+        self.power.derived.keys()
+    }
+
     /// The device's names.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -399,7 +319,7 @@ impl Device {
 
     /// Whether parts of the state may be older than this session.
     pub fn is_stale(&self) -> bool {
-        self.picture == Picture::Patchy
+        self.resync.is_stale()
     }
 
     /// When its last frame came, wall clock, milliseconds; 0 if none ever did.
@@ -460,20 +380,20 @@ impl Device {
     fn notice(&mut self, now: Now, notification: Notification, news: &mut News, out: &mut Outcome) {
         match notification {
             Notification::FullStatus { ts, components } => {
-                news.at = Some(Stamp::new(ts, now, &mut out.counters));
+                out.at = Stamp::new(ts, now, &mut out.counters);
                 self.replace_status(components, news, out);
             }
             Notification::Status { ts, components } => {
-                news.at = Some(Stamp::new(ts, now, &mut out.counters));
+                out.at = Stamp::new(ts, now, &mut out.counters);
                 self.overlay_status(now, components, news, out);
             }
             Notification::Event { ts, events, skipped } => {
-                news.at = Some(Stamp::new(ts, now, &mut out.counters));
+                out.at = Stamp::new(ts, now, &mut out.counters);
                 out.counters.events_skipped = skipped;
                 for event in events.iter().filter(|event| event.component == "sys") {
                     match event.event.as_str() {
                         "sleep" => self.live.iter_mut().for_each(|live| live.slept = true),
-                        "component_added" | "component_removed" => self.resync.wanted = true,
+                        "component_added" | "component_removed" => self.resync.components_changed(),
                         _ => {}
                     }
                 }
@@ -483,7 +403,7 @@ impl Device {
         }
     }
 
-    fn answer(&mut self, now: Now, response: Response, news: &mut News, out: &mut Outcome) {
+    fn answer(&mut self, response: Response, news: &mut News, out: &mut Outcome) {
         let Some(call) = response.id.and_then(|id| self.calls.take(id)) else {
             out.counters.unmatched_replies = 1;
             return;
@@ -491,13 +411,15 @@ impl Device {
         if let (Lesson::Info | Lesson::Status, Ok(json)) = (call.lesson, &response.result) {
             match (serde_json::from_slice::<Object>(json), call.lesson) {
                 (Ok(components), Lesson::Status) => {
-                    news.at = Some(Stamp::received(now));
                     self.replace_status(components, news, out);
                 }
                 (Ok(answer), _) => {
                     let info = Info::read(&answer);
-                    news.visible |= info != self.info;
-                    self.info = info;
+                    // An answer that tells nothing is a fault, and must not wipe what we know.
+                    if info != self.info && info != Info::default() {
+                        self.info = info;
+                        news.visible = true;
+                    }
                 }
                 (Err(_), _) => out.counters.own_calls_failed = u32::from(call.token.is_none()),
             }
@@ -521,11 +443,7 @@ impl Device {
         let Merged { delta, refused } = self.state.replace(components);
         out.counters.refused_keys = refused;
         news.delta = delta;
-        self.picture = Picture::Whole;
-        self.resync = Resync {
-            not_before_ms: self.resync.not_before_ms,
-            ..Resync::IDLE
-        };
+        self.resync.told_all();
     }
 
     fn overlay_status(&mut self, now: Now, components: Object, news: &mut News, out: &mut Outcome) {
@@ -539,19 +457,17 @@ impl Device {
     }
 
     /// Asks for the full status where it is missing: not more often than the pause allows, and not twice at once.
-    fn resync(&mut self, now: Now, out: &mut Outcome) {
-        let needed = self.resync.wanted || self.picture == Picture::Patchy;
-        if !needed || now.mono_ms < self.resync.not_before_ms {
+    fn ask_status_if_due(&mut self, now: Now, out: &mut Outcome) {
+        if !self.resync.is_due(now.mono_ms) {
             return;
         }
         if let Some(question) = self.calls.ask(&self.identity, GET_STATUS, now.mono_ms) {
             out.send.push(question);
-            self.resync.not_before_ms = now.mono_ms.saturating_add(self.resync.pause_ms);
-            self.resync.pause_ms = (self.resync.pause_ms * 2).min(RESYNC_PAUSE_MS_MAX);
+            self.resync.asked(now.mono_ms);
         }
     }
 
-    fn publish(&mut self, now: Now, news: News, out: &mut Outcome) {
+    fn publish(&mut self, news: News, out: &mut Outcome) {
         if news.delta.is_empty() && !news.visible {
             return;
         }
@@ -562,7 +478,7 @@ impl Device {
             &mut self.baselines,
         );
         out.counters.energy_resets = resets;
-        let at = news.at.unwrap_or(Stamp::received(now));
+        let at = out.at;
         self.last_stamp = at;
         self.seq = self.seq.saturating_add(1);
         out.changes = Some(Changes {
@@ -584,31 +500,6 @@ impl Device {
             at_ms: now.unix_ms,
             last_seen_ms,
         });
-    }
-}
-
-impl Stamp {
-    /// The time to use for a frame that says `ts`.
-    fn new(ts: Option<f64>, now: Now, counters: &mut Counters) -> Self {
-        let Some(ts_s) = ts else {
-            return Self::received(now);
-        };
-        let ahead_s_max = now.unix_ms.saturating_add(TS_AHEAD_MS_MAX) as f64 / 1_000.0;
-        if (TS_S_MIN..=ahead_s_max).contains(&ts_s) {
-            return Self {
-                ts_ms: (ts_s * 1_000.0).round() as u64,
-                received_ms: now.unix_ms,
-            };
-        }
-        counters.clock_bad = 1;
-        Self::received(now)
-    }
-
-    fn received(now: Now) -> Self {
-        Self {
-            ts_ms: now.unix_ms,
-            received_ms: now.unix_ms,
-        }
     }
 }
 

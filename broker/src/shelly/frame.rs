@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 
@@ -85,15 +86,15 @@ pub enum Notification {
     Unknown,
 }
 
-/// One event of a `NotifyEvent`, kept as JSON with the two members that nearly every reader needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One event of a `NotifyEvent`: whole, with the two members picked out that nearly every reader needs.
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceEvent {
     /// `component`, such as `input:0` or `sys`; empty if absent.
     pub component: String,
     /// `event`, such as `double_push` or `sleep`; empty if absent.
     pub event: String,
-    /// The whole event object as JSON.
-    pub json: Bytes,
+    /// The whole event, `component` and `event` included.
+    pub data: Object,
 }
 
 /// An answer.
@@ -122,12 +123,13 @@ impl<'a> Frame<'a> {
     pub fn parse(text: &'a [u8]) -> Result<Self, FrameError> {
         scan::check(text)?;
         let text = std::str::from_utf8(text).map_err(|_| FrameError::NotJson)?;
+        // A derived struct would also take an array, member by member.
+        if !text.trim_ascii_start().starts_with('{') {
+            let other = serde_json::from_str::<IgnoredAny>(text);
+            return Err(other.map_or(FrameError::NotJson, |_| FrameError::NotObject));
+        }
         match serde_json::from_str::<Envelope<'_>>(text) {
-            // A derived struct also takes an array, member by member.
-            Ok(_) if !text.trim_ascii_start().starts_with('{') => Err(FrameError::NotObject),
             Ok(envelope) => Ok(envelope.open(false)),
-            Err(error) if error.is_data() => Err(FrameError::NotObject),
-            Err(error) if error.is_eof() => Err(FrameError::NotJson),
             Err(_) => {
                 let repaired = scan::without_non_finite(text).ok_or(FrameError::NotJson)?;
                 let envelope: Envelope<'_> =
@@ -249,24 +251,25 @@ impl DeviceEvent {
             return (Vec::new(), 0);
         };
         let total = slots.len();
-        let events: Vec<Self> = slots
-            .into_iter()
-            .filter(Value::is_object)
-            .take(EVENTS_MAX)
-            .map(|slot| {
-                let name = |member: &str| {
-                    let name = slot.get(member).and_then(Value::as_str).unwrap_or_default();
-                    cut(name.to_owned(), EVENT_NAME_BYTES_MAX)
-                };
-                Self {
-                    component: name("component"),
-                    event: name("event"),
-                    json: slot.to_string().into(),
-                }
-            })
-            .collect();
+        let objects = slots.into_iter().filter_map(|slot| match slot {
+            Value::Object(data) => Some(data),
+            _ => None,
+        });
+        let events: Vec<Self> = objects.take(EVENTS_MAX).map(Self::of).collect();
         let skipped = u32::try_from(total - events.len()).unwrap_or(u32::MAX);
         (events, skipped)
+    }
+
+    fn of(data: Object) -> Self {
+        let name = |member: &str| {
+            let name = data.get(member).and_then(Value::as_str).unwrap_or_default();
+            cut(name.to_owned(), EVENT_NAME_BYTES_MAX)
+        };
+        Self {
+            component: name("component"),
+            event: name("event"),
+            data,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub fn fuzz_device(data: &[u8]) {
     let mut device = Device::new(identity.clone());
     let mut session = Session::new(1);
     let mut check = Check::default();
-    device.connect(session).expect("the first session");
+    device.connect(session, now).expect("the first session");
     for (number, line) in (0_u64..).zip(data.split(|byte| *byte == b'\n')) {
         now = later(now, 100);
         let outcome = match line {
@@ -41,8 +41,8 @@ pub fn fuzz_device(data: &[u8]) {
                 check.after(&device, &lost);
                 let old = session;
                 session = session.next();
-                let connected = device.connect(session).expect("a newer session");
-                assert!(device.connect(old).is_err(), "an old session came back");
+                let connected = device.connect(session, now).expect("a newer session");
+                assert!(device.connect(old, now).is_err(), "an old session came back");
                 connected
             }
             [b'c', method @ ..] => {
@@ -53,7 +53,7 @@ pub fn fuzz_device(data: &[u8]) {
                 {
                     check.calls.push(number);
                 }
-                Outcome::default()
+                device.handle_timeout(now)
             }
             [b'r', ..] => {
                 let saved = Saved::from_update(&device.current()).expect("our own document");
@@ -64,7 +64,7 @@ pub fn fuzz_device(data: &[u8]) {
                 // from the whole state anyway.
                 check.mirror = Value::Object(device.components().clone());
                 session = Session::new(1);
-                device.connect(session).expect("the first session")
+                device.connect(session, now).expect("the first session")
             }
             frame => device.handle_frame(session, now, frame),
         };

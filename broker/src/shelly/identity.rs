@@ -29,11 +29,6 @@ impl DeviceKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Whether `src` names this device: its part after the last `-`, in any case.
-    pub fn is_named_by(&self, src: &str) -> bool {
-        mac_part(src).eq_ignore_ascii_case(&self.0)
-    }
 }
 
 impl fmt::Display for DeviceKey {

@@ -19,6 +19,10 @@ pub(super) struct DerivedPower {
 }
 
 impl DerivedPower {
+    pub(super) fn keys(&self) -> &[Box<str>] {
+        &self.keys
+    }
+
     pub(super) fn contains(&self, key: &str) -> bool {
         self.keys.iter().any(|known| **known == *key)
     }
@@ -74,10 +78,9 @@ impl PowerWatch {
                 .and_then(Value::as_f64)
                 .is_some_and(|watts| watts != 0.0);
             let told = told_power.iter().any(|told| **told == **key);
-            let watched = self.waits.iter().any(|(known, _)| **known == **key);
             // Each wait becomes at most one derived key, so this bounds both lists.
             let has_room = self.waits.len() + self.derived.keys.len() < SWITCHES_MAX;
-            if draws && !told && !watched && has_room {
+            if draws && !told && has_room {
                 self.waits
                     .push((key.as_str().into(), now_mono_ms.saturating_add(POWER_WAIT_MS)));
             }

@@ -28,7 +28,7 @@ pub struct Session(u64);
 
 impl Session {
     /// The session of this generation. Generations start at 1.
-    pub fn new(generation: u64) -> Self {
+    pub const fn new(generation: u64) -> Self {
         Self(generation)
     }
 

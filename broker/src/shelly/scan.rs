@@ -23,7 +23,7 @@ pub enum FrameError {
     TooLarge,
     /// More values than [`FRAME_VALUES_MAX`].
     TooMany,
-    /// Not JSON, or not UTF-8.
+    /// Not JSON, not UTF-8, or a member of the frame itself comes twice.
     NotJson,
     /// JSON, but not an object. Batches (arrays) are not part of the protocol.
     NotObject,

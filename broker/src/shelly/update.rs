@@ -17,9 +17,13 @@
 //! | `rssi_dbm` | number, optional | Wi-Fi signal |
 //! | `changed` | object | JSON Merge Patch from the state before: changed leaves, null for what is gone |
 //! | `state` | object | merged components by key, as the device names them; absent means unknown |
+//! | `derived` | array, optional | keys of the components whose `apower` is a zero we derived and the device did not send |
 //! | `readings` | array | per touched channel, see [`Reading`]: `channel` and, as far as known, `output`, `power_w`, `voltage_v`, `current_a`, `energy_wh`, `consumed_wh`, `temperature_c`, `power_derived` |
 //!
 //! The same document is what a restart reads back ([`Saved::from_update`]), so the store keeps it as it is.
+//!
+//! `device-event`: `device`, `src`, `ts_ms`, `received_ms`, `component`, `event`, and the whole event as `data`. It
+//! carries no `seq`: an event changes no state.
 //!
 //! `device-offline-status`: `device`, `online` (false), `reason` (`closed`, `timeout`, `refused`, `upstream-lost`,
 //! `overslept`), `seq`, `ts_ms`, `last_seen_ms`.
@@ -29,9 +33,11 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::device::{Changes, Device, Stamp};
+use super::device::Device;
+use super::frame::DeviceEvent;
 use super::identity::{Identity, IdentityError};
 use super::info::Info;
+use super::outcome::{Changes, Stamp};
 use super::presence::{Offline, Presence};
 use super::reading::Reading;
 use super::status::Object;
@@ -55,7 +61,20 @@ struct Update<'a> {
     rssi_dbm: Option<f64>,
     changed: &'a Object,
     state: &'a Object,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    derived: &'a [Box<str>],
     readings: &'a [Reading],
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    device: &'a str,
+    src: &'a str,
+    ts_ms: u64,
+    received_ms: u64,
+    component: &'a str,
+    event: &'a str,
+    data: &'a Object,
 }
 
 #[derive(Serialize)]
@@ -77,6 +96,20 @@ impl Device {
     /// The device as it stands, in the same form with nothing in `changed`: for a late joiner or a question.
     pub fn current(&self) -> Bytes {
         self.write_update(self.seq(), self.last_stamp(), &Object::new(), &self.readings())
+    }
+
+    /// The `device-event` of an event, at the [`Outcome::at`](super::Outcome::at) it came with.
+    pub fn event(&self, at: Stamp, event: &DeviceEvent) -> Bytes {
+        let document = Event {
+            device: self.identity().key().as_str(),
+            src: self.identity().src(),
+            ts_ms: at.ts_ms,
+            received_ms: at.received_ms,
+            component: &event.component,
+            event: &event.event,
+            data: &event.data,
+        };
+        write(&document, ENVELOPE_BYTES)
     }
 
     /// The `device-offline-status` of a loss.
@@ -108,6 +141,7 @@ impl Device {
             rssi_dbm: self.vitals().rssi_dbm,
             changed,
             state: self.components(),
+            derived: self.derived_power(),
             readings,
         };
         write(&update, self.state().bytes() + ENVELOPE_BYTES)
