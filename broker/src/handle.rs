@@ -31,7 +31,10 @@ impl Handle {
     /// `not_found` if there is no such tenant.
     pub fn tenant(&self, id: &str) -> Result<TenantHandle, Refusal> {
         match self.hub.tenants.get(id) {
-            Some(tenant) => Ok(TenantHandle { hub: self.hub.clone(), tenant }),
+            Some(tenant) => Ok(TenantHandle {
+                hub: self.hub.clone(),
+                tenant,
+            }),
             None => Err(Refusal::new(Code::NotFound, format!("there is no tenant {id:?}"))),
         }
     }
@@ -123,7 +126,9 @@ impl TenantHandle {
         check_params(&call.params, self.hub.tunables().payload_bytes_max)?;
         let (answer, answered) = oneshot::channel();
         self.hub.call(&self.tenant, device, &call, Caller::Waiter(answer));
-        answered.await.unwrap_or_else(|_| Err(Refusal::new(Code::GoingAway, "the broker is stopping")))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Refusal::new(Code::GoingAway, "the broker is stopping")))
     }
 
     fn draft(&self, event: &str, payload: Payload) -> Result<Draft, Refusal> {
@@ -163,6 +168,8 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.tenant.rooms.leave_tap(&self.room, &self.tap, self.hub.clock.now().mono_ms);
+        self.tenant
+            .rooms
+            .leave_tap(&self.room, &self.tap, self.hub.clock.now().mono_ms);
     }
 }

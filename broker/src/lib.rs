@@ -1,19 +1,28 @@
 //! The Cauce broker as a library.
 
+pub mod admin;
 pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connection;
+mod handle;
+pub mod http;
 pub mod hub;
 pub mod mailbox;
 pub mod metrics;
 pub mod publication;
 pub mod rate;
 pub mod rooms;
+mod server;
 pub mod shard;
 pub mod shelly;
 pub mod socket;
 pub mod store;
 mod sync;
+mod threads;
 pub mod transport;
 pub mod websocket;
+
+pub use config::Config;
+pub use handle::{Handle, Subscription, TAP_BYTES_MAX, TenantHandle};
+pub use server::{Persistence, Server, StartError, Stopped};

@@ -26,8 +26,9 @@ impl Counter {
 }
 
 /// Upper bounds of the latency buckets, in microseconds. The last bucket has none.
-pub const LATENCY_BOUNDS_US: [u64; 14] =
-    [50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000];
+pub const LATENCY_BOUNDS_US: [u64; 14] = [
+    50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000,
+];
 
 /// From the broker's taking a message to its bytes being handed to the kernel, for each delivery.
 #[derive(Debug, Default)]
@@ -47,7 +48,10 @@ impl Latency {
 
     /// Deliveries by bucket, and the sum of their times in microseconds.
     pub fn snapshot(&self) -> ([u64; LATENCY_BOUNDS_US.len() + 1], u64) {
-        (std::array::from_fn(|i| self.buckets[i].value()), self.sum_us.value())
+        (
+            std::array::from_fn(|i| self.buckets[i].value()),
+            self.sum_us.value(),
+        )
     }
 }
 
@@ -94,7 +98,10 @@ impl ShardMetrics {
 
     /// Connections the broker closed, by reason.
     pub fn closes(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
-        Code::ALL.iter().zip(&self.closes).map(|(&code, counter)| (code, counter.value()))
+        Code::ALL
+            .iter()
+            .zip(&self.closes)
+            .map(|(&code, counter)| (code, counter.value()))
     }
 }
 
@@ -117,7 +124,10 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new(shards: usize) -> Self {
-        Self { shards: (0..shards).map(|_| CachePadded::default()).collect(), accept: AcceptMetrics::default() }
+        Self {
+            shards: (0..shards).map(|_| CachePadded::default()).collect(),
+            accept: AcceptMetrics::default(),
+        }
     }
 
     /// The sum of one counter over all shards.
@@ -137,7 +147,10 @@ mod tests {
         latency.record(Duration::from_micros(51), 2);
         latency.record(Duration::from_secs(5), 3);
         let (buckets, sum) = latency.snapshot();
-        assert_eq!((buckets[0], buckets[1], buckets[LATENCY_BOUNDS_US.len()]), (1, 2, 3));
+        assert_eq!(
+            (buckets[0], buckets[1], buckets[LATENCY_BOUNDS_US.len()]),
+            (1, 2, 3)
+        );
         assert_eq!(sum, 50 + 102 + 15_000_000);
     }
 }

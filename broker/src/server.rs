@@ -30,7 +30,7 @@ use crate::hub::{ConnectionLimits, DoorLimits, Hub, NoRecords, Records, ShardMes
 use crate::rate::Quota;
 use crate::rooms::{SHARDS_MAX, TableLimits};
 use crate::shard::Shard;
-use crate::store::{OpenError, Retention, Store, StoreConfig};
+use crate::store::{OpenError, Store, StoreConfig};
 use crate::transport::{Acceptor, Certificate, Doors, HttpArrival, Listener, TlsError};
 
 /// HTTP connections that may wait to be taken by the control thread.
@@ -68,7 +68,10 @@ impl fmt::Display for StartError {
         match self {
             Self::Admin(error) => error.fmt(f),
             Self::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "{address} is taken: another broker runs there, or set `listen` to another port")
+                write!(
+                    f,
+                    "{address} is taken: another broker runs there, or set `listen` to another port"
+                )
             }
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Config(message) => f.write_str(message),
@@ -112,9 +115,9 @@ impl Server {
             Some(address) => Some(Listener::bind(address).map_err(|e| StartError::Bind(address, e))?),
         };
         let certificate = match (&config.tls.cert, &config.tls.key) {
-            (Some(cert), Some(key)) => {
-                Some(Arc::new(Certificate::load(cert.clone(), key.clone()).map_err(StartError::Tls)?))
-            }
+            (Some(cert), Some(key)) => Some(Arc::new(
+                Certificate::load(cert.clone(), key.clone()).map_err(StartError::Tls)?,
+            )),
             _ => None,
         };
         let (store, loaded) = match persistence {
@@ -142,7 +145,11 @@ impl Server {
 
         let (http, arrivals) = mpsc::channel(HTTP_WAITING_MAX);
         let origins = Arc::new(RwLock::new(config.origins.clone()));
-        let doors = Doors { origins: origins.clone(), query_token: config.auth.query_token, http };
+        let doors = Doors {
+            origins: origins.clone(),
+            query_token: config.auth.query_token,
+            http,
+        };
         let policy = Policy::from(&config.auth);
         let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
         let (address, internal_address) = (listener.address, internal.as_ref().map(|l| l.address));
@@ -165,9 +172,23 @@ impl Server {
         }
         drop(doors);
         let api = Api::new(hub.clone(), admin, internal_address.is_some());
-        let acceptor = Acceptor { listener, hub: hub.clone(), certificate };
-        let control = Control { hub, acceptor, internal, arrivals, api, closing, ending };
-        let thread = Builder::new().name("cauce-control".into()).spawn(move || control.run());
+        let acceptor = Acceptor {
+            listener,
+            hub: hub.clone(),
+            certificate,
+        };
+        let control = Control {
+            hub,
+            acceptor,
+            internal,
+            arrivals,
+            api,
+            closing,
+            ending,
+        };
+        let thread = Builder::new()
+            .name("cauce-control".into())
+            .spawn(move || control.run());
         server.control = Some(thread.map_err(StartError::Thread)?);
         Ok(server)
     }
@@ -229,8 +250,10 @@ impl Server {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
-        let unwritten = self.store.take().map(|store| store.shutdown_blocking(deadline));
-        Stopped { unwritten_rows: unwritten.unwrap_or(0) }
+        let unwritten = self.store.take().map(|store| stop_store(store, deadline));
+        Stopped {
+            unwritten_rows: unwritten.unwrap_or(0),
+        }
     }
 }
 
@@ -303,7 +326,15 @@ impl Control {
             Err(error) => return tracing::error!(%error, "the control thread has no runtime"),
         };
         runtime.block_on(async move {
-            let Self { hub, acceptor, internal, arrivals, api, closing, ending } = self;
+            let Self {
+                hub,
+                acceptor,
+                internal,
+                arrivals,
+                api,
+                closing,
+                ending,
+            } = self;
             let accept = tokio::task::spawn_local(async move {
                 tokio::select! {
                     result = acceptor.run() => {
@@ -400,7 +431,10 @@ const FRAGMENTS_MAX: usize = 4_096;
 const ASSEMBLY_MS: u64 = 10_000;
 
 fn table_limits(config: &Config) -> TableLimits {
-    TableLimits { rooms_max: config.limits.rooms_per_tenant, linger_ms: ms(config.rooms.linger) }
+    TableLimits {
+        rooms_max: config.limits.rooms_per_tenant,
+        linger_ms: ms(config.rooms.linger),
+    }
 }
 
 fn door_limits(config: &Config) -> DoorLimits {
@@ -412,10 +446,26 @@ fn door_limits(config: &Config) -> DoorLimits {
 }
 
 fn store_config(config: &Config) -> StoreConfig {
+    const DAY_SECONDS: u64 = 86_400;
+    // At least a day: the configuration allows an hour, and what is a little too long kept is not lost.
+    let days = |duration: Duration| {
+        Some(u32::try_from(duration.as_secs().div_ceil(DAY_SECONDS)).unwrap_or(u32::MAX))
+    };
     let mut store = StoreConfig::new(config.data_dir.clone());
     store.limits.flush_rows = config.store.flush_rows;
     store.limits.flush_age_ms = ms(config.store.flush_age);
-    store.limits.pending_bytes = config.store.pending_bytes;
-    store.retention = Retention::from_config(config.store.readings_retention, config.store.logs_retention);
+    store.limits.bytes_max = config.store.pending_bytes;
+    store.retention.readings_days = days(config.store.readings_retention);
+    store.retention.events_days = days(config.store.logs_retention);
+    store.retention.audit_days = days(config.store.logs_retention);
     store
+}
+
+/// Runs the store's farewell on a runtime of its own: whoever stops the broker has none.
+fn stop_store(store: Store, grace: Duration) -> u64 {
+    match tokio::runtime::Builder::new_current_thread().build() {
+        Ok(runtime) => runtime.block_on(store.shutdown(grace)).rows,
+        // Dropping the store stops it unobserved.
+        Err(_) => 0,
+    }
 }

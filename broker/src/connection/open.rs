@@ -22,6 +22,8 @@ const FEATURES: u64 = Feature::Advance as u64;
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionSettings {
     pub requests: Quota,
+    /// What may come at once: no single request weighs more.
+    pub requests_burst: u32,
     pub subscriptions_max: usize,
     pub calls_max: usize,
     pub call_timeout_ms: u64,
@@ -51,15 +53,40 @@ pub struct Connection {
 #[derive(Debug)]
 pub enum Action {
     /// Say welcome again, with the features now in use.
-    Welcome { id: u32 },
-    Subscribe { id: u32, rooms: Vec<RoomName> },
-    Unsubscribe { id: u32, rooms: Vec<RoomName> },
-    Publish { id: u32, publish: Publish, excluded: Excluded },
-    Send { id: u32, send: Send, excluded: Excluded },
-    Call { id: u32, call: Call, timeout_ms: u64 },
-    Pong { id: u32 },
+    Welcome {
+        id: u32,
+    },
+    Subscribe {
+        id: u32,
+        rooms: Vec<RoomName>,
+    },
+    Unsubscribe {
+        id: u32,
+        rooms: Vec<RoomName>,
+    },
+    Publish {
+        id: u32,
+        publish: Publish,
+        excluded: Excluded,
+    },
+    Send {
+        id: u32,
+        send: Send,
+        excluded: Excluded,
+    },
+    Call {
+        id: u32,
+        call: Call,
+        timeout_ms: u64,
+    },
+    Pong {
+        id: u32,
+    },
     /// Answer with this.
-    Refuse { id: u32, refusal: Refusal },
+    Refuse {
+        id: u32,
+        refusal: Refusal,
+    },
 }
 
 impl Connection {
@@ -82,9 +109,18 @@ impl Connection {
     }
 
     /// Judges a message by rate, right and size.
-    pub fn handle_message(&mut self, now: Now, message: ClientMessage, settings: &ConnectionSettings) -> Action {
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        message: ClientMessage,
+        settings: &ConnectionSettings,
+    ) -> Action {
         let ClientMessage { id, request } = message;
-        if let Err(retry_after_ms) = self.requests.check(settings.requests, now.mono_ms, cost(&request)) {
+        if let Err(retry_after_ms) = self.requests.check(
+            settings.requests,
+            now.mono_ms,
+            cost(&request).min(settings.requests_burst),
+        ) {
             let refusal = Refusal::new(Code::RateLimited, "more requests than this connection may send")
                 .retry_after(retry_after_ms);
             return Action::Refuse { id, refusal };
@@ -112,20 +148,41 @@ impl Connection {
         self.principal.expires_unix_ms
     }
 
-    fn hello(&mut self, id: u32, fresh: bool, version: u32, features: u64, token: &str) -> Result<Action, Refusal> {
+    fn hello(
+        &mut self,
+        id: u32,
+        fresh: bool,
+        version: u32,
+        features: u64,
+        token: &str,
+    ) -> Result<Action, Refusal> {
         check_version(version)?;
         if !fresh {
-            return Err(Refusal::new(Code::Conflict, "hello must be the first request of a connection"));
+            return Err(Refusal::new(
+                Code::Conflict,
+                "hello must be the first request of a connection",
+            ));
         }
         if !token.is_empty() {
-            return Err(Refusal::new(Code::Conflict, "the token came with the handshake already"));
+            return Err(Refusal::new(
+                Code::Conflict,
+                "the token came with the handshake already",
+            ));
         }
         self.features = features & FEATURES;
         Ok(Action::Welcome { id })
     }
 
-    fn subscribe(&self, id: u32, rooms: Vec<RoomName>, settings: &ConnectionSettings) -> Result<Action, Refusal> {
-        let new = rooms.iter().filter(|name| !self.has_joined(name.as_str())).count();
+    fn subscribe(
+        &self,
+        id: u32,
+        rooms: Vec<RoomName>,
+        settings: &ConnectionSettings,
+    ) -> Result<Action, Refusal> {
+        let new = rooms
+            .iter()
+            .filter(|name| !self.has_joined(name.as_str()))
+            .count();
         if self.subscriptions.len() + new > settings.subscriptions_max {
             let message = format!("a connection may join {} rooms", settings.subscriptions_max);
             return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(1_000));
@@ -137,9 +194,15 @@ impl Connection {
     }
 
     fn publish(&self, id: u32, publish: Publish) -> Result<Action, Refusal> {
-        self.principal.grant.explain(Right::Publish, publish.room.as_str())?;
+        self.principal
+            .grant
+            .explain(Right::Publish, publish.room.as_str())?;
         let excluded = self.excluded(&publish.exclude, publish.exclude_sender);
-        Ok(Action::Publish { id, publish, excluded })
+        Ok(Action::Publish {
+            id,
+            publish,
+            excluded,
+        })
     }
 
     /// Messages to people are publishes to rooms that bear their names: `$user:<id>`, `$connection`, `$role:<name>`,
@@ -166,7 +229,10 @@ impl Connection {
         let room = format!("$device:{}", call.device);
         self.principal.grant.explain(Right::Call, &room)?;
         if usize::from(self.calls) >= settings.calls_max {
-            let message = format!("{} calls of this connection wait for answers already", settings.calls_max);
+            let message = format!(
+                "{} calls of this connection wait for answers already",
+                settings.calls_max
+            );
             return Err(Refusal::new(Code::RateLimited, message).retry_after(1_000));
         }
         self.calls += 1;

@@ -54,7 +54,10 @@ pub(super) fn check_version(version: u32) -> Result<(), Refusal> {
     if version == VERSION {
         return Ok(());
     }
-    Err(Refusal::new(Code::Unsupported, format!("this broker speaks version {VERSION}, not {version}")))
+    Err(Refusal::new(
+        Code::Unsupported,
+        format!("this broker speaks version {VERSION}, not {version}"),
+    ))
 }
 
 #[cfg(test)]
@@ -62,12 +65,23 @@ mod tests {
     use super::*;
 
     fn opening() -> Opening {
-        Opening { dialect: Dialect::Json, deadline_ms: 5_000 }
+        Opening {
+            dialect: Dialect::Json,
+            deadline_ms: 5_000,
+        }
     }
 
     fn hello(version: u32, token: &str) -> ClientMessage {
-        let hello = Hello { version, features: 0, token: token.into(), client: String::new() };
-        ClientMessage { id: 1, request: Request::Hello(hello) }
+        let hello = Hello {
+            version,
+            features: 0,
+            token: token.into(),
+            client: String::new(),
+        };
+        ClientMessage {
+            id: 1,
+            request: Request::Hello(hello),
+        }
     }
 
     fn refused(message: ClientMessage) -> Code {
@@ -79,15 +93,28 @@ mod tests {
 
     #[test]
     fn only_a_hello_with_a_token_of_our_version_goes_on() {
-        assert_eq!(refused(ClientMessage { id: 1, request: Request::Ping }), Code::Unauthenticated);
+        assert_eq!(
+            refused(ClientMessage {
+                id: 1,
+                request: Request::Ping
+            }),
+            Code::Unauthenticated
+        );
         assert_eq!(refused(hello(1, "")), Code::Unauthenticated);
         assert_eq!(refused(hello(2, "t")), Code::Unsupported);
-        assert!(matches!(opening().handle_message(hello(1, "t")), Step::Authenticate { id: 1, .. }));
+        assert!(matches!(
+            opening().handle_message(hello(1, "t")),
+            Step::Authenticate { id: 1, .. }
+        ));
     }
 
     #[test]
     fn the_deadline_is_kept_to_the_millisecond() {
-        let at = |mono_ms| opening().handle_timeout(Now { mono_ms, unix_ms: 0 }).map(|r| r.code);
+        let at = |mono_ms| {
+            opening()
+                .handle_timeout(Now { mono_ms, unix_ms: 0 })
+                .map(|r| r.code)
+        };
         assert_eq!(at(4_999), None);
         assert_eq!(at(5_000), Some(Code::HandshakeTimeout));
     }

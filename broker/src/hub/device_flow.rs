@@ -10,9 +10,9 @@ use bytes::Bytes;
 use cauce_protocol::Payload;
 use cauce_protocol::message::Text;
 
+use super::Hub;
 use super::devices::{DeviceSide, OutgoingCall, SharedDevice, call_refusal};
 use super::tenants::Tenant;
-use super::Hub;
 use crate::metrics::ShardMetrics;
 use crate::publication::{Draft, Excluded};
 use crate::shelly::{Changes, Outcome, Reading};
@@ -53,17 +53,16 @@ impl Hub {
             self.record(tenant, entry, side, changes, update);
         }
         for event in outcome.events {
-            let payload = event_payload(entry, &event.json);
+            let payload = side.device.event(outcome.at, &event);
             self.say_of_device(metrics, tenant, entry, EVENT, payload, accepted);
-            let now = self.clock.now();
             self.records.device_event(EventRow {
                 tenant: tenant.id.clone(),
                 device: entry.id.clone(),
-                ts_ms: now.unix_ms,
-                received_ms: now.unix_ms,
+                ts_ms: outcome.at.ts_ms,
+                received_ms: outcome.at.received_ms,
                 component: Some(event.component).filter(|c| !c.is_empty()).map(Into::into),
                 event: event.event.into(),
-                data: event.json,
+                data: serde_json::to_vec(&event.data).unwrap_or_default().into(),
             });
         }
         if let Some(offline) = &outcome.offline {
@@ -83,7 +82,9 @@ impl Hub {
             self.record_state(tenant, entry, side, offline.seq, offline.at_ms, current);
         }
         if outcome.counters.malformed > 0 {
-            metrics.device_frames_malformed.add(outcome.counters.malformed.into());
+            metrics
+                .device_frames_malformed
+                .add(outcome.counters.malformed.into());
         }
         outcome.send
     }
@@ -116,7 +117,14 @@ impl Hub {
         }
     }
 
-    fn record(&self, tenant: &Tenant, entry: &SharedDevice, side: &DeviceSide, changes: &Changes, update: Bytes) {
+    fn record(
+        &self,
+        tenant: &Tenant,
+        entry: &SharedDevice,
+        side: &DeviceSide,
+        changes: &Changes,
+        update: Bytes,
+    ) {
         self.record_state(tenant, entry, side, changes.seq, changes.at.received_ms, update);
         for reading in &changes.readings {
             if let Some(row) = reading_row(tenant, entry, reading, changes) {
@@ -125,7 +133,15 @@ impl Hub {
         }
     }
 
-    fn record_state(&self, tenant: &Tenant, entry: &SharedDevice, side: &DeviceSide, seq: u64, received_ms: u64, state: Bytes) {
+    fn record_state(
+        &self,
+        tenant: &Tenant,
+        entry: &SharedDevice,
+        side: &DeviceSide,
+        seq: u64,
+        received_ms: u64,
+        state: Bytes,
+    ) {
         self.records.device_state(DeviceStateRow {
             tenant: tenant.id.clone(),
             device: entry.id.clone(),
@@ -153,18 +169,12 @@ impl Hub {
     }
 }
 
-fn event_payload(entry: &SharedDevice, event: &Bytes) -> Bytes {
-    // The event is an object as the device sent it, and has been parsed: it is set in as it stands.
-    let mut out = Vec::with_capacity(event.len() + 64);
-    out.extend_from_slice(b"{\"device\":\"");
-    out.extend_from_slice(entry.id.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"event\":");
-    out.extend_from_slice(event);
-    out.push(b'}');
-    out.into()
-}
-
-fn reading_row(tenant: &Tenant, entry: &SharedDevice, reading: &Reading, changes: &Changes) -> Option<ReadingRow> {
+fn reading_row(
+    tenant: &Tenant,
+    entry: &SharedDevice,
+    reading: &Reading,
+    changes: &Changes,
+) -> Option<ReadingRow> {
     Some(ReadingRow {
         tenant: tenant.id.clone(),
         device: entry.id.clone(),

@@ -50,8 +50,15 @@ pub enum Caller {
 
 impl DeviceEntry {
     pub fn new(id: DeviceId, device: shelly::Device) -> Self {
-        let inner = DeviceSide { device, link: None, callers: HashMap::default() };
-        Self { id, inner: Mutex::new(inner) }
+        let inner = DeviceSide {
+            device,
+            link: None,
+            callers: HashMap::default(),
+        };
+        Self {
+            id,
+            inner: Mutex::new(inner),
+        }
     }
 
     /// Held for one step: nothing waits inside.
@@ -73,7 +80,11 @@ impl DeviceSide {
         caller: Caller,
     ) -> Result<(Link, Bytes), (Refusal, Caller)> {
         let params = Some(&call.params[..]).filter(|params| !params.is_empty());
-        match (self.device.call(now, &call.method, params, now.mono_ms + call.timeout_ms, token), self.link) {
+        match (
+            self.device
+                .call(now, &call.method, params, now.mono_ms + call.timeout_ms, token),
+            self.link,
+        ) {
             (Ok(frame), Some(link)) => {
                 self.callers.insert(token, caller);
                 Ok((link, frame))
@@ -101,7 +112,9 @@ pub struct OutgoingCall {
 fn refusal(error: CallError) -> Refusal {
     let message = error.to_string();
     match error {
-        CallError::Asleep | CallError::Offline => Refusal::new(Code::DeviceOffline, message).retry_after(5_000),
+        CallError::Asleep | CallError::Offline => {
+            Refusal::new(Code::DeviceOffline, message).retry_after(5_000)
+        }
         CallError::Busy => Refusal::new(Code::RateLimited, message).retry_after(1_000),
         CallError::Method | CallError::Params => Refusal::new(Code::Invalid, message),
         CallError::ParamsTooLarge => Refusal::new(Code::TooLarge, message),

@@ -44,7 +44,14 @@ struct Inner {
 impl Door {
     pub fn new(limits: DoorLimits) -> Self {
         let connects = ByAddress::new(limits.connects, ADDRESSES_MAX);
-        Self { inner: Mutex::new(Inner { limits, total: 0, open: HashMap::default(), connects }) }
+        Self {
+            inner: Mutex::new(Inner {
+                limits,
+                total: 0,
+                open: HashMap::default(),
+                connects,
+            }),
+        }
     }
 
     /// Takes other limits at once; nobody who is in is put out.
@@ -67,16 +74,25 @@ impl Door {
         if inner.total >= inner.limits.connections_max {
             return crowded("this node has as many connections as it may");
         }
-        if inner.open.get(&network).is_some_and(|&count| count >= inner.limits.per_address_max) {
+        if inner
+            .open
+            .get(&network)
+            .is_some_and(|&count| count >= inner.limits.per_address_max)
+        {
             return crowded("this address has as many connections as it may");
         }
         if let Err(retry_after_ms) = inner.connects.check(address, now_ms, 1) {
-            return Err(Refusal::new(Code::RateLimited, "too many new connections from this address")
-                .retry_after(retry_after_ms));
+            return Err(
+                Refusal::new(Code::RateLimited, "too many new connections from this address")
+                    .retry_after(retry_after_ms),
+            );
         }
         *inner.open.entry(network).or_insert(0) += 1;
         inner.total += 1;
-        Ok(Permit { door: self.clone(), network })
+        Ok(Permit {
+            door: self.clone(),
+            network,
+        })
     }
 
     /// Connections let in and not ended.
@@ -110,7 +126,11 @@ mod tests {
     use super::*;
 
     fn door(connections_max: usize, per_address_max: usize) -> Arc<Door> {
-        Arc::new(Door::new(DoorLimits { connections_max, per_address_max, connects: Quota::per_second(1, 3) }))
+        Arc::new(Door::new(DoorLimits {
+            connections_max,
+            per_address_max,
+            connects: Quota::per_second(1, 3),
+        }))
     }
 
     fn v4(last: u8) -> IpAddr {

@@ -52,6 +52,7 @@ pub struct Tunables {
     pub requests: (u32, u32),
     pub frame_bytes_max: usize,
     pub payload_bytes_max: usize,
+    pub payload_depth_max: usize,
     pub fragments_max: usize,
     pub outbox_bytes_max: usize,
     pub control_frames: crate::rate::Quota,
@@ -113,7 +114,9 @@ impl Hub {
     ) -> Self {
         Self {
             tenants: Tenants::new(rooms),
-            shards: (0..plan.total()).map(|_| Arc::new(ShardMailbox::new(mailbox_bytes, Default::default()))).collect(),
+            shards: (0..plan.total())
+                .map(|_| Arc::new(ShardMailbox::new(mailbox_bytes, Default::default())))
+                .collect(),
             plan,
             clock,
             metrics: Metrics::new(plan.total()),
@@ -141,13 +144,29 @@ impl Hub {
     ///
     /// # Errors
     /// `overloaded`, `quota_exceeded` or `invalid`; then nobody got the message.
-    pub fn publish(&self, tenant: &Tenant, room: &str, draft: Draft, repeat: Option<Repeat<'_>>) -> Result<Accepted, Refusal> {
-        tenant.rooms.publish(room, draft, repeat, self.clock.now().mono_ms, &self.shards)
+    pub fn publish(
+        &self,
+        tenant: &Tenant,
+        room: &str,
+        draft: Draft,
+        repeat: Option<Repeat<'_>>,
+    ) -> Result<Accepted, Refusal> {
+        tenant
+            .rooms
+            .publish(room, draft, repeat, self.clock.now().mono_ms, &self.shards)
     }
 
     /// Publishes to a room only if somebody has use for it: what devices say to rooms that nobody listens to is not numbered.
-    pub fn publish_if_open(&self, tenant: &Tenant, room: &str, draft: Draft) -> Option<Result<Accepted, Refusal>> {
-        tenant.rooms.get(room).map(|_| self.publish(tenant, room, draft, None))
+    pub fn publish_if_open(
+        &self,
+        tenant: &Tenant,
+        room: &str,
+        draft: Draft,
+    ) -> Option<Result<Accepted, Refusal>> {
+        tenant
+            .rooms
+            .get(room)
+            .map(|_| self.publish(tenant, room, draft, None))
     }
 
     /// A message to people or connections of one tenant. It has no number; whoever is connected gets it.
@@ -169,7 +188,11 @@ impl Hub {
                 for mailbox in &self.shards[shards.start..shards.start + taken] {
                     mailbox.release(cost);
                 }
-                return Err(Refusal::new(Code::Overloaded, "the broker's queues are full; try again shortly").retry_after(200));
+                return Err(Refusal::new(
+                    Code::Overloaded,
+                    "the broker's queues are full; try again shortly",
+                )
+                .retry_after(200));
             }
         }
         for mailbox in &self.shards[shards] {
@@ -181,14 +204,23 @@ impl Hub {
     /// Calls a device. The answer goes to `caller`, exactly once, whatever happens.
     pub fn call(&self, tenant: &Tenant, device: &str, call: &OutgoingCall, caller: Caller) {
         let Some(entry) = tenant.device(device) else {
-            self.answer(caller, Err(Refusal::new(Code::NotFound, "the tenant has no device of this id")));
+            self.answer(
+                caller,
+                Err(Refusal::new(
+                    Code::NotFound,
+                    "the tenant has no device of this id",
+                )),
+            );
             return;
         };
         let token = CallToken(self.calls.next());
         let opened = entry.lock().call(self.clock.now(), call, token, caller);
         match opened {
             Ok((link, frame)) => {
-                let frames = DeviceFrames { peer: link.peer, frames: vec![frame] };
+                let frames = DeviceFrames {
+                    peer: link.peer,
+                    frames: vec![frame],
+                };
                 self.shards[link.shard].send(ShardMessage::DeviceFrames(frames));
             }
             Err((refusal, caller)) => self.answer(caller, Err(refusal)),
@@ -202,7 +234,11 @@ impl Hub {
             Caller::Waiter(waiter) => drop(waiter.send(result)),
             Caller::Connection { connection, request } => {
                 if let Some(shard) = self.shard_of(connection) {
-                    self.shards[shard].send(ShardMessage::Answer(Box::new(Answer { connection, request, result })));
+                    self.shards[shard].send(ShardMessage::Answer(Box::new(Answer {
+                        connection,
+                        request,
+                        result,
+                    })));
                 }
             }
         }
@@ -223,14 +259,24 @@ impl Hub {
     /// `unauthenticated`, `token_invalid`, `token_revoked`, `token_expired` or `tenant_disabled`.
     pub fn device_credential(&self, token: &str) -> Result<DeviceCredential, Refusal> {
         let unix_ms = self.clock.now().unix_ms;
-        let row = self.credentials.read().authenticate(token, CredentialKind::Device, unix_ms)?.clone();
+        let row = self
+            .credentials
+            .read()
+            .authenticate(token, CredentialKind::Device, unix_ms)?
+            .clone();
         let refused = || Refusal::new(Code::TokenInvalid, "the token's tenant is not there");
-        let KeyOwner::Tenant(id) = &row.owner else { return Err(refused()) };
+        let KeyOwner::Tenant(id) = &row.owner else {
+            return Err(refused());
+        };
         let tenant = self.tenants.get(id.as_str()).ok_or_else(refused)?;
         if tenant.settings().disabled {
             return Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off"));
         }
-        Ok(DeviceCredential { tenant, device: row.device.clone(), id: row.id.as_str().into() })
+        Ok(DeviceCredential {
+            tenant,
+            device: row.device.clone(),
+            id: row.id.as_str().into(),
+        })
     }
 
     /// A token named a key that is not known.
@@ -269,7 +315,9 @@ impl Hub {
 
     fn place(&self, among: std::ops::Range<usize>) -> usize {
         let start = among.start;
-        let shard = among.min_by_key(|&shard| self.loads[shard].load(Ordering::Relaxed)).unwrap_or(start);
+        let shard = among
+            .min_by_key(|&shard| self.loads[shard].load(Ordering::Relaxed))
+            .unwrap_or(start);
         self.loads[shard].fetch_add(1, Ordering::Relaxed);
         shard
     }

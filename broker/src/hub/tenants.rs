@@ -78,7 +78,10 @@ impl Tenant {
         const RETRY_MS: u32 = 10_000;
         if self.connections.fetch_add(1, Ordering::Relaxed) >= limits.per_tenant_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            let message = format!("the tenant has {} connections, and may have no more", limits.per_tenant_max);
+            let message = format!(
+                "the tenant has {} connections, and may have no more",
+                limits.per_tenant_max
+            );
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
         }
         let mut users = self.users.lock();
@@ -86,11 +89,17 @@ impl Tenant {
         if *count as usize >= limits.per_user_max {
             drop(users);
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            let message = format!("this user has {} connections, and may have no more; close one", limits.per_user_max);
+            let message = format!(
+                "this user has {} connections, and may have no more; close one",
+                limits.per_user_max
+            );
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
         }
         *count += 1;
-        Ok(Membership { tenant: self.clone(), user: user.clone() })
+        Ok(Membership {
+            tenant: self.clone(),
+            user: user.clone(),
+        })
     }
 
     pub fn device(&self, id: &str) -> Option<Arc<DeviceEntry>> {

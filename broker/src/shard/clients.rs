@@ -8,7 +8,9 @@ use cauce_protocol::frame::Frames;
 use cauce_protocol::message::{self, Call, Decoded, Hello, Publish, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
-use cauce_protocol::{ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, RoomName, VERSION, limits, wire};
+use cauce_protocol::{
+    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, RoomName, VERSION, limits, wire,
+};
 
 use super::peer::{Client, Peer, Stage};
 use super::{Shard, Tunables};
@@ -25,14 +27,18 @@ use crate::websocket::{Event, Opcode, Violation};
 
 impl Shard {
     /// Begins to serve a client whose handshake has been answered. `token` came with the handshake, if one did.
-    pub fn admit_client(
-        self: &Rc<Self>,
-        socket: Socket,
-        arrival: ClientArrival,
-    ) -> Rc<Peer> {
-        let ClientArrival { address, permit, dialect, token } = arrival;
+    pub fn admit_client(self: &Rc<Self>, socket: Socket, arrival: ClientArrival) -> Rc<Peer> {
+        let ClientArrival {
+            address,
+            permit,
+            dialect,
+            token,
+        } = arrival;
         let (now, tunables) = (self.now(), self.tunables());
-        let opening = Opening { dialect, deadline_ms: now.mono_ms + tunables.handshake_ms };
+        let opening = Opening {
+            dialect,
+            deadline_ms: now.mono_ms + tunables.handshake_ms,
+        };
         let peer = self.register(socket, address, permit, dialect, Stage::Opening(opening), now);
         if let Some(token) = token {
             self.authenticate(&peer, 0, &token, 0, now, &tunables);
@@ -51,7 +57,15 @@ impl Shard {
         now: Now,
     ) -> Rc<Peer> {
         let id = self.next_id();
-        let peer = Rc::new(Peer::new(id, address, dialect, socket, stage, permit, now.mono_ms));
+        let peer = Rc::new(Peer::new(
+            id,
+            address,
+            dialect,
+            socket,
+            stage,
+            permit,
+            now.mono_ms,
+        ));
         self.peers.borrow_mut().insert(id, peer.clone());
         self.metrics().connections_opened.increment();
         peer
@@ -100,7 +114,10 @@ impl Shard {
             // A WebSocket message may hold many frames, but not more than the largest frame would take.
             _ => tunables.frame_bytes_max,
         };
-        ReaderLimits { message_bytes_max, fragments_max: tunables.fragments_max }
+        ReaderLimits {
+            message_bytes_max,
+            fragments_max: tunables.fragments_max,
+        }
     }
 
     fn violated(&self, peer: &Rc<Peer>, violation: Violation) {
@@ -127,7 +144,10 @@ impl Shard {
                     let decoded = message::decode_json(&text, tunables.payload_bytes_max);
                     self.handle_decoded(peer, decoded, now, tunables);
                 } else {
-                    self.close(peer, &Refusal::new(Code::Malformed, "cauce.v1.proto has binary messages only"));
+                    self.close(
+                        peer,
+                        &Refusal::new(Code::Malformed, "cauce.v1.proto has binary messages only"),
+                    );
                 }
             }
             Event::Binary(bytes) => {
@@ -135,7 +155,10 @@ impl Shard {
                 if peer.dialect == Dialect::Proto {
                     self.handle_frames(peer, bytes, now, tunables);
                 } else {
-                    self.close(peer, &Refusal::new(Code::Malformed, "cauce.v1.json has text messages only"));
+                    self.close(
+                        peer,
+                        &Refusal::new(Code::Malformed, "cauce.v1.json has text messages only"),
+                    );
                 }
             }
             Event::Ping(payload) => {
@@ -156,7 +179,10 @@ impl Shard {
         let allowed = control.check(tunables.control_frames, now.mono_ms, 1).is_ok();
         peer.control.set(control);
         if !allowed {
-            self.close(peer, &Refusal::new(Code::RateLimited, "too many pings and pongs").retry_after(1_000));
+            self.close(
+                peer,
+                &Refusal::new(Code::RateLimited, "too many pings and pongs").retry_after(1_000),
+            );
         }
         allowed
     }
@@ -190,14 +216,23 @@ impl Shard {
         }
     }
 
-    fn handle_message(self: &Rc<Self>, peer: &Rc<Peer>, message: ClientMessage, now: Now, tunables: &Tunables) {
+    fn handle_message(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        message: ClientMessage,
+        now: Now,
+        tunables: &Tunables,
+    ) {
         let mut stage = peer.stage.borrow_mut();
         match &mut *stage {
             Stage::Opening(opening) => {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate { id, hello: Hello { features, token, .. } } => {
+                    Step::Authenticate {
+                        id,
+                        hello: Hello { features, token, .. },
+                    } => {
                         self.authenticate(peer, id, &token, features, now, tunables);
                     }
                     Step::Refuse(refusal) => self.close(peer, &refusal),
@@ -206,7 +241,9 @@ impl Shard {
             Stage::Client(client) => {
                 self.metrics().requests.increment();
                 let tenant = client.membership.tenant.clone();
-                let action = client.connection.handle_message(now, message, &tunables.connection);
+                let action = client
+                    .connection
+                    .handle_message(now, message, &tunables.connection);
                 drop(stage);
                 self.perform(peer, &tenant, action, now, tunables);
             }
@@ -215,8 +252,19 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(&self, peer: &Rc<Peer>, id: u32, token: &str, features: u64, now: Now, tunables: &Tunables) {
-        let verified = self.auth.borrow_mut().authenticate(token, now, |tenant| self.hub.standing(tenant.as_str()));
+    fn authenticate(
+        &self,
+        peer: &Rc<Peer>,
+        id: u32,
+        token: &str,
+        features: u64,
+        now: Now,
+        tunables: &Tunables,
+    ) {
+        let verified = self
+            .auth
+            .borrow_mut()
+            .authenticate(token, now, |tenant| self.hub.standing(tenant.as_str()));
         let principal = match verified {
             Ok(principal) => principal,
             Err(denied) => {
@@ -237,21 +285,36 @@ impl Shard {
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
         let connection = Connection::new(peer.id, peer.dialect, principal, features);
         let welcome = welcome(peer.id, &connection, now, tunables);
-        *peer.stage.borrow_mut() = Stage::Client(Box::new(Client { connection, membership }));
+        *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
+            connection,
+            membership,
+        }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
     }
 
     pub(super) fn client_left(&self, peer: &Rc<Peer>, client: Client) {
-        let Client { connection, membership } = client;
+        let Client {
+            connection,
+            membership,
+        } = client;
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
             self.part(peer, &membership.tenant, room, now_ms);
         }
-        self.rosters.borrow_mut().leave(membership.tenant.key, &connection.principal.user, peer);
+        self.rosters
+            .borrow_mut()
+            .leave(membership.tenant.key, &connection.principal.user, peer);
     }
 
-    fn perform(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Arc<Tenant>, action: Action, now: Now, tunables: &Tunables) {
+    fn perform(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        tenant: &Arc<Tenant>,
+        action: Action,
+        now: Now,
+        tunables: &Tunables,
+    ) {
         match action {
             Action::Welcome { id } => {
                 let welcome = match &*peer.stage.borrow() {
@@ -268,10 +331,21 @@ impl Shard {
                 self.unsubscribe(peer, tenant, &rooms, now);
                 self.answer(peer, id, wire::Unsubscribed {});
             }
-            Action::Publish { id, publish, excluded } => self.publish(peer, tenant, id, publish, excluded, now, tunables),
+            Action::Publish {
+                id,
+                publish,
+                excluded,
+            } => self.publish(peer, tenant, id, publish, excluded, now, tunables),
             Action::Send { id, send, excluded } => {
-                let Send { to, event, payload, .. } = send;
-                let draft = Draft { event, payload, excluded, accepted: std::time::Instant::now() };
+                let Send {
+                    to, event, payload, ..
+                } = send;
+                let draft = Draft {
+                    event,
+                    payload,
+                    excluded,
+                    accepted: std::time::Instant::now(),
+                };
                 match self.hub.send(tenant, to, draft) {
                     Ok(()) => {
                         self.metrics().publications.increment();
@@ -295,16 +369,22 @@ impl Shard {
         now: Now,
     ) -> Result<Vec<wire::RoomPosition>, Refusal> {
         let mut stage = peer.stage.borrow_mut();
-        let Stage::Client(client) = &mut *stage else { return Ok(Vec::new()) };
+        let Stage::Client(client) = &mut *stage else {
+            return Ok(Vec::new());
+        };
         let subscriptions = &mut client.connection.subscriptions;
         let before = subscriptions.len();
         let mut positions = Vec::with_capacity(names.len());
         for name in names {
             let (room, seq) = match subscriptions.iter().find(|s| s.room.name == *name) {
-                Some(Subscription { room }) => (room.clone(), self.seen(room.key).unwrap_or_else(|| room.seq())),
+                Some(Subscription { room }) => {
+                    (room.clone(), self.seen(room.key).unwrap_or_else(|| room.seq()))
+                }
                 None => match self.join(peer, tenant, name, now.mono_ms) {
                     Ok(joined) => {
-                        subscriptions.push(Subscription { room: joined.room.clone() });
+                        subscriptions.push(Subscription {
+                            room: joined.room.clone(),
+                        });
                         (joined.room, joined.seq)
                     }
                     Err(refusal) => {
@@ -327,7 +407,9 @@ impl Shard {
 
     fn unsubscribe(&self, peer: &Rc<Peer>, tenant: &Tenant, names: &[RoomName], now: Now) {
         let mut stage = peer.stage.borrow_mut();
-        let Stage::Client(client) = &mut *stage else { return };
+        let Stage::Client(client) = &mut *stage else {
+            return;
+        };
         client.connection.subscriptions.retain(|Subscription { room }| {
             let leaves = names.contains(&room.name);
             if leaves {
@@ -348,8 +430,21 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) {
-        let Publish { room, event, payload, idempotency_key, exclude_sender, want_receivers, .. } = publish;
-        let draft = Draft { event, payload, excluded, accepted: std::time::Instant::now() };
+        let Publish {
+            room,
+            event,
+            payload,
+            idempotency_key,
+            exclude_sender,
+            want_receivers,
+            ..
+        } = publish;
+        let draft = Draft {
+            event,
+            payload,
+            excluded,
+            accepted: std::time::Instant::now(),
+        };
         let user;
         let repeat = if idempotency_key.as_bytes().is_empty() {
             None
@@ -388,20 +483,42 @@ impl Shard {
 
     fn has_joined(&self, peer: &Peer, room: &str) -> bool {
         match &*peer.stage.borrow() {
-            Stage::Client(client) => client.connection.subscriptions.iter().any(|s| s.room.name.as_str() == room),
+            Stage::Client(client) => client
+                .connection
+                .subscriptions
+                .iter()
+                .any(|s| s.room.name.as_str() == room),
             _ => false,
         }
     }
 
     fn call(&self, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, call: Call, timeout_ms: u64) {
-        let Call { device, method, params, .. } = call;
+        let Call {
+            device,
+            method,
+            params,
+            ..
+        } = call;
         let actor = match &*peer.stage.borrow() {
             Stage::Client(client) => client.connection.principal.user.clone(),
             _ => return,
         };
-        let call = OutgoingCall { method, params, timeout_ms };
-        self.hub.audit_call(tenant, actor.as_str(), device.as_str(), &call);
-        self.hub.call(tenant, device.as_str(), &call, Caller::Connection { connection: peer.id, request: id });
+        let call = OutgoingCall {
+            method,
+            params,
+            timeout_ms,
+        };
+        self.hub
+            .audit_call(tenant, actor.as_str(), device.as_str(), &call);
+        self.hub.call(
+            tenant,
+            device.as_str(),
+            &call,
+            Caller::Connection {
+                connection: peer.id,
+                request: id,
+            },
+        );
     }
 
     fn answer(&self, peer: &Rc<Peer>, id: u32, outcome: impl Into<Outcome>) {
@@ -443,7 +560,9 @@ fn welcome(id: ConnectionId, connection: &Connection, now: Now, tunables: &Tunab
         tenant: principal.tenant.as_str().into(),
         user: principal.user.as_str().into(),
         heartbeat_ms: u32::try_from(tunables.heartbeat_interval_ms).unwrap_or(u32::MAX),
-        expires_in_ms: principal.expires_unix_ms.map_or(0, |ends| ends.saturating_sub(now.unix_ms).max(1)),
+        expires_in_ms: principal
+            .expires_unix_ms
+            .map_or(0, |ends| ends.saturating_sub(now.unix_ms).max(1)),
         limits: Some(wire::Limits {
             frame_bytes: number(tunables.frame_bytes_max),
             payload_bytes: number(tunables.payload_bytes_max),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cauce_protocol::message::Recipient;
 use cauce_protocol::{RoomName, Seq};
 
-use super::peer::{Client, Peer, Stage};
 use super::Shard;
+use super::peer::{Client, Peer, Stage};
 use crate::hub::Tenant;
 use crate::publication::{Direct, Publication, RoomKey};
 use crate::rooms::{Joined, Listener, Room};
@@ -33,7 +33,9 @@ impl Shard {
     pub(super) fn deliver(&self, publication: &Publication, outbox_bytes_max: usize) -> u64 {
         let mut rooms = self.rooms.borrow_mut();
         // Nobody listens any more: the message crossed the last leave.
-        let Some(room) = rooms.get_mut(&publication.key) else { return 0 };
+        let Some(room) = rooms.get_mut(&publication.key) else {
+            return 0;
+        };
         room.seen = publication.seq;
         let mut count = 0;
         for member in &room.members {
@@ -43,7 +45,11 @@ impl Shard {
             let peer = &member.peer;
             if !publication.excluded.is_empty() && publication.excluded.contains(&peer.id) {
                 if knows_advance(peer) {
-                    self.queue(peer, publication.skip_bytes(peer.dialect).clone(), outbox_bytes_max);
+                    self.queue(
+                        peer,
+                        publication.skip_bytes(peer.dialect).clone(),
+                        outbox_bytes_max,
+                    );
                 }
                 continue;
             }
@@ -55,7 +61,9 @@ impl Shard {
 
     /// The same for a message to people or connections.
     pub(super) fn deliver_direct(&self, direct: &Direct, outbox_bytes_max: usize) -> u64 {
-        let Some(tenant) = self.hub.tenants.get(direct.tenant.as_str()) else { return 0 };
+        let Some(tenant) = self.hub.tenants.get(direct.tenant.as_str()) else {
+            return 0;
+        };
         let mut count = 0;
         let mut give = |peer: &Rc<Peer>| {
             if !direct.excluded.contains(&peer.id) {
@@ -96,15 +104,26 @@ impl Shard {
             seen: joined.seq,
             members: Vec::new(),
         });
-        local.members.push(Member { peer: peer.clone(), after: joined.seq });
+        local.members.push(Member {
+            peer: peer.clone(),
+            after: joined.seq,
+        });
         Ok(joined)
     }
 
     /// Ends a subscription.
     pub(super) fn part(&self, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>, now_ms: u64) {
         let mut rooms = self.rooms.borrow_mut();
-        let Some(local) = rooms.get_mut(&room.key) else { return };
-        let Some(at) = local.members.iter().position(|member| Rc::ptr_eq(&member.peer, peer)) else { return };
+        let Some(local) = rooms.get_mut(&room.key) else {
+            return;
+        };
+        let Some(at) = local
+            .members
+            .iter()
+            .position(|member| Rc::ptr_eq(&member.peer, peer))
+        else {
+            return;
+        };
         local.members.swap_remove(at);
         let last = local.members.is_empty();
         if last {
@@ -137,4 +156,3 @@ fn has_role(peer: &Peer, role: &str) -> bool {
 fn is_of(peer: &Peer, tenant: &Arc<Tenant>) -> bool {
     client(peer, |client| Arc::ptr_eq(&client.membership.tenant, tenant)).unwrap_or(false)
 }
-

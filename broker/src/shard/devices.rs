@@ -10,7 +10,9 @@ use cauce_protocol::{Code, DeviceId, Refusal};
 use super::peer::{DevicePeer, Peer, Stage};
 use super::{Shard, Tunables};
 use crate::clock::Now;
-use crate::hub::{DeviceCredential, DeviceEntry, DeviceFrames, Link, Permit, Selection, SharedDevice, Tenant};
+use crate::hub::{
+    DeviceCredential, DeviceEntry, DeviceFrames, Link, Permit, Selection, SharedDevice, Tenant,
+};
 use crate::rate::Gcra;
 use crate::shelly::{self, Frame, Identity, LossReason};
 use crate::socket::Socket;
@@ -47,12 +49,24 @@ impl Shard {
         peer
     }
 
-    pub(super) fn handle_device_text(self: &Rc<Self>, peer: &Rc<Peer>, text: &Bytes, now: Now, tunables: &Tunables) {
+    pub(super) fn handle_device_text(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        text: &Bytes,
+        now: Now,
+        tunables: &Tunables,
+    ) {
         self.metrics().device_frames.increment();
         let (credential, session, known) = {
             let mut stage = peer.stage.borrow_mut();
-            let Stage::Device(device) = &mut *stage else { return };
-            if device.frames.check(tunables.device_frames, now.mono_ms, 1).is_err() {
+            let Stage::Device(device) = &mut *stage else {
+                return;
+            };
+            if device
+                .frames
+                .check(tunables.device_frames, now.mono_ms, 1)
+                .is_err()
+            {
                 drop(stage);
                 // The next connection begins with the full status, so nothing is lost for good.
                 self.metrics().device_frames_throttled.increment();
@@ -87,7 +101,8 @@ impl Shard {
         let frames = {
             let mut side = device.lock();
             let outcome = side.device.handle(session, now, parsed);
-            self.hub.perform(self.metrics(), &credential.tenant, &device, &mut side, outcome)
+            self.hub
+                .perform(self.metrics(), &credential.tenant, &device, &mut side, outcome)
         };
         self.send_to_device(peer, frames);
         self.arm_next(peer, now);
@@ -103,7 +118,12 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) -> Result<SharedDevice, (u16, Refusal)> {
-        let src = src.ok_or_else(|| (close::MALFORMED, Refusal::new(Code::Malformed, "the first frame has no src")))?;
+        let src = src.ok_or_else(|| {
+            (
+                close::MALFORMED,
+                Refusal::new(Code::Malformed, "the first frame has no src"),
+            )
+        })?;
         let malformed = |e: String| (close::MALFORMED, Refusal::new(Code::Malformed, e));
         let identity = Identity::parse(src).map_err(|e| malformed(e.to_string()))?;
         let id = DeviceId::new(identity.key().as_str()).map_err(|e| malformed(format!("device id {e}")))?;
@@ -120,27 +140,45 @@ impl Shard {
         let mut side = device.lock();
         let outcome = side
             .device
-            .connect(session)
+            .connect(session, now)
             .map_err(|e| (close::REFUSED, Refusal::new(Code::Replaced, e.to_string())))?;
-        let link = Link { shard: self.index, peer: peer.id, session };
+        let link = Link {
+            shard: self.index,
+            peer: peer.id,
+            session,
+        };
         let before = side.link.replace(link);
         // Only calls of the connection before can fail here; nothing is to be sent.
-        self.hub.perform(self.metrics(), tenant, &device, &mut side, outcome);
+        self.hub
+            .perform(self.metrics(), tenant, &device, &mut side, outcome);
         drop(side);
         if let Some(before) = before {
             let refusal = Refusal::new(Code::Replaced, "the device has connected anew");
-            self.hub.close_one(before.shard, Selection::Connection(before.peer), refusal);
+            self.hub
+                .close_one(before.shard, Selection::Connection(before.peer), refusal);
         }
         if let Stage::Device(stage) = &mut *peer.stage.borrow_mut() {
             stage.device = Some(device.clone());
         }
-        tracing::debug!(tenant = %tenant.id, device = %id, unix_ms = now.unix_ms, "a device has connected");
+        tracing::debug!(tenant = %tenant.id, device = %id, "a device has connected");
         Ok(device)
     }
 
     pub(super) fn device_left(&self, peer: DevicePeer, code: Code) {
         self.metrics().devices_closed.increment();
-        let DevicePeer { credential, session, device: Some(device), .. } = peer else { return };
+        let DevicePeer {
+            credential,
+            session,
+            device: Some(device),
+            ..
+        } = peer
+        else {
+            return;
+        };
+        if self.is_stopping() {
+            // We go, not the device: it is as it was, and the next start will say "stale" until it speaks.
+            return;
+        }
         let now = self.now();
         let reason = match code {
             Code::HeartbeatTimeout => LossReason::Timeout,
@@ -152,7 +190,8 @@ impl Shard {
             side.link = None;
         }
         let outcome = side.device.disconnect(session, now, reason);
-        self.hub.perform(self.metrics(), &credential.tenant, &device, &mut side, outcome);
+        self.hub
+            .perform(self.metrics(), &credential.tenant, &device, &mut side, outcome);
         let timer = side.link.is_none() && side.device.poll_timeout().is_some();
         drop(side);
         if timer {
@@ -162,7 +201,9 @@ impl Shard {
 
     /// Frames that a caller has for a device on this shard. If the socket has gone, the session's end has answered the caller.
     pub(super) fn to_device(self: &Rc<Self>, frames: &DeviceFrames) {
-        let Some(peer) = self.peer(frames.peer) else { return };
+        let Some(peer) = self.peer(frames.peer) else {
+            return;
+        };
         self.send_to_device(&peer, frames.frames.iter().cloned());
         self.arm_next(&peer, self.now());
     }
@@ -194,7 +235,8 @@ impl Shard {
             return Vec::new();
         }
         let outcome = side.device.handle_timeout(now);
-        self.hub.perform(self.metrics(), tenant, device, &mut side, outcome)
+        self.hub
+            .perform(self.metrics(), tenant, device, &mut side, outcome)
     }
 
     /// Looks after a device that has a timer but no socket.

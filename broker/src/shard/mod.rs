@@ -128,7 +128,10 @@ impl Shard {
             let mut bytes = [0; 8];
             // Without randomness no TLS key and no secret could be had either: then the clock must do.
             if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-                bytes = std::time::UNIX_EPOCH.elapsed().map_or(7, |d| d.as_nanos() as u64).to_be_bytes();
+                bytes = std::time::UNIX_EPOCH
+                    .elapsed()
+                    .map_or(7, |d| d.as_nanos() as u64)
+                    .to_be_bytes();
             }
             let random = u64::from_be_bytes(bytes) & (INTEGER_MAX >> SHARD_BITS);
             let id = ConnectionId(random << SHARD_BITS | self.index as u64);
@@ -171,7 +174,10 @@ impl Shard {
     pub fn close(&self, peer: &Rc<Peer>, refusal: &Refusal) {
         let close = frame::close(refusal.code.number(), &refusal.message);
         let goaway = match &*peer.stage.borrow() {
-            Stage::Opening(_) | Stage::Client(_) => Some(message_frame(&cauce_protocol::server::goaway(refusal), peer.dialect)),
+            Stage::Opening(_) | Stage::Client(_) => Some(message_frame(
+                &cauce_protocol::server::goaway(refusal),
+                peer.dialect,
+            )),
             Stage::Device(_) => None,
             Stage::Closing | Stage::Gone => return,
         };

@@ -15,7 +15,7 @@ const FRAME_OVERHEAD_BYTES: usize = size_of::<Bytes>();
 
 /// A queue of frames. Empty and without a buffer while the peer keeps up.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     frames: VecDeque<Bytes>,
     bytes: usize,
     /// The first frame has been written in part: it must be finished, or the peer cannot read on.
@@ -24,7 +24,7 @@ pub struct Outbox {
 
 /// Whether all was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flushed {
+pub(super) enum Flushed {
     All,
     /// The kernel's buffer is full: go on when it takes bytes again.
     Blocked,
@@ -33,7 +33,7 @@ pub enum Flushed {
 impl Outbox {
     /// Appends a frame, unless that would be more than `bytes_max`. An empty outbox takes any frame.
     #[must_use]
-    pub fn push(&mut self, frame: Bytes, bytes_max: usize) -> bool {
+    pub(super) fn push(&mut self, frame: Bytes, bytes_max: usize) -> bool {
         let bytes = self.bytes + frame.len() + FRAME_OVERHEAD_BYTES;
         if bytes > bytes_max && !self.frames.is_empty() {
             return false;
@@ -44,23 +44,27 @@ impl Outbox {
     }
 
     /// Appends a last word whatever the bound says.
-    pub fn push_last(&mut self, frame: Bytes) {
+    pub(super) fn push_last(&mut self, frame: Bytes) {
         self.bytes += frame.len() + FRAME_OVERHEAD_BYTES;
         self.frames.push_back(frame);
     }
 
     /// Drops all but a frame that the peer has seen the beginning of.
-    pub fn drop_unsent(&mut self) {
+    pub(super) fn drop_unsent(&mut self) {
         self.frames.truncate(usize::from(self.begun));
-        self.bytes = self.frames.iter().map(|frame| frame.len() + FRAME_OVERHEAD_BYTES).sum();
+        self.bytes = self
+            .frames
+            .iter()
+            .map(|frame| frame.len() + FRAME_OVERHEAD_BYTES)
+            .sum();
     }
 
     /// Bytes that wait, and what their places in the queue take.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
@@ -68,7 +72,7 @@ impl Outbox {
     ///
     /// # Errors
     /// If the socket is broken.
-    pub fn flush(&mut self, socket: &Socket, written: &mut Written) -> io::Result<Flushed> {
+    pub(super) fn flush(&mut self, socket: &Socket, written: &mut Written) -> io::Result<Flushed> {
         while !self.frames.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
@@ -87,16 +91,20 @@ impl Outbox {
             }
         }
         socket.try_flush()?;
-        Ok(if socket.wants_write() { Flushed::Blocked } else { Flushed::All })
+        Ok(if socket.wants_write() {
+            Flushed::Blocked
+        } else {
+            Flushed::All
+        })
     }
 
     /// An empty outbox gives its buffer back, so that an idle peer has none. Keeps nothing else.
-    pub fn take_buffer(&mut self) -> Option<VecDeque<Bytes>> {
+    pub(super) fn take_buffer(&mut self) -> Option<VecDeque<Bytes>> {
         (self.frames.is_empty() && self.frames.capacity() > 0).then(|| std::mem::take(&mut self.frames))
     }
 
     /// Gives an outbox without a buffer one that another peer has used.
-    pub fn give_buffer(&mut self, buffer: impl FnOnce() -> Option<VecDeque<Bytes>>) {
+    pub(super) fn give_buffer(&mut self, buffer: impl FnOnce() -> Option<VecDeque<Bytes>>) {
         if self.frames.capacity() == 0
             && let Some(buffer) = buffer()
         {
@@ -122,9 +130,9 @@ impl Outbox {
 
 /// What a turn's writing came to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Written {
-    pub calls: u64,
-    pub bytes: u64,
+pub(super) struct Written {
+    pub(super) calls: u64,
+    pub(super) bytes: u64,
 }
 
 #[cfg(test)]
@@ -160,7 +168,9 @@ mod tests {
     #[test]
     fn a_frame_that_was_begun_is_finished_and_the_rest_dropped() {
         let mut outbox = Outbox::default();
-        assert!(outbox.push(Bytes::from_static(b"abc"), 1000) && outbox.push(Bytes::from_static(b"def"), 1000));
+        assert!(
+            outbox.push(Bytes::from_static(b"abc"), 1000) && outbox.push(Bytes::from_static(b"def"), 1000)
+        );
         outbox.advance(1);
         outbox.drop_unsent();
         assert_eq!(outbox.frames, [Bytes::from_static(b"bc")]);

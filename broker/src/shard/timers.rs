@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cauce_protocol::{Code, Refusal};
 
+use super::Shard;
 use super::peer::{Peer, Stage};
 use super::wheel::TICK_MS;
-use super::Shard;
 use crate::clock::Now;
 use crate::websocket::Opcode;
 use crate::websocket::frame::frame;
@@ -75,10 +75,16 @@ impl Shard {
             Stage::Closing | Stage::Gone => return None,
         };
         if expired {
-            return Some(Refusal::new(Code::TokenExpired, "the token has expired; connect with a new one"));
+            return Some(Refusal::new(
+                Code::TokenExpired,
+                "the token has expired; connect with a new one",
+            ));
         }
         if timing.begun_ms != 0 && now.mono_ms >= timing.begun_ms + tunables.assembly_ms {
-            return Some(Refusal::new(Code::Malformed, "a message was begun and not finished in time"));
+            return Some(Refusal::new(
+                Code::Malformed,
+                "a message was begun and not finished in time",
+            ));
         }
         if timing.pinged_ms != 0 && now.mono_ms >= timing.pinged_ms + tunables.heartbeat_timeout_ms {
             return Some(Refusal::new(Code::HeartbeatTimeout, "no answer to a ping"));
@@ -104,7 +110,10 @@ impl Shard {
                 let ends = client.connection.expires_unix_ms();
                 ends.map(|ends| now.mono_ms + ends.saturating_sub(now.unix_ms))
             }
-            Stage::Device(device) => device.device.as_ref().and_then(|device| device.lock().device.poll_timeout()),
+            Stage::Device(device) => device
+                .device
+                .as_ref()
+                .and_then(|device| device.lock().device.poll_timeout()),
         };
         let heartbeat = match timing.pinged_ms {
             0 => timing.heard_ms + tunables.heartbeat_interval_ms,

@@ -75,7 +75,9 @@ impl Shard {
         let (now, metrics) = (Instant::now(), self.metrics());
         for (accepted, count) in taken.drain(..).filter(|&(_, count)| count > 0) {
             metrics.deliveries.add(count);
-            metrics.latency.record(now.saturating_duration_since(accepted), count);
+            metrics
+                .latency
+                .record(now.saturating_duration_since(accepted), count);
         }
     }
 
@@ -143,7 +145,11 @@ impl Shard {
             Selection::Connection(id) => self.peer(*id).into_iter().collect(),
             selection => {
                 let peers = self.peers.borrow();
-                peers.values().filter(|peer| is_selected(peer, selection)).cloned().collect()
+                peers
+                    .values()
+                    .filter(|peer| is_selected(peer, selection))
+                    .cloned()
+                    .collect()
             }
         };
         for peer in chosen {
@@ -168,10 +174,14 @@ impl Shard {
 
     /// Sends the answer to a call to the client that waits for it.
     fn answered(&self, answer: crate::hub::Answer) {
-        let Some(peer) = self.peer(answer.connection) else { return };
+        let Some(peer) = self.peer(answer.connection) else {
+            return;
+        };
         {
             let mut stage = peer.stage.borrow_mut();
-            let Stage::Client(client) = &mut *stage else { return };
+            let Stage::Client(client) = &mut *stage else {
+                return;
+            };
             client.connection.call_ended();
         }
         if answer.request == 0 && answer.result.is_ok() {

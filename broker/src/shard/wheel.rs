@@ -5,29 +5,32 @@
 const TICKS: usize = 1024;
 
 /// Length of a tick in milliseconds: timers fire up to this late.
-pub const TICK_MS: u64 = 100;
+pub(super) const TICK_MS: u64 = 100;
 
 /// A ring of timers of `K`.
 #[derive(Debug)]
-pub struct Wheel<K> {
+pub(super) struct Wheel<K> {
     ring: Box<[Vec<K>]>,
     /// The tick that was last fired.
     fired: u64,
 }
 
 impl<K> Wheel<K> {
-    pub fn new(now_ms: u64) -> Self {
-        Self { ring: (0..TICKS).map(|_| Vec::new()).collect(), fired: now_ms / TICK_MS }
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self {
+            ring: (0..TICKS).map(|_| Vec::new()).collect(),
+            fired: now_ms / TICK_MS,
+        }
     }
 
     /// Fires `key` at `at_ms` or up to a tick later; earlier if it lies beyond the ring.
-    pub fn arm(&mut self, key: K, at_ms: u64) {
+    pub(super) fn arm(&mut self, key: K, at_ms: u64) {
         let tick = (at_ms / TICK_MS + 1).clamp(self.fired + 1, self.fired + TICKS as u64 - 1);
         self.ring[tick as usize % TICKS].push(key);
     }
 
     /// All keys whose time has come, appended to `due`.
-    pub fn fire(&mut self, now_ms: u64, due: &mut Vec<K>) {
+    pub(super) fn fire(&mut self, now_ms: u64, due: &mut Vec<K>) {
         let tick = now_ms / TICK_MS;
         // After a long pause a whole round brings everything; more would bring it twice.
         let first = (self.fired + 1).max(tick.saturating_sub(TICKS as u64 - 1));

@@ -57,7 +57,10 @@ impl Socket {
     /// # Errors
     /// As the system has it.
     pub fn into_parts(self) -> io::Result<Parts> {
-        Ok(Parts { tcp: self.tcp.into_inner().into_std()?, tls: self.tls.map(RefCell::into_inner) })
+        Ok(Parts {
+            tcp: self.tcp.into_inner().into_std()?,
+            tls: self.tls.map(RefCell::into_inner),
+        })
     }
 
     /// Reads what is there into `buffer`; 0 is the end.
@@ -109,12 +112,18 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` if it takes nothing, otherwise as the system or TLS has it.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(tls) = &self.tls else { return self.tcp.borrow().try_write_vectored(slices) };
+        let Some(tls) = &self.tls else {
+            return self.tcp.borrow().try_write_vectored(slices);
+        };
         let tls = &mut *tls.borrow_mut();
         self.write_records(tls)?;
         let taken = tls.writer().write_vectored(slices)?;
         self.write_records(tls)?;
-        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        if taken == 0 {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(taken)
+        }
     }
 
     /// Whether bytes that were taken still wait in TLS for the kernel.

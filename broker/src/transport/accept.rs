@@ -61,7 +61,11 @@ impl Acceptor {
     /// # Errors
     /// If the listener cannot be registered with the runtime.
     pub async fn run(self) -> io::Result<()> {
-        let Self { listener, hub, certificate } = self;
+        let Self {
+            listener,
+            hub,
+            certificate,
+        } = self;
         let listener = tokio::net::TcpListener::from_std(listener.socket)?;
         loop {
             match listener.accept().await {
@@ -108,7 +112,12 @@ fn place(
         None => None,
         Some(certificate) => Some(Box::new(certificate.accept().map_err(io::Error::other)?)),
     };
-    let arrival = Arrival { parts: Parts { tcp: stream, tls }, address: address.ip(), permit, purpose: Purpose::Fresh };
+    let arrival = Arrival {
+        parts: Parts { tcp: stream, tls },
+        address: address.ip(),
+        permit,
+        purpose: Purpose::Fresh,
+    };
     let shard = hub.place_client();
     hub.shards[shard].send(ShardMessage::Arrival(Box::new(arrival)));
     Ok(())

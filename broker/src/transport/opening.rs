@@ -20,9 +20,9 @@ use crate::socket::{Parts, Socket};
 use crate::websocket::handshake::{self, Head, HeadError};
 
 /// Where clients connect.
-pub const CLIENT_PATH: &str = "/v1/ws";
+pub(super) const CLIENT_PATH: &str = "/v1/ws";
 /// Where devices connect.
-pub const DEVICE_PATH: &str = "/shelly";
+pub(super) const DEVICE_PATH: &str = "/shelly";
 /// A socket that returns each message, for conformance tests of the framing. Only with the feature `testing`.
 #[cfg(feature = "testing")]
 const ECHO_PATH: &str = "/echo";
@@ -51,17 +51,34 @@ pub struct HttpArrival {
 
 /// Where a socket goes.
 enum Route {
-    Client { answer: String, dialect: Dialect, token: Option<String> },
-    Device { answer: String, credential: DeviceCredential },
+    Client {
+        answer: String,
+        dialect: Dialect,
+        token: Option<String>,
+    },
+    Device {
+        answer: String,
+        credential: DeviceCredential,
+    },
     #[cfg(feature = "testing")]
-    Echo { answer: String },
+    Echo {
+        answer: String,
+    },
     Http,
-    Refuse { status: u16, refusal: Refusal },
+    Refuse {
+        status: u16,
+        refusal: Refusal,
+    },
 }
 
 impl Reception for Doors {
     fn receive(&self, shard: &Rc<Shard>, arrival: Arrival) {
-        let Arrival { parts, address, permit, purpose } = arrival;
+        let Arrival {
+            parts,
+            address,
+            permit,
+            purpose,
+        } = arrival;
         let socket = match Socket::adopt(parts) {
             Ok(socket) if !shard.is_stopping() => socket,
             _ => return shard.hub.displaced(shard.index),
@@ -71,7 +88,11 @@ impl Reception for Doors {
             Purpose::Fresh => drop(tokio::task::spawn_local(async move {
                 doors.open(shard, socket, address, permit).await;
             })),
-            Purpose::Device { credential, greeting, leftover } => drop(tokio::task::spawn_local(async move {
+            Purpose::Device {
+                credential,
+                greeting,
+                leftover,
+            } => drop(tokio::task::spawn_local(async move {
                 if write_all(&socket, &greeting).await.is_err() {
                     return shard.hub.displaced(shard.index);
                 }
@@ -110,26 +131,47 @@ impl Doors {
             Ok(Some(found)) => found,
             Ok(None) => return shard.hub.displaced(shard.index),
             Err(_) => {
-                let refusal = Refusal::new(Code::HandshakeTimeout, "no request came within the handshake time");
+                let refusal = Refusal::new(
+                    Code::HandshakeTimeout,
+                    "no request came within the handshake time",
+                );
                 (Route::Refuse { status: 408, refusal }, 0)
             }
         };
         let leftover = input.split_off(head_len.min(input.len()));
         match route {
-            Route::Client { answer, dialect, token } => {
+            Route::Client {
+                answer,
+                dialect,
+                token,
+            } => {
                 if write_all(&socket, answer.as_bytes()).await.is_err() {
                     return shard.hub.displaced(shard.index);
                 }
-                let arrival = ClientArrival { address, permit, dialect, token };
+                let arrival = ClientArrival {
+                    address,
+                    permit,
+                    dialect,
+                    token,
+                };
                 let peer = shard.admit_client(socket, arrival);
                 websocket::serve(shard, peer, leftover.into()).await;
             }
             Route::Device { answer, credential } => {
                 shard.hub.displaced(shard.index);
                 let Ok(parts) = socket.into_parts() else { return };
-                let purpose = Purpose::Device { credential, greeting: answer.into(), leftover: leftover.freeze() };
+                let purpose = Purpose::Device {
+                    credential,
+                    greeting: answer.into(),
+                    leftover: leftover.freeze(),
+                };
                 let target = shard.hub.place_device();
-                let arrival = Arrival { parts, address, permit, purpose };
+                let arrival = Arrival {
+                    parts,
+                    address,
+                    permit,
+                    purpose,
+                };
                 shard.hub.shards[target].send(ShardMessage::Arrival(Box::new(arrival)));
             }
             #[cfg(feature = "testing")]
@@ -146,7 +188,12 @@ impl Doors {
                 // The whole head goes along: the HTTP server parses it for itself.
                 let mut prefix = input;
                 prefix.unsplit(leftover);
-                let arrival = HttpArrival { parts, prefix: prefix.freeze(), address, permit };
+                let arrival = HttpArrival {
+                    parts,
+                    prefix: prefix.freeze(),
+                    address,
+                    permit,
+                };
                 if let Err(mpsc::error::TrySendError::Full(arrival)) = self.http.try_send(arrival)
                     && let Ok(socket) = Socket::adopt(arrival.parts)
                 {
@@ -167,24 +214,34 @@ impl Doors {
             (CLIENT_PATH, Some(_)) => self.route_client(head),
             (DEVICE_PATH, Some(_)) => route_device(shard, head),
             #[cfg(feature = "testing")]
-            (ECHO_PATH, Some(upgrade)) => Route::Echo { answer: handshake::accept(upgrade, None) },
+            (ECHO_PATH, Some(upgrade)) => Route::Echo {
+                answer: handshake::accept(upgrade, None),
+            },
             (CLIENT_PATH | DEVICE_PATH, None) => {
                 let refusal = Refusal::new(Code::Invalid, "this path speaks WebSocket");
                 Route::Refuse { status: 426, refusal }
             }
             (_, Some(_)) => {
                 let message = format!("clients connect to {CLIENT_PATH}, devices to {DEVICE_PATH}");
-                Route::Refuse { status: 404, refusal: Refusal::new(Code::NotFound, message) }
+                Route::Refuse {
+                    status: 404,
+                    refusal: Refusal::new(Code::NotFound, message),
+                }
             }
             (_, None) => Route::Http,
         }
     }
 
     fn route_client(&self, head: &Head<'_>) -> Route {
-        let Some(upgrade) = head.upgrade else { return Route::Http };
+        let Some(upgrade) = head.upgrade else {
+            return Route::Http;
+        };
         if !self.origins.read().allows(head.origin) {
             let message = "this page's origin is not on the list `origins`";
-            return Route::Refuse { status: 403, refusal: Refusal::new(Code::OriginRefused, message) };
+            return Route::Refuse {
+                status: 403,
+                refusal: Refusal::new(Code::OriginRefused, message),
+            };
         }
         let offered = |name: &str| head.subprotocols.iter().copied().find(|&p| p == name);
         let (dialect, subprotocol) = match (offered(SUBPROTOCOL_PROTO), offered(SUBPROTOCOL_JSON)) {
@@ -193,29 +250,55 @@ impl Doors {
             // Plain tools offer nothing and mean text.
             (None, None) => (Dialect::Json, None),
         };
-        let in_subprotocol = head.subprotocols.iter().find_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN_PREFIX));
+        let in_subprotocol = head
+            .subprotocols
+            .iter()
+            .find_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN_PREFIX));
         // A browser closes the connection unless one of the subprotocols that it offered is chosen.
         let subprotocol = subprotocol.or_else(|| {
-            head.subprotocols.iter().copied().find(|p| p.starts_with(SUBPROTOCOL_TOKEN_PREFIX))
+            head.subprotocols
+                .iter()
+                .copied()
+                .find(|p| p.starts_with(SUBPROTOCOL_TOKEN_PREFIX))
         });
-        let in_query = self.query_token.then(|| head.query.and_then(|q| handshake::query_value(q, "token"))).flatten();
+        let in_query = self
+            .query_token
+            .then(|| head.query.and_then(|q| handshake::query_value(q, "token")))
+            .flatten();
         let token = bearer(head).or(in_subprotocol).map(str::to_owned).or(in_query);
-        Route::Client { answer: handshake::accept(upgrade, subprotocol), dialect, token }
+        Route::Client {
+            answer: handshake::accept(upgrade, subprotocol),
+            dialect,
+            token,
+        }
     }
 }
 
 /// Devices are not browsers: their origin, which some firmware sends, is not asked.
 fn route_device(shard: &Shard, head: &Head<'_>) -> Route {
-    let Some(upgrade) = head.upgrade else { return Route::Http };
+    let Some(upgrade) = head.upgrade else {
+        return Route::Http;
+    };
     let in_query = head.query.and_then(|q| handshake::query_value(q, "token"));
     let token = bearer(head).map(str::to_owned).or(in_query).unwrap_or_default();
     match shard.hub.device_credential(&token) {
         Ok(credential) => {
-            let subprotocol = head.subprotocols.iter().copied().find(|&p| p == DEVICE_SUBPROTOCOL);
-            Route::Device { answer: handshake::accept(upgrade, subprotocol), credential }
+            let subprotocol = head
+                .subprotocols
+                .iter()
+                .copied()
+                .find(|&p| p == DEVICE_SUBPROTOCOL);
+            Route::Device {
+                answer: handshake::accept(upgrade, subprotocol),
+                credential,
+            }
         }
         Err(refusal) => {
-            let status = if refusal.code == Code::TenantDisabled { 403 } else { 401 };
+            let status = if refusal.code == Code::TenantDisabled {
+                403
+            } else {
+                401
+            };
             Route::Refuse { status, refusal }
         }
     }
@@ -228,14 +311,24 @@ fn bearer<'a>(head: &Head<'a>) -> Option<&'a str> {
 
 fn refuse_head(error: HeadError) -> Route {
     let (status, words) = error.status();
-    let code = if status == 431 { Code::TooLarge } else { Code::Malformed };
-    Route::Refuse { status, refusal: Refusal::new(code, words) }
+    let code = if status == 431 {
+        Code::TooLarge
+    } else {
+        Code::Malformed
+    };
+    Route::Refuse {
+        status,
+        refusal: Refusal::new(code, words),
+    }
 }
 
 async fn refuse(shard: &Shard, socket: &Socket, status: u16, refusal: &Refusal) {
     shard.metrics().handshakes_refused.increment();
     // A peer that does not wait for its refusal has missed it.
-    if write_all(socket, handshake::refuse(status, refusal).as_bytes()).await.is_ok() {
+    if write_all(socket, handshake::refuse(status, refusal).as_bytes())
+        .await
+        .is_ok()
+    {
         socket.close_notify();
         socket.shutdown(std::net::Shutdown::Write);
     }
@@ -285,7 +378,10 @@ async fn echo(shard: &Shard, socket: &Socket, mut first: Vec<u8>) {
     use crate::websocket::reader::ReaderLimits;
     use crate::websocket::{Event, Opcode, Reader};
 
-    let limits = ReaderLimits { message_bytes_max: 64 << 20, fragments_max: 1 << 20 };
+    let limits = ReaderLimits {
+        message_bytes_max: 64 << 20,
+        fragments_max: 1 << 20,
+    };
     let (mut reader, mut events) = (Reader::default(), Vec::new());
     loop {
         let verdict = reader.read(&mut first, limits, &mut events);

@@ -46,7 +46,11 @@ impl Certificate {
     /// If the files are not what they should be.
     pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, TlsError> {
         let config = RwLock::new(read(&certificate, &key)?);
-        Ok(Self { certificate, key, config })
+        Ok(Self {
+            certificate,
+            key,
+            config,
+        })
     }
 
     /// Reads the files again. On an error the old certificate stays in use.
