@@ -1,4 +1,5 @@
 //! The Cauce broker as a library.
 
 pub mod clock;
+pub mod seal;
 pub mod store;

@@ -18,6 +18,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::time::timeout;
 
 use super::config::ADMIN_WAIT_MS;
+use super::counters::Health;
 use super::error::StoreError;
 use super::handle::{Shared, StoreHandle};
 use super::rows::{
@@ -281,8 +282,20 @@ async fn write<T, F>(shared: &Shared, change: F) -> Result<T, StoreError>
 where
     F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T>,
 {
+    // While the database is in trouble the writer finds out when that ends; no need for everyone to wait for it.
+    let degraded = match *shared.health.lock() {
+        Health::Degraded { reason, .. } => Some(reason),
+        Health::Closed | Health::Ready => None,
+    };
+    if let Some(reason) = degraded {
+        return Err(StoreError::database(reason));
+    }
     let turn = timeout(Duration::from_millis(ADMIN_WAIT_MS), shared.lane.lock()).await;
     let mut lane = turn.map_err(|_| StoreError::busy())?;
+    // A shutdown waits for the change that has begun, not for those that have not.
+    if shared.admin_slots.is_closed() {
+        return Err(StoreError::closed());
+    }
     let answer = async {
         let mut transaction = lane.begin().await?;
         match change(&mut transaction).await {
