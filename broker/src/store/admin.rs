@@ -5,7 +5,8 @@
 //!
 //! # Errors
 //! All of these answer [`StoreError::Unavailable`] when the store is overloaded, shut down, or the database is in
-//! trouble; then nothing was changed. Creating what exists is a `Conflict`; changing what does not exist is `NotFound`.
+//! trouble; then nothing was changed. Creating what exists is a `Conflict`; changing what does not exist is `NotFound`;
+//! what exceeds a bound of `bounds` is `Invalid`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteConnection;
 use tokio::time::timeout;
 
+use super::bounds;
 use super::config::ADMIN_WAIT_MS;
 use super::counters::Health;
 use super::error::StoreError;
@@ -32,6 +34,7 @@ type Answer<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
 /// Tenants.
 impl StoreHandle {
     pub async fn create_tenant(&self, row: TenantRow) -> Result<(), StoreError> {
+        bounds::tenant(&row)?;
         self.write(move |c| Box::pin(async move { sql::create_tenant(c, &row).await }))
             .await
     }
@@ -43,6 +46,7 @@ impl StoreHandle {
         change: TenantChange,
         at_ms: u64,
     ) -> Result<TenantRow, StoreError> {
+        bounds::tenant_change(&change)?;
         self.write(move |c| Box::pin(async move { sql::update_tenant(c, &tenant, &change, at_ms).await }))
             .await
     }
@@ -66,6 +70,7 @@ impl StoreHandle {
 /// Keys and tokens. Listings include what has been revoked; revoking again keeps the first time.
 impl StoreHandle {
     pub async fn add_signing_key(&self, row: SigningKeyRow) -> Result<(), StoreError> {
+        bounds::signing_key(&row)?;
         self.write(move |c| Box::pin(async move { sql::add_signing_key(c, &row).await }))
             .await
     }
@@ -93,6 +98,7 @@ impl StoreHandle {
     }
 
     pub async fn create_api_key(&self, row: ApiKeyRow) -> Result<(), StoreError> {
+        bounds::api_key(&row)?;
         self.write(move |c| Box::pin(async move { sql::create_api_key(c, &row).await }))
             .await
     }
@@ -113,6 +119,7 @@ impl StoreHandle {
     }
 
     pub async fn create_device_token(&self, row: DeviceTokenRow) -> Result<(), StoreError> {
+        bounds::device_token(&row)?;
         self.write(move |c| Box::pin(async move { sql::create_device_token(c, &row).await }))
             .await
     }
@@ -165,6 +172,7 @@ impl StoreHandle {
         device: DeviceId,
         metadata: Option<Bytes>,
     ) -> Result<DeviceRow, StoreError> {
+        bounds::metadata(metadata.as_ref())?;
         self.write(move |c| {
             Box::pin(async move { sql::set_device_metadata(c, &tenant, &device, metadata.as_ref()).await })
         })
@@ -178,6 +186,7 @@ impl StoreHandle {
         device: DeviceId,
         assignment: Option<Assignment>,
     ) -> Result<DeviceRow, StoreError> {
+        bounds::assignment(assignment.as_ref())?;
         self.write(move |c| {
             Box::pin(async move { sql::assign_device(c, &tenant, &device, assignment.as_ref()).await })
         })

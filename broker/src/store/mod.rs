@@ -16,6 +16,7 @@
 
 mod admin;
 mod batch;
+mod bounds;
 mod config;
 mod counters;
 mod error;
@@ -36,6 +37,7 @@ use parking_lot::Mutex;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
+pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, RETENTION_STEP_ROWS, ROW_BYTES_MAX,
     Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,

@@ -123,7 +123,8 @@ impl Writer {
                 Next::Finish => return self.finish().await,
                 Next::Sweep => self.sweep_step().await,
                 Next::Take => {
-                    self.in_hand = shared.pending.lock().take();
+                    let taken = shared.pending.lock().take();
+                    self.in_hand = taken.map(Batch::from);
                     self.sweep.turn = true;
                 }
                 Next::Wait { until_ms } => {
@@ -320,7 +321,7 @@ impl Writer {
     async fn finish(self) -> Leftover {
         // An admin operation that has begun is finished first: it holds the lane.
         let checkpointed = match self.shared.lane.lock().await.close().await {
-            Ok(()) => true,
+            Ok(checkpointed) => checkpointed,
             Err(error) => {
                 tracing::warn!(%error, "the log stays beside the database; the next start takes it up");
                 false

@@ -141,6 +141,20 @@ async fn an_altered_migration_is_refused() {
 }
 
 #[test]
+fn a_data_directory_that_is_a_file_is_refused_with_its_path() {
+    let place = Place::new();
+    let config = place.config();
+    std::fs::write(&config.data_dir, b"mine").expect("a file");
+    let error = Store::open(config.clone()).expect_err("no directory");
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    assert!(
+        error.to_string().contains(&config.data_dir.display().to_string()),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&config.data_dir).expect("the file"), b"mine");
+}
+
+#[test]
 fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let place = Place::new();
     let config = place.config();

@@ -96,6 +96,7 @@ async fn shutdown_gives_up_at_its_deadline_and_says_what_is_left() {
     });
     let left = patiently("the deadline", store.shutdown(Duration::from_millis(100))).await;
     assert_eq!(left.rows, 10);
+    assert!(!left.checkpointed, "the other connection keeps the log");
     assert!(left.bytes > 0);
     let answer = patiently("the waiter", waiter).await.expect("no panic");
     assert!(matches!(
