@@ -12,10 +12,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+    /// Opens when first used.
+    pub(super) fn new(options: SqliteConnectOptions) -> Self {
         Self {
             options,
-            connection: Some(connection),
+            connection: None,
         }
     }
 

@@ -34,6 +34,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
@@ -164,6 +165,11 @@ async fn serve(
     let loaded = sql::load(&mut connection, clock.now().unix_ms)
         .await
         .map_err(|e| migrate::database(&config, &e))?;
+    // It waits longer for locks than the writer should.
+    connection
+        .close()
+        .await
+        .map_err(|e| migrate::database(&config, &e))?;
     let first = loaded.boot << RUN_BITS;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers.max(1))
@@ -179,7 +185,7 @@ async fn serve(
             last: first,
             closed: false,
         }),
-        lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config), connection)),
+        lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
         readers,
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         runtime: tokio::runtime::Handle::current(),

@@ -1,8 +1,10 @@
 //! Starting: fresh, again, twice, on what is not ours; and migrations.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use cauce_broker::store::{OpenError, Store, TenantStatus, migrate, migrations};
+use sqlx::Connection;
 
 use crate::support::{Place, connect, run, stop};
 
@@ -54,6 +56,22 @@ async fn a_second_store_on_the_same_directory_is_refused_and_names_the_process()
     assert!(matches!(migrate(&place.config()), Err(OpenError::InUse { .. })));
     stop(store).await;
     let (store, _) = place.open();
+    stop(store).await;
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_lock_that_is_held_for_a_while() {
+    let place = Place::new();
+    migrate(&place.config()).expect("migrates");
+    let mut other = connect(&place.config()).await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
+    let config = place.config();
+    let held = Duration::from_millis(config.busy_timeout_ms * 10);
+    let opening = tokio::task::spawn_blocking(move || Store::open(config));
+    tokio::time::sleep(held).await;
+    run(&mut other, "ROLLBACK").await;
+    let (store, _) = opening.await.expect("no panic").expect("opens");
+    other.close().await.expect("closed");
     stop(store).await;
 }
 

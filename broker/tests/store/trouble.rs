@@ -6,6 +6,7 @@ use cauce_broker::store::{
     ADMIN_SLOTS, Admission, Health, Store, StoreError, TenantChange, Trouble, Unavailable,
 };
 use futures_util::future::join_all;
+use sqlx::Connection;
 
 use crate::support::{
     Place, all_readings, connect, first_tenant, patiently, reading, run, state, stop, tenant_row, until,
@@ -107,7 +108,7 @@ async fn shutdown_gives_up_at_its_deadline_and_says_what_is_left() {
         })
     ));
     run(&mut other, "ROLLBACK").await;
-    drop(other);
+    other.close().await.expect("closed");
     let (store, _) = place.open();
     stop(store).await;
 }
