@@ -16,6 +16,7 @@ use bytes::Bytes;
 use cauce_protocol::{DeviceId, TenantId};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
 use super::bounds;
@@ -239,7 +240,9 @@ impl StoreHandle {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
     {
         let answer = self
-            .on_store_thread(|shared| async move { write(&shared, change).await })
+            .on_store_thread(&self.shared.admin_slots, |shared| async move {
+                write(&shared, change).await
+            })
             .await;
         let counters = &self.shared.counters;
         if answer.is_ok() {
@@ -256,7 +259,7 @@ impl StoreHandle {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
     {
-        self.on_store_thread(|shared| async move {
+        self.on_store_thread(&self.shared.query_slots, |shared| async move {
             let mut connection = shared.readers.acquire().await?;
             question(&mut connection).await
         })
@@ -265,16 +268,16 @@ impl StoreHandle {
 
     /// On the store's executor, because the driver's time-outs and its returning of connections need one that lives as
     /// long as the store, and so that a caller who gives up does not leave a transaction half-way.
-    async fn on_store_thread<T, F, W>(&self, work: W) -> Result<T, StoreError>
+    async fn on_store_thread<T, F, W>(&self, slots: &Arc<Semaphore>, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
         W: FnOnce(Arc<Shared>) -> F,
     {
-        let slot = match Arc::clone(&self.shared.admin_slots).try_acquire_owned() {
+        let slot = match Arc::clone(slots).try_acquire_owned() {
             Ok(slot) => slot,
-            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(StoreError::busy()),
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(StoreError::closed()),
+            Err(TryAcquireError::NoPermits) => return Err(StoreError::busy()),
+            Err(TryAcquireError::Closed) => return Err(StoreError::closed()),
         };
         let work = work(Arc::clone(&self.shared));
         let task = self.shared.runtime.spawn(async move {

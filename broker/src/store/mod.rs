@@ -11,7 +11,8 @@
 //! - What was accepted is written or still in memory; an error of the database never drops it. Only a row that the
 //!   database would never take is given up, alone, and counted.
 //! - An admin operation answers after its transaction has been committed and synced to the disk.
-//! - `sql` is the only module that speaks SQL. Every statement there names the tenant.
+//! - `sql` is the only module that speaks SQL. Every statement there names the tenant, but for those that load at start,
+//!   count for the operator, or delete by age.
 //! - One process at a time owns a data directory.
 
 mod admin;
@@ -40,8 +41,8 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
 pub use config::{
-    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, RETENTION_STEP_ROWS, ROW_BYTES_MAX,
-    Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
+    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
 };
 pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
@@ -188,6 +189,7 @@ async fn serve(
         lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
         readers,
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
+        query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));

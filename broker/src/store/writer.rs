@@ -186,8 +186,7 @@ impl Writer {
         self.stop_by_ms = Some(self.shared.clock.now().mono_ms.saturating_add(grace_ms));
         // Whatever the trouble was, try once more before giving up.
         self.retry = None;
-        self.shared.pending.lock().close();
-        self.shared.admin_slots.close();
+        self.shared.close();
     }
 
     /// Writes the next piece of the batch in hand, in one transaction.
@@ -343,8 +342,7 @@ pub(super) struct Gone(pub(super) Arc<Shared>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.pending.lock().close();
-        self.0.admin_slots.close();
+        self.0.close();
         *self.0.health.lock() = Health::Closed;
         self.0
             .settled
