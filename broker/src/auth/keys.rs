@@ -168,6 +168,18 @@ impl VerifyingKey {
         Self::from_public(spec, material)
     }
 
+    /// A secret or a public key in PEM, as the algorithm needs: what tenants store.
+    ///
+    /// # Errors
+    /// As [`Self::from_secret`] and [`Self::from_pem`].
+    pub fn from_text(spec: KeySpec, text: &str) -> Result<Self, KeyError> {
+        if spec.algorithm.is_symmetric() {
+            Self::from_secret(spec, text.as_bytes())
+        } else {
+            Self::from_pem(spec, text)
+        }
+    }
+
     /// A public key that has been decoded.
     pub(super) fn from_public(spec: KeySpec, material: DecodingKey) -> Result<Self, KeyError> {
         use jsonwebtoken::DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
