@@ -248,6 +248,23 @@ fn the_environment_of_a_cluster_and_of_the_command_line_is_passed_over() {
 }
 
 #[test]
+fn every_way_of_writing_toml_means_the_same() {
+    let plain = file(&format!(
+        "[limits]\nconnections = 7\n[[auth.keys]]\ntenant = \"a\"\nalg = \"HS256\"\nsecret = \"{SECRET}\""
+    ));
+    let short = file(&format!(
+        "auth.keys = [{{tenant = 'a', alg = 'HS256', secret = '{SECRET}'}}]\nlimits.connections = 0b111"
+    ));
+    let inline = file(&format!(
+        "limits = {{connections = 7}}\nauth = {{keys = [{{tenant = 'a', alg = 'HS256', secret = '{SECRET}'}}]}}"
+    ));
+    let plain = plain.unwrap();
+    assert_eq!(plain.config.auth.keys.len(), 1);
+    assert_eq!(plain.changes(&short.unwrap()), (vec![], vec![]));
+    assert_eq!(plain.changes(&inline.unwrap()), (vec![], vec![]));
+}
+
+#[test]
 fn a_list_in_the_environment_is_separated_by_commas() {
     let loaded = env("CAUCE_ORIGINS", "https://a.example, https://b.example").unwrap();
     assert!(loaded.config.origins.allows(Some("https://b.example")));

@@ -94,6 +94,8 @@ fn claims_of_the_wrong_kind_are_refused_by_name() {
         ("roles", json!([""])),
         ("roles", json!(long)),
         ("jti", json!(7)),
+        ("jti", json!("")),
+        ("jti", json!("a\nb")),
         ("jti", json!("j".repeat(201))),
         ("grants", json!({"rooms": ["*"], "allow": ["publish"]})),
         ("grants", json!("*")),

@@ -208,6 +208,13 @@ fn weak_and_wrong_keys_are_refused() {
         secret(Algorithm::Rs256, SECRET),
         Some(KeyError::AlgorithmMismatch)
     );
+    let named = |kid: &str| {
+        VerifyingKey::from_secret(spec(KeyOwner::Operator, Some(kid), Algorithm::Hs256), SECRET).err()
+    };
+    assert_eq!(
+        (named("k"), named(""), named("k\n")),
+        (None, Some(KeyError::Kid), Some(KeyError::Kid))
+    );
     let weak = SigningKey::from_secret(Algorithm::Hs256, None, b"short").unwrap_err();
     assert_eq!(weak, SignError::Key(KeyError::WeakSecret));
 }
