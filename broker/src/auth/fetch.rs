@@ -404,6 +404,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_does_not_speak_tls_is_refused_under_https() {
+        let (url, count) = server(vec![ok(SET)]).await;
+        let url = Url::parse(&url.replacen("http", "https", 1)).unwrap();
+        let outcome = fetch(&url, Reach::Anywhere).await;
+        assert!(matches!(outcome, Err(FetchError::Transport(_))), "{outcome:?}");
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
     async fn a_nudge_wakes_the_loop_and_many_are_one() {
         let (url, count) = server(vec![ok(SET)]).await;
         let (keys, mut refresher) = refresher(&url);
