@@ -83,7 +83,7 @@ pub enum Prospect {
 
 impl Nudge {
     /// A token named a key that nobody knows. `now_ms` is of the clock that the refresher was given. Causes a fetch at most
-    /// every [`UNKNOWN_KID_INTERVAL_MS`](jwks::UNKNOWN_KID_INTERVAL_MS).
+    /// every [`UNKNOWN_KID_INTERVAL_MS`].
     pub fn unknown_kid(&self, now_ms: u64) -> Prospect {
         let tried_ms = self.0.tried_ms.load(Ordering::Acquire);
         if tried_ms != 0 && now_ms < tried_ms.saturating_add(UNKNOWN_KID_INTERVAL_MS) {
