@@ -242,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn rounding_never_admits_more() {
+        let quota = Quota::per_second(600_000_000, 1_000_000);
+        let mut state = Gcra::default();
+        assert_eq!(state.check(quota, 1_000, 1_000_000), Ok(()));
+        assert!(state.check(quota, 1_001, 600_001).is_err());
+    }
+
+    #[test]
     fn the_steady_rate_is_reached_over_a_long_time() {
         for (quota, per_minute) in [
             (Quota::per_second(100, 200), 6_000),

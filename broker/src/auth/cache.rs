@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use cauce_protocol::{Refusal, TenantId};
+use cauce_protocol::{Code, Refusal, TenantId};
 
+use super::fetch::{Nudge, Prospect};
 use super::grant::RoleGrants;
 use super::keys::Keys;
 use super::principal::Principal;
@@ -14,6 +15,9 @@ use crate::clock::Now;
 
 /// How long a token without an end may be answered from the cache, in milliseconds.
 const ENDLESS_MS: u64 = 300_000;
+
+/// When to come again while key sets are being fetched, in milliseconds: most answer within a few hundred.
+const KEY_FETCH_RETRY_MS: u32 = 1_000;
 
 /// Verified tokens by SHA-256. Bounded by two generations: when the young one is full it becomes the old one, and what was
 /// in the old one and not asked for since is forgotten.
@@ -84,6 +88,7 @@ impl TokenCache {
 #[derive(Debug)]
 pub struct Authenticator {
     keys: Arc<Keys>,
+    nudge: Option<Nudge>,
     policy: Policy,
     cache: TokenCache,
 }
@@ -93,9 +98,18 @@ impl Authenticator {
     pub fn new(keys: Arc<Keys>, policy: Policy, cache_capacity: usize) -> Self {
         Self {
             keys,
+            nudge: None,
             policy,
             cache: TokenCache::new(cache_capacity, policy),
         }
+    }
+
+    /// Has key sets fetched when a token names an unknown key. The bearer is told to come again in a second, and only refused
+    /// for good once the fetch has ended.
+    #[must_use]
+    pub fn with_nudge(mut self, nudge: Nudge) -> Self {
+        self.nudge = Some(nudge);
+        self
     }
 
     /// Takes another policy; what was verified under the old one is forgotten.
@@ -107,7 +121,7 @@ impl Authenticator {
     /// defaults change, is treated so at once.
     ///
     /// # Errors
-    /// As [`token::verify`].
+    /// As [`token::verify`], and `unavailable` while key sets are being fetched.
     pub fn authenticate(
         &mut self,
         token: &str,
@@ -131,7 +145,8 @@ impl Authenticator {
                 defaults = active.clone();
             }
             standing
-        })?;
+        })
+        .map_err(|denied| self.perhaps_later(denied, now))?;
         let principal = Arc::new(principal);
         let ends = principal
             .expires_unix_ms
@@ -148,6 +163,20 @@ impl Authenticator {
     /// Tokens that are remembered.
     pub fn remembered(&self) -> usize {
         self.cache.len()
+    }
+
+    fn perhaps_later(&self, denied: Denied, now: Now) -> Denied {
+        let Some(nudge) = self.nudge.as_ref().filter(|_| denied.unknown_kid) else {
+            return denied;
+        };
+        match nudge.unknown_kid(now.mono_ms) {
+            Prospect::Unknown => denied,
+            Prospect::Coming => Denied {
+                refusal: Refusal::new(Code::Unavailable, "the token's key is being fetched: come again")
+                    .retry_after(KEY_FETCH_RETRY_MS),
+                ..denied
+            },
+        }
     }
 
     fn again(

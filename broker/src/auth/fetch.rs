@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -17,7 +17,7 @@ use reqwest::{Client, Url, redirect};
 use tokio::sync::Notify;
 
 use super::address::Reach;
-use super::jwks::{self, DOCUMENT_BYTES_MAX, DocumentError, Schedule, SetSpec};
+use super::jwks::{self, DOCUMENT_BYTES_MAX, DocumentError, Schedule, SetSpec, UNKNOWN_KID_INTERVAL_MS};
 use super::keys::{KeySource, Keys};
 use crate::clock::Clock;
 use crate::config;
@@ -68,15 +68,31 @@ pub struct Nudge(Arc<NudgeState>);
 struct NudgeState {
     wanted: AtomicBool,
     notify: Notify,
+    /// When all sets that were due had last been tried; 0 for never.
+    tried_ms: AtomicU64,
+}
+
+/// What is to be thought of a key that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prospect {
+    /// The sets were fetched a moment ago and it is not there.
+    Unknown,
+    /// The sets are being fetched.
+    Coming,
 }
 
 impl Nudge {
-    /// A token named a key that nobody knows. Heeded at most every
-    /// [`UNKNOWN_KID_INTERVAL_MS`](jwks::UNKNOWN_KID_INTERVAL_MS).
-    pub fn unknown_kid(&self) {
-        if !self.0.wanted.swap(true, Ordering::Relaxed) {
+    /// A token named a key that nobody knows. `now_ms` is of the clock that the refresher was given. Causes a fetch at most
+    /// every [`UNKNOWN_KID_INTERVAL_MS`].
+    pub fn unknown_kid(&self, now_ms: u64) -> Prospect {
+        let tried_ms = self.0.tried_ms.load(Ordering::Acquire);
+        if tried_ms != 0 && now_ms < tried_ms.saturating_add(UNKNOWN_KID_INTERVAL_MS) {
+            return Prospect::Unknown;
+        }
+        if !self.0.wanted.swap(true, Ordering::AcqRel) {
             self.0.notify.notify_one();
         }
+        Prospect::Coming
     }
 }
 
@@ -144,11 +160,17 @@ impl Refresher {
             let slept = tokio::time::timeout(Duration::from_millis(wait_ms), self.nudge.0.notify.notified());
             let nudged = slept.await.is_ok();
             if nudged {
-                self.nudge.0.wanted.store(false, Ordering::Relaxed);
                 let now_ms = self.clock.now().mono_ms;
                 self.sets.iter_mut().for_each(|set| set.schedule.want(now_ms));
             }
             self.fetch_due().await;
+            if nudged {
+                self.nudge
+                    .0
+                    .tried_ms
+                    .store(self.clock.now().mono_ms, Ordering::Release);
+                self.nudge.0.wanted.store(false, Ordering::Release);
+            }
         }
     }
 
@@ -382,15 +404,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_does_not_speak_tls_is_refused_under_https() {
+        let (url, count) = server(vec![ok(SET)]).await;
+        let url = Url::parse(&url.replacen("http", "https", 1)).unwrap();
+        let outcome = fetch(&url, Reach::Anywhere).await;
+        assert!(matches!(outcome, Err(FetchError::Transport(_))), "{outcome:?}");
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
     async fn a_nudge_wakes_the_loop_and_many_are_one() {
         let (url, count) = server(vec![ok(SET)]).await;
         let (keys, mut refresher) = refresher(&url);
         // Not due by itself within this test.
         refresher.sets[0].schedule = Schedule::new(600_000, u64::MAX / 2);
-        let nudge = refresher.nudge();
+        let (nudge, clock) = (refresher.nudge(), refresher.clock);
         let running = tokio::spawn(refresher.run());
         for _ in 0..100 {
-            nudge.unknown_kid();
+            assert_eq!(nudge.unknown_kid(clock.now().mono_ms), Prospect::Coming);
         }
         let fetched = async {
             while keys.ring().is_empty() {
@@ -400,7 +431,9 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), fetched)
             .await
             .unwrap();
-        nudge.unknown_kid();
+        while nudge.unknown_kid(clock.now().mono_ms) == Prospect::Coming {
+            tokio::task::yield_now().await;
+        }
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }

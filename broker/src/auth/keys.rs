@@ -80,7 +80,7 @@ pub enum KeyError {
     WeakSecret,
     /// A PEM text as a shared secret: whoever has the public key could sign.
     PemAsSecret,
-    /// Longer than [`KID_BYTES_MAX`], or empty.
+    /// Longer than [`KID_BYTES_MAX`], empty, or with control characters in it.
     Kid,
     /// More than [`KEYS_A_SOURCE_MAX`].
     TooMany,
@@ -112,7 +112,10 @@ impl fmt::Display for KeyError {
                 f,
                 "the secret is a PEM text; whoever knows a public key could sign with it"
             ),
-            Self::Kid => write!(f, "the kid is empty or longer than {KID_BYTES_MAX} bytes"),
+            Self::Kid => write!(
+                f,
+                "the kid is empty, longer than {KID_BYTES_MAX} bytes, or has control characters in it"
+            ),
             Self::TooMany => write!(f, "there are more than {KEYS_A_SOURCE_MAX} keys"),
         }
     }
@@ -168,6 +171,18 @@ impl VerifyingKey {
         Self::from_public(spec, material)
     }
 
+    /// A secret or a public key in PEM, as the algorithm needs: what tenants store.
+    ///
+    /// # Errors
+    /// As [`Self::from_secret`] and [`Self::from_pem`].
+    pub fn from_text(spec: KeySpec, text: &str) -> Result<Self, KeyError> {
+        if spec.algorithm.is_symmetric() {
+            Self::from_secret(spec, text.as_bytes())
+        } else {
+            Self::from_pem(spec, text)
+        }
+    }
+
     /// A public key that has been decoded.
     pub(super) fn from_public(spec: KeySpec, material: DecodingKey) -> Result<Self, KeyError> {
         use jsonwebtoken::DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
@@ -195,7 +210,7 @@ impl VerifyingKey {
 
     fn new(spec: KeySpec, material: DecodingKey) -> Result<Self, KeyError> {
         match &spec.kid {
-            Some(kid) if kid.is_empty() || kid.len() > KID_BYTES_MAX => Err(KeyError::Kid),
+            Some(kid) if !is_plain(kid, KID_BYTES_MAX) => Err(KeyError::Kid),
             _ => Ok(Self { spec, material }),
         }
     }
@@ -214,6 +229,11 @@ impl VerifyingKey {
         let algorithm = wire_algorithm(self.spec.algorithm);
         jsonwebtoken::crypto::verify(signature, message, &self.material, algorithm).unwrap_or(false)
     }
+}
+
+/// Whether a name that others chose can stand in a log.
+pub(super) fn is_plain(name: &str, bytes_max: usize) -> bool {
+    !name.is_empty() && name.len() <= bytes_max && !name.chars().any(char::is_control)
 }
 
 /// Refuses what could be guessed, or is a public key.

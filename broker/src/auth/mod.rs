@@ -10,12 +10,15 @@
 mod address;
 mod cache;
 pub mod fetch;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod grant;
 mod json;
 pub mod jwks;
 pub mod keys;
 mod principal;
 mod redact;
+pub mod seal;
 pub mod secret;
 pub mod sign;
 pub mod token;

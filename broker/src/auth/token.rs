@@ -12,7 +12,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::grant::{Grant, RoleGrants, Rule, Rules};
 use super::json::{Members, NotThat};
-use super::keys::{Candidates, Hint, KeyOwner, KeyRing, VerifyingKey};
+use super::keys::{Candidates, Hint, KeyOwner, KeyRing, VerifyingKey, is_plain};
 use super::principal::Principal;
 use crate::clock::Now;
 use crate::config::{self, Algorithm};
@@ -158,8 +158,10 @@ pub fn verify(
     .unwrap_or_default();
     let rules = Rules::new(rules).map_err(|e| invalid(format!("claim grants: {e}")))?;
     let jti: Option<Box<str>> = claim(&claims, "jti", "a text")?;
-    if jti.as_ref().is_some_and(|jti| jti.len() > JTI_BYTES_MAX) {
-        return Err(invalid(format!("claim jti: longer than {JTI_BYTES_MAX} bytes")).into());
+    if jti.as_ref().is_some_and(|jti| !is_plain(jti, JTI_BYTES_MAX)) {
+        let message =
+            format!("claim jti: empty, longer than {JTI_BYTES_MAX} bytes, or with control characters");
+        return Err(invalid(message).into());
     }
     let defaults = active(standing(&tenant))?;
     Ok(Principal {

@@ -31,7 +31,7 @@ pub enum Kind {
         min_ms: u64,
         max_ms: u64,
     },
-    /// Origins of web pages: see [`super::origin`].
+    /// Origins of web pages: see [`Origins`](super::Origins).
     Origins,
     Path,
     Secret,

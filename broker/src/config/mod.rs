@@ -3,7 +3,7 @@
 //! and nobody else reads the environment.
 //!
 //! What must stay true:
-//! - [`schema`] is the only list of settings. Whatever is not on it is an error that names the place and the nearest key.
+//! - The table in `schema` is the only list of settings. Whatever is not on it is an error that names the place and the nearest key.
 //! - Every value has a [`Source`].
 //! - No secret is in an error, in `Debug`, or in what [`Loaded::to_toml`] and [`Loaded::to_json`] print.
 
