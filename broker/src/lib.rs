@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod publication;
 pub mod rate;
 pub mod rooms;
+pub mod seal;
 mod server;
 pub mod shard;
 pub mod shelly;

@@ -18,7 +18,6 @@ pub mod jwks;
 pub mod keys;
 mod principal;
 mod redact;
-pub mod seal;
 pub mod secret;
 pub mod sign;
 pub mod token;

@@ -15,7 +15,6 @@ use crate::rooms::{Joined, Listener, Room};
 /// A room as this shard sees it.
 #[derive(Debug)]
 pub(super) struct LocalRoom {
-    pub(super) room: Arc<Room>,
     /// The last number that was delivered here: a subscriber that asks for its position again is told this one.
     seen: Seq,
     members: Vec<Member>,
@@ -100,7 +99,6 @@ impl Shard {
         let joined = tenant.rooms.join(name, Listener::Shard(self.index), now_ms)?;
         let mut rooms = self.rooms.borrow_mut();
         let local = rooms.entry(joined.room.key).or_insert_with(|| LocalRoom {
-            room: joined.room.clone(),
             seen: joined.seq,
             members: Vec::new(),
         });

@@ -60,11 +60,13 @@ impl Outbox {
     }
 
     /// Bytes that wait, and what their places in the queue take.
-    pub(super) fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 

@@ -5,7 +5,8 @@
 //!
 //! # Errors
 //! All of these answer [`StoreError::Unavailable`] when the store is overloaded, shut down, or the database is in
-//! trouble; then nothing was changed. Creating what exists is a `Conflict`; changing what does not exist is `NotFound`.
+//! trouble; then nothing was changed. Creating what exists is a `Conflict`; changing what does not exist is `NotFound`;
+//! what exceeds a bound of `bounds` is `Invalid`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,9 +16,12 @@ use bytes::Bytes;
 use cauce_protocol::{DeviceId, TenantId};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
+use super::bounds;
 use super::config::ADMIN_WAIT_MS;
+use super::counters::Health;
 use super::error::StoreError;
 use super::handle::{Shared, StoreHandle};
 use super::rows::{
@@ -31,6 +35,7 @@ type Answer<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
 /// Tenants.
 impl StoreHandle {
     pub async fn create_tenant(&self, row: TenantRow) -> Result<(), StoreError> {
+        bounds::tenant(&row)?;
         self.write(move |c| Box::pin(async move { sql::create_tenant(c, &row).await }))
             .await
     }
@@ -42,6 +47,7 @@ impl StoreHandle {
         change: TenantChange,
         at_ms: u64,
     ) -> Result<TenantRow, StoreError> {
+        bounds::tenant_change(&change)?;
         self.write(move |c| Box::pin(async move { sql::update_tenant(c, &tenant, &change, at_ms).await }))
             .await
     }
@@ -65,6 +71,7 @@ impl StoreHandle {
 /// Keys and tokens. Listings include what has been revoked; revoking again keeps the first time.
 impl StoreHandle {
     pub async fn add_signing_key(&self, row: SigningKeyRow) -> Result<(), StoreError> {
+        bounds::signing_key(&row)?;
         self.write(move |c| Box::pin(async move { sql::add_signing_key(c, &row).await }))
             .await
     }
@@ -92,6 +99,7 @@ impl StoreHandle {
     }
 
     pub async fn create_api_key(&self, row: ApiKeyRow) -> Result<(), StoreError> {
+        bounds::api_key(&row)?;
         self.write(move |c| Box::pin(async move { sql::create_api_key(c, &row).await }))
             .await
     }
@@ -112,6 +120,7 @@ impl StoreHandle {
     }
 
     pub async fn create_device_token(&self, row: DeviceTokenRow) -> Result<(), StoreError> {
+        bounds::device_token(&row)?;
         self.write(move |c| Box::pin(async move { sql::create_device_token(c, &row).await }))
             .await
     }
@@ -164,6 +173,7 @@ impl StoreHandle {
         device: DeviceId,
         metadata: Option<Bytes>,
     ) -> Result<DeviceRow, StoreError> {
+        bounds::metadata(metadata.as_ref())?;
         self.write(move |c| {
             Box::pin(async move { sql::set_device_metadata(c, &tenant, &device, metadata.as_ref()).await })
         })
@@ -177,6 +187,7 @@ impl StoreHandle {
         device: DeviceId,
         assignment: Option<Assignment>,
     ) -> Result<DeviceRow, StoreError> {
+        bounds::assignment(assignment.as_ref())?;
         self.write(move |c| {
             Box::pin(async move { sql::assign_device(c, &tenant, &device, assignment.as_ref()).await })
         })
@@ -229,7 +240,9 @@ impl StoreHandle {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
     {
         let answer = self
-            .on_store_thread(|shared| async move { write(&shared, change).await })
+            .on_store_thread(&self.shared.admin_slots, |shared| async move {
+                write(&shared, change).await
+            })
             .await;
         let counters = &self.shared.counters;
         if answer.is_ok() {
@@ -246,7 +259,7 @@ impl StoreHandle {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
     {
-        self.on_store_thread(|shared| async move {
+        self.on_store_thread(&self.shared.query_slots, |shared| async move {
             let mut connection = shared.readers.acquire().await?;
             question(&mut connection).await
         })
@@ -255,16 +268,16 @@ impl StoreHandle {
 
     /// On the store's executor, because the driver's time-outs and its returning of connections need one that lives as
     /// long as the store, and so that a caller who gives up does not leave a transaction half-way.
-    async fn on_store_thread<T, F, W>(&self, work: W) -> Result<T, StoreError>
+    async fn on_store_thread<T, F, W>(&self, slots: &Arc<Semaphore>, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
         W: FnOnce(Arc<Shared>) -> F,
     {
-        let slot = match Arc::clone(&self.shared.admin_slots).try_acquire_owned() {
+        let slot = match Arc::clone(slots).try_acquire_owned() {
             Ok(slot) => slot,
-            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(StoreError::busy()),
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(StoreError::closed()),
+            Err(TryAcquireError::NoPermits) => return Err(StoreError::busy()),
+            Err(TryAcquireError::Closed) => return Err(StoreError::closed()),
         };
         let work = work(Arc::clone(&self.shared));
         let task = self.shared.runtime.spawn(async move {
@@ -281,8 +294,20 @@ async fn write<T, F>(shared: &Shared, change: F) -> Result<T, StoreError>
 where
     F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T>,
 {
+    // While the database is in trouble the writer finds out when that ends; no need for everyone to wait for it.
+    let degraded = match *shared.health.lock() {
+        Health::Degraded { reason, .. } => Some(reason),
+        Health::Closed | Health::Ready => None,
+    };
+    if let Some(reason) = degraded {
+        return Err(StoreError::database(reason));
+    }
     let turn = timeout(Duration::from_millis(ADMIN_WAIT_MS), shared.lane.lock()).await;
     let mut lane = turn.map_err(|_| StoreError::busy())?;
+    // A shutdown waits for the change that has begun, not for those that have not.
+    if shared.admin_slots.is_closed() {
+        return Err(StoreError::closed());
+    }
     let answer = async {
         let mut transaction = lane.begin().await?;
         match change(&mut transaction).await {

@@ -17,15 +17,17 @@ use super::rows::{Admission, AuditRow, DeviceStateRow, EventRow, Numbered, Readi
 
 type Map<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
 
-/// Memory of a row, in bytes: the struct and what it alone holds on the heap. Names are shared and not counted.
+/// Memory of a row, in bytes: the struct and what it may hold on the heap. Names of tenants, devices and channels are
+/// bounded and shared, and not counted.
 pub(crate) trait Weight {
     fn weight(&self) -> usize;
 }
 
 impl Weight for DeviceStateRow {
     fn weight(&self) -> usize {
+        let names = self.src.len() + self.model.as_ref().map_or(0, |m| m.len());
         // The key beside the row in the map is two shared names.
-        size_of::<Self>() + size_of::<(TenantId, DeviceId)>() + self.state.len()
+        size_of::<Self>() + size_of::<(TenantId, DeviceId)>() + names + self.state.len()
     }
 }
 
@@ -220,17 +222,17 @@ impl Pending {
         }
     }
 
-    /// Everything that waits. It counts against the bounds until [`Pending::settled`] says it is written.
-    pub(crate) fn take(&mut self) -> Option<Batch> {
+    /// Everything that waits. It counts against the bounds until [`Pending::settled`] says it is written. Moves whole
+    /// lists and touches no row: the caller holds the lock that every push needs.
+    pub(crate) fn take(&mut self) -> Option<Taken> {
         self.since_ms.take()?;
         self.by_tenant.clear();
         self.in_flight.add(take(&mut self.waiting));
-        Some(Batch {
-            states: self.states.drain().map(|(_, row)| row).collect(),
+        Some(Taken {
+            states: take(&mut self.states),
             readings: take(&mut self.readings),
             events: take(&mut self.events),
             audits: take(&mut self.audits),
-            done: 0,
             last: self.last,
         })
     }
@@ -310,7 +312,17 @@ fn refused(why: Unwritten) -> Pushed {
     }
 }
 
-/// What left [`Pending`] at once. Written in pieces; what is written is never offered again.
+/// What left [`Pending`] at once, to be made a [`Batch`] once the lock is released.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    states: Map<(TenantId, DeviceId), DeviceStateRow>,
+    readings: Vec<Numbered<ReadingRow>>,
+    events: Vec<Numbered<EventRow>>,
+    audits: Vec<Numbered<AuditRow>>,
+    last: u64,
+}
+
+/// What left [`Pending`] at once, in the order of writing. Written in pieces; what is written is never offered again.
 #[derive(Debug)]
 pub(crate) struct Batch {
     states: Vec<DeviceStateRow>,
@@ -344,6 +356,19 @@ impl Piece<'_> {
                 + bytes(self.readings.iter().map(|n| &n.row))
                 + bytes(self.events.iter().map(|n| &n.row))
                 + bytes(self.audits.iter().map(|n| &n.row)),
+        }
+    }
+}
+
+impl From<Taken> for Batch {
+    fn from(taken: Taken) -> Self {
+        Self {
+            states: taken.states.into_values().collect(),
+            readings: taken.readings,
+            events: taken.events,
+            audits: taken.audits,
+            done: 0,
+            last: taken.last,
         }
     }
 }

@@ -115,7 +115,7 @@ fn a_newer_state_replaces_and_an_older_one_is_stale() {
         pending.push_state(state(1, 0, 1, 10), 0).admission,
         Admission::Accepted
     );
-    let batch = pending.take().unwrap();
+    let batch = Batch::from(pending.take().unwrap());
     let mut seqs: Vec<u64> = batch.piece(10).unwrap().states.iter().map(|s| s.seq).collect();
     seqs.sort_unstable();
     assert_eq!(seqs, [1, 6]);
@@ -191,7 +191,7 @@ fn rows_on_their_way_count_until_they_are_settled() {
     for t in 0..6 {
         let _ = pending.push_reading(reading(t, 0), 0);
     }
-    let batch = pending.take().unwrap();
+    let batch = Batch::from(pending.take().unwrap());
     assert_eq!(
         pending.push_reading(reading(9, 0), 0).admission,
         Admission::Refused(Unwritten::Full)
@@ -368,7 +368,7 @@ proptest! {
                 }
                 Step::Take => {
                     if batch.is_none() {
-                        batch = pending.take();
+                        batch = pending.take().map(Batch::from);
                     }
                 }
                 Step::Write(rows) => write(&mut pending, &mut batch, rows, &mut written, &mut written_state),
@@ -381,7 +381,7 @@ proptest! {
         }
         while batch.is_some() || pending.due_ms().is_some() {
             if batch.is_none() {
-                batch = pending.take();
+                batch = pending.take().map(Batch::from);
             }
             write(&mut pending, &mut batch, 3, &mut written, &mut written_state);
         }

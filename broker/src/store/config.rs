@@ -17,8 +17,11 @@ pub(crate) const STATE_RESERVE_DIVISOR: usize = 8;
 /// Rows of one transaction. Between transactions an admin operation may have its turn.
 pub const TRANSACTION_ROWS_MAX: usize = 4_000;
 
-/// Admin operations waiting or running at a time; more are told to come again.
+/// Changes waiting or running at a time; more are told to come again.
 pub const ADMIN_SLOTS: usize = 64;
+
+/// Queries waiting or running at a time, beside those: looking up must not keep anyone from changing.
+pub const QUERY_SLOTS: usize = 64;
 
 /// How long an admin operation waits for its turn or for a free reader, in milliseconds.
 pub const ADMIN_WAIT_MS: u64 = 5_000;

@@ -35,6 +35,7 @@ pub(super) struct Shared {
     pub(super) lane: tokio::sync::Mutex<Lane>,
     pub(super) readers: SqlitePool,
     pub(super) admin_slots: Arc<Semaphore>,
+    pub(super) query_slots: Arc<Semaphore>,
     /// Of the store's own thread: whatever waits for the database waits there, also when the caller gives up.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -43,6 +44,15 @@ pub(super) struct Shared {
 #[derive(Clone, Debug)]
 pub struct StoreHandle {
     pub(super) shared: Arc<Shared>,
+}
+
+impl Shared {
+    /// From now on nobody is let in, neither rows nor operations.
+    pub(super) fn close(&self) {
+        self.pending.lock().close();
+        self.admin_slots.close();
+        self.query_slots.close();
+    }
 }
 
 impl StoreHandle {

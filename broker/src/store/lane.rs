@@ -12,10 +12,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+    /// Opens when first used.
+    pub(super) fn new(options: SqliteConnectOptions) -> Self {
         Self {
             options,
-            connection: Some(connection),
+            connection: None,
         }
     }
 
@@ -36,16 +37,18 @@ impl Lane {
         self.connection = None;
     }
 
-    /// Moves the log into the database file and closes it: nothing but the file remains to be copied.
+    /// Moves the log into the database file and closes it. Whether all of the log could be moved: another process that
+    /// reads or writes can keep it.
     ///
     /// # Errors
     /// Whatever the database says; what was committed stays committed all the same.
-    pub(super) async fn close(&mut self) -> Result<(), sqlx::Error> {
+    pub(super) async fn close(&mut self) -> Result<bool, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        sql::checkpoint(&mut connection).await?;
-        connection.close().await
+        let checkpointed = sql::checkpoint(&mut connection).await?;
+        connection.close().await?;
+        Ok(checkpointed)
     }
 }

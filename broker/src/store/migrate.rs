@@ -77,10 +77,17 @@ pub fn migrate(config: &StoreConfig) -> Result<Vec<MigrationInfo>, OpenError> {
     })?
 }
 
-/// The writing connection to a database that is fit and up to date. The caller owns the place.
+/// How long a start waits for a lock at least, in milliseconds: for a backup or a curious administrator to finish.
+const OPEN_WAIT_MS: u64 = 10_000;
+
+/// A writing connection to a database that is fit and up to date. The caller owns the place.
 pub(super) async fn open(config: &StoreConfig) -> Result<SqliteConnection, OpenError> {
     let connect = async {
-        let mut connection = sql::writer_options(config).connect().await?;
+        let patient = StoreConfig {
+            busy_timeout_ms: config.busy_timeout_ms.max(OPEN_WAIT_MS),
+            ..config.clone()
+        };
+        let mut connection = sql::writer_options(&patient).connect().await?;
         let linked = sql::sqlite_version(&mut connection).await?;
         Ok((connection, linked))
     };

@@ -11,11 +11,13 @@
 //! - What was accepted is written or still in memory; an error of the database never drops it. Only a row that the
 //!   database would never take is given up, alone, and counted.
 //! - An admin operation answers after its transaction has been committed and synced to the disk.
-//! - `sql` is the only module that speaks SQL. Every statement there names the tenant.
+//! - `sql` is the only module that speaks SQL. Every statement there names the tenant, but for those that load at start,
+//!   count for the operator, or delete by age.
 //! - One process at a time owns a data directory.
 
 mod admin;
 mod batch;
+mod bounds;
 mod config;
 mod counters;
 mod error;
@@ -33,12 +35,14 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
+pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
 pub use config::{
-    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, RETENTION_STEP_ROWS, ROW_BYTES_MAX,
-    Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
+    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
 };
 pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
@@ -162,6 +166,11 @@ async fn serve(
     let loaded = sql::load(&mut connection, clock.now().unix_ms)
         .await
         .map_err(|e| migrate::database(&config, &e))?;
+    // It waits longer for locks than the writer should.
+    connection
+        .close()
+        .await
+        .map_err(|e| migrate::database(&config, &e))?;
     let first = loaded.boot << RUN_BITS;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers.max(1))
@@ -177,9 +186,10 @@ async fn serve(
             last: first,
             closed: false,
         }),
-        lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config), connection)),
+        lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
         readers,
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
+        query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));

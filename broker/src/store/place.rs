@@ -14,7 +14,7 @@ use super::error::OpenError;
 /// itself stays, and its content only serves the message to whoever comes second.
 #[derive(Debug)]
 pub(super) struct Place {
-    _lock: File,
+    lock: File,
 }
 
 impl Place {
@@ -52,7 +52,16 @@ impl Place {
         // SQLite would make it readable for the group; its side files take the mode of this one.
         let database = config.database();
         private().open(&database).map_err(failed(&database))?;
-        Ok(Self { _lock: lock })
+        Ok(Self { lock })
+    }
+}
+
+impl Drop for Place {
+    /// Closing the file would do, if nobody else had it open; but a child process that is just being started shares it
+    /// for a moment.
+    fn drop(&mut self) {
+        // Should this fail, closing the file is next.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

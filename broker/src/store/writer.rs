@@ -123,7 +123,8 @@ impl Writer {
                 Next::Finish => return self.finish().await,
                 Next::Sweep => self.sweep_step().await,
                 Next::Take => {
-                    self.in_hand = shared.pending.lock().take();
+                    let taken = shared.pending.lock().take();
+                    self.in_hand = taken.map(Batch::from);
                     self.sweep.turn = true;
                 }
                 Next::Wait { until_ms } => {
@@ -185,8 +186,7 @@ impl Writer {
         self.stop_by_ms = Some(self.shared.clock.now().mono_ms.saturating_add(grace_ms));
         // Whatever the trouble was, try once more before giving up.
         self.retry = None;
-        self.shared.pending.lock().close();
-        self.shared.admin_slots.close();
+        self.shared.close();
     }
 
     /// Writes the next piece of the batch in hand, in one transaction.
@@ -320,7 +320,7 @@ impl Writer {
     async fn finish(self) -> Leftover {
         // An admin operation that has begun is finished first: it holds the lane.
         let checkpointed = match self.shared.lane.lock().await.close().await {
-            Ok(()) => true,
+            Ok(checkpointed) => checkpointed,
             Err(error) => {
                 tracing::warn!(%error, "the log stays beside the database; the next start takes it up");
                 false
@@ -342,8 +342,7 @@ pub(super) struct Gone(pub(super) Arc<Shared>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.pending.lock().close();
-        self.0.admin_slots.close();
+        self.0.close();
         *self.0.health.lock() = Health::Closed;
         self.0
             .settled

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cauce_broker::store::{Store, StoreConfig};
 
+use sqlx::Connection;
+
 use crate::support::{Place, all_readings, connect, first_tenant, patiently, reading, state, stop, watts};
 
 const DIR: &str = "CAUCE_TEST_STORE_DIR";
@@ -75,7 +77,7 @@ async fn what_was_committed_survives_kill_9_and_the_database_opens_again() {
             .await
             .expect("checked");
         assert_eq!(check, "ok");
-        drop(other);
+        other.close().await.expect("closed");
 
         let (store, loaded) = place.open();
         assert_eq!(loaded.boot, 2 * (round + 1));

@@ -1,8 +1,10 @@
 //! Starting: fresh, again, twice, on what is not ours; and migrations.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use cauce_broker::store::{OpenError, Store, TenantStatus, migrate, migrations};
+use sqlx::Connection;
 
 use crate::support::{Place, connect, run, stop};
 
@@ -54,6 +56,22 @@ async fn a_second_store_on_the_same_directory_is_refused_and_names_the_process()
     assert!(matches!(migrate(&place.config()), Err(OpenError::InUse { .. })));
     stop(store).await;
     let (store, _) = place.open();
+    stop(store).await;
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_lock_that_is_held_for_a_while() {
+    let place = Place::new();
+    migrate(&place.config()).expect("migrates");
+    let mut other = connect(&place.config()).await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
+    let config = place.config();
+    let held = Duration::from_millis(config.busy_timeout_ms * 10);
+    let opening = tokio::task::spawn_blocking(move || Store::open(config));
+    tokio::time::sleep(held).await;
+    run(&mut other, "ROLLBACK").await;
+    let (store, _) = opening.await.expect("no panic").expect("opens");
+    other.close().await.expect("closed");
     stop(store).await;
 }
 
@@ -138,6 +156,20 @@ async fn an_altered_migration_is_refused() {
     .await;
     let error = Store::open(place.config()).expect_err("altered");
     assert!(matches!(error, OpenError::Altered { version: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_refused_with_its_path() {
+    let place = Place::new();
+    let config = place.config();
+    std::fs::write(&config.data_dir, b"mine").expect("a file");
+    let error = Store::open(config.clone()).expect_err("no directory");
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    assert!(
+        error.to_string().contains(&config.data_dir.display().to_string()),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&config.data_dir).expect("the file"), b"mine");
 }
 
 #[test]

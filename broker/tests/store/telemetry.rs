@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cauce_broker::store::{
-    Admission, AuditQuery, AuditRow, Health, ReadingQuery, Store, StoreError, Unwritten,
+    Admission, AuditQuery, AuditRow, Health, OpenError, ReadingQuery, Store, StoreError, Unwritten,
 };
 
 use crate::support::{
@@ -64,6 +64,34 @@ async fn shutdown_writes_what_still_waits() {
     let (store, _) = place.open();
     let all = all_readings(&store.handle(), &t, "d").await;
     assert_eq!(watts(&all), (0..5_000).collect::<Vec<_>>());
+    stop(store).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_without_a_word_still_writes_what_waits() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.limits.flush_age_ms = 60_000;
+    let t = first_tenant();
+    let (store, _) = Store::open(config).expect("opens");
+    for n in 0..100 {
+        assert_eq!(store.handle().reading(reading(&t, "d", n)), Admission::Accepted);
+    }
+    drop(store);
+    let (store, _) = patiently("the directory", async {
+        loop {
+            match Store::open(place.config()) {
+                Ok(opened) => return opened,
+                Err(OpenError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(2)).await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        watts(&all_readings(&store.handle(), &t, "d").await),
+        (0..100).collect::<Vec<_>>()
+    );
     stop(store).await;
 }
 

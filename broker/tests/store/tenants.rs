@@ -194,7 +194,7 @@ async fn apply(store: &Store, world: &mut World, who: &str, n: u64, operation: O
         }
         Operation::Note(d, note) => {
             let name = format!("d{d}");
-            let metadata = note.map(|m| format!("[{m},{n}]").into_bytes());
+            let metadata = note.map(|m| format!("{{\"{m}\":{n}}}").into_bytes());
             let bytes = metadata.clone().map(Bytes::from);
             handle
                 .set_device_metadata(t, device(&name), bytes)

@@ -6,6 +6,7 @@ use cauce_broker::store::{
     ADMIN_SLOTS, Admission, Health, Store, StoreError, TenantChange, Trouble, Unavailable,
 };
 use futures_util::future::join_all;
+use sqlx::Connection;
 
 use crate::support::{
     Place, all_readings, connect, first_tenant, patiently, reading, run, state, stop, tenant_row, until,
@@ -96,6 +97,7 @@ async fn shutdown_gives_up_at_its_deadline_and_says_what_is_left() {
     });
     let left = patiently("the deadline", store.shutdown(Duration::from_millis(100))).await;
     assert_eq!(left.rows, 10);
+    assert!(!left.checkpointed, "the other connection keeps the log");
     assert!(left.bytes > 0);
     let answer = patiently("the waiter", waiter).await.expect("no panic");
     assert!(matches!(
@@ -106,7 +108,7 @@ async fn shutdown_gives_up_at_its_deadline_and_says_what_is_left() {
         })
     ));
     run(&mut other, "ROLLBACK").await;
-    drop(other);
+    other.close().await.expect("closed");
     let (store, _) = place.open();
     stop(store).await;
 }

@@ -197,7 +197,7 @@ pub(in crate::store) async fn create_device_token(
     .bind(row.tenant.as_str())
     .bind(&row.id)
     .bind(row.hash.as_ref())
-    .bind(row.device.as_ref().map(|d| d.as_str()))
+    .bind(row.device.as_ref().map(cauce_protocol::DeviceId::as_str))
     .bind(&row.label)
     .bind(int(row.created_ms))
     .bind(row.revoked_ms.map(int))

@@ -94,7 +94,7 @@ pub(super) async fn insert<T: Bind>(
                 // The statement and the code, not the values: they belong to a tenant.
                 let code = error
                     .as_database_error()
-                    .and_then(|e| e.code().map(|c| c.into_owned()));
+                    .and_then(|e| e.code().map(std::borrow::Cow::into_owned));
                 tracing::warn!(
                     into = statement.head,
                     code,

@@ -18,7 +18,7 @@ mod values;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor, Row};
+use sqlx::{ConnectOptions, Row};
 
 pub(super) use credentials::{
     add_signing_key, api_keys, create_api_key, create_device_token, device_tokens, revoke_api_key,
@@ -34,7 +34,7 @@ pub(super) use tenants::{create_tenant, tenant, tenants, update_tenant};
 use super::config::StoreConfig;
 
 /// The oldest SQLite the broker works with. Before it, two connections that write and checkpoint could damage a
-/// database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
+/// database in WAL mode: <https://sqlite.org/releaselog/3_51_3.html>.
 pub(super) const SQLITE_OLDEST: &str = "3.51.3";
 
 /// Takes the write lock at once: a transaction that begins by reading would be refused the lock without waiting.
@@ -119,16 +119,65 @@ pub(super) async fn applied_migrations(
         .collect()
 }
 
-pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    connection
-        .execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        .await
-        .map(|_| ())
+/// Moves the log into the database file and empties it. Answers whether all of it could be moved.
+pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let kept: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(connection)
+        .await?;
+    Ok(kept == 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_new_enough;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_writer_syncs_every_commit_and_checks_references_and_readers_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::new(dir.path());
+        let mut writer = writer_options(&config)
+            .create_if_missing(true)
+            .connect()
+            .await
+            .unwrap();
+        for (pragma, expected) in [
+            ("PRAGMA synchronous", 2),
+            ("PRAGMA foreign_keys", 1),
+            (
+                "PRAGMA busy_timeout",
+                i64::try_from(config.busy_timeout_ms).unwrap(),
+            ),
+            ("PRAGMA page_size", i64::from(PAGE_BYTES)),
+        ] {
+            let value: i64 = sqlx::query_scalar(pragma).fetch_one(&mut writer).await.unwrap();
+            assert_eq!(value, expected, "{pragma}");
+        }
+        sqlx::query("CREATE TABLE t (a INTEGER)")
+            .execute(&mut writer)
+            .await
+            .unwrap();
+        let mut reader = reader_options(&config).connect().await.unwrap();
+        let error = sqlx::query("INSERT INTO t VALUES (1)")
+            .execute(&mut reader)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            fault(&error),
+            Fault::Database(crate::store::counters::Trouble::ReadOnly)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_linked_sqlite_is_new_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut any = writer_options(&StoreConfig::new(dir.path()))
+            .create_if_missing(true)
+            .connect()
+            .await
+            .unwrap();
+        let linked = sqlite_version(&mut any).await.unwrap();
+        assert!(is_new_enough(&linked), "{linked}");
+    }
 
     #[test]
     fn versions_that_can_damage_a_database_are_refused() {
