@@ -1,7 +1,7 @@
 //! Devices on a local network: `cargo run -p cauce-fleet --example lan -- --models plugsg3 --devices 2`.
 //!
 //! Prints one JSON line per device (`id`, `model`, `address`), then serves until its standard input ends, so that
-//! it never outlives the script that started it.
+//! it never outlives the script that started it; the last line is what it counted.
 
 use cauce_fleet::{Fleet, FleetOptions, LanBind, ModelMix, Password};
 use std::error::Error;
@@ -50,6 +50,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .is_ok_and(|bytes| bytes > 0)
     {}
     let stats = fleet.stop().await;
-    eprintln!("{}", serde_json::to_string(&stats)?);
+    println!("{}", serde_json::to_string(&stats)?);
     Ok(())
 }

@@ -77,7 +77,7 @@ impl Peer {
         }
     }
 
-    async fn upgrade(self, mut stream: TcpStream, upgrade: &Upgrade, early: Vec<u8>) {
+    async fn upgrade(mut self, mut stream: TcpStream, upgrade: &Upgrade, early: Vec<u8>) {
         let protocol = if upgrade.offers_json_rpc {
             "Sec-WebSocket-Protocol: json-rpc\r\n"
         } else {
@@ -112,7 +112,7 @@ impl Peer {
         let _ = self.device.send(ToDevice::Gone { peer: self.id }).await;
     }
 
-    async fn converse(&self, mut session: Session<TcpStream>, mut frames: mpsc::Receiver<ToPeer>) {
+    async fn converse(&mut self, mut session: Session<TcpStream>, mut frames: mpsc::Receiver<ToPeer>) {
         loop {
             tokio::select! {
                 received = session.receive(&self.counters) => {
@@ -133,6 +133,8 @@ impl Peer {
                     Some(ToPeer::Close(Ending::Drop)) => return session.hang_up().await,
                     Some(ToPeer::Close(Ending::Vanish)) => {
                         self.counters.went_half_open();
+                        // The device itself has forgotten the connection.
+                        self.channel = None;
                         // Nothing is read or written any more, yet the socket stays, until the fleet stops.
                         let stopped = async { while frames.recv().await.is_some() {} };
                         let _ = timeout(HALF_OPEN_HOLD, stopped).await;
