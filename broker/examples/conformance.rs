@@ -11,7 +11,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "limits.connects_burst=100000",
         "limits.connections_per_address=10000",
     ];
-    let inputs = LoadInputs { file: None, env: Vec::new(), flags: flags.map(Into::into).into() };
+    let inputs = LoadInputs {
+        file: None,
+        env: Vec::new(),
+        flags: flags.map(Into::into).into(),
+    };
     let server = Server::start(&load(inputs)?.config, Persistence::Memory)?;
     println!("{}", server.address());
     loop {

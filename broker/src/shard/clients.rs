@@ -458,6 +458,7 @@ impl Shard {
                 key: idempotency_key.as_str(),
                 now_ms: now.mono_ms,
                 window_ms: tunables.dedup_window_ms,
+                keys_max: tunables.dedup_keys_max,
             })
         };
         let accepted = match self.hub.publish(tenant, room.as_str(), draft, repeat) {
@@ -470,7 +471,10 @@ impl Shard {
         }
         let receivers = match want_receivers {
             false => 0,
-            true => accepted.receivers - u32::from(exclude_sender && self.has_joined(peer, room.as_str())),
+            true => {
+                let left_out = exclude_sender && !accepted.repeated && self.has_joined(peer, room.as_str());
+                accepted.receivers.saturating_sub(left_out.into())
+            }
         };
         let published = wire::Published {
             epoch: accepted.epoch.0,
