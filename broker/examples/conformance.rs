@@ -1,5 +1,5 @@
 //! A broker with its echo door open, for the RFC 6455 conformance suite: `cargo run --example conformance --features testing`.
-//! Prints the address it listens on and serves until it is killed.
+//! Settings may follow as `key=value`. Prints the address it listens on and serves until it is killed.
 
 use cauce_broker::config::{LoadInputs, load};
 use cauce_broker::{Persistence, Server};
