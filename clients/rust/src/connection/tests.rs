@@ -51,7 +51,12 @@ impl Bench {
 
     pub(super) fn online(settings: Settings) -> Self {
         let mut bench = Self::new(settings);
-        assert_eq!(bench.actions(), [Action::Connect { token: TokenUse::Same }]);
+        assert_eq!(
+            bench.actions(),
+            [Action::Connect {
+                token: TokenUse::Same
+            }]
+        );
         bench.open();
         bench
     }
@@ -172,7 +177,12 @@ impl Bench {
 
     fn join(&mut self, frame: &wire::ClientFrame, epoch: u64, seq: u64) {
         let rooms = rooms(frame).into_iter().zip(100..);
-        let rooms = rooms.map(|(name, room)| wire::RoomPosition { name, room, epoch, seq });
+        let rooms = rooms.map(|(name, room)| wire::RoomPosition {
+            name,
+            room,
+            epoch,
+            seq,
+        });
         let rooms = rooms.collect();
         self.reply(frame.id, wire::Subscribed { rooms });
     }
@@ -334,7 +344,10 @@ fn each_range_of_codes_does_what_it_says() {
             continue;
         };
         let wait = bench.wait_for_attempt();
-        assert!(wait >= floor && wait <= floor + backoff::FIRST, "{code}: {wait:?}");
+        assert!(
+            wait >= floor && wait <= floor + backoff::FIRST,
+            "{code}: {wait:?}"
+        );
         assert_eq!(bench.actions(), [Action::Connect { token }], "{code}");
     }
 }
@@ -403,7 +416,12 @@ fn a_token_that_has_expired_is_not_tried_again() {
     bench.pass(Duration::from_secs(6));
     bench.lose();
     bench.wait_for_attempt();
-    assert_eq!(bench.actions(), [Action::Connect { token: TokenUse::Renew }]);
+    assert_eq!(
+        bench.actions(),
+        [Action::Connect {
+            token: TokenUse::Renew
+        }]
+    );
 }
 
 #[test]
@@ -503,7 +521,9 @@ fn ids_are_never_zero_and_never_one_that_is_waited_for() {
     let _waits = bench.request(ping(), Delivery::NowOnly);
     let [waits] = bench.sent().try_into().unwrap();
     bench.connection.requests.wind_to(u32::MAX);
-    let next: Vec<u32> = (0..waits.id).map(|_| bench.connection.requests.next_id()).collect();
+    let next: Vec<u32> = (0..waits.id)
+        .map(|_| bench.connection.requests.next_id())
+        .collect();
     assert!(!next.contains(&0) && !next.contains(&waits.id), "{next:?}");
 }
 
@@ -597,7 +617,10 @@ fn a_frame_that_the_broker_would_close_on_is_not_sent() {
     let _small = bench.request(publish("2", 10), Delivery::Repeat);
     assert_eq!(keys(&bench.sent()), ["2"]);
     let error = large.try_recv().unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, Some(Code::TooLarge)));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Invalid, Some(Code::TooLarge))
+    );
 }
 
 #[test]
@@ -819,7 +842,13 @@ fn a_new_join_says_what_became_of_the_room() {
             epoch: Epoch(epoch),
             seq: Seq(seq),
         };
-        let [Event::Resubscribed { position: p, continuity }] = events(&queue)[..] else {
+        let [
+            Event::Resubscribed {
+                position: p,
+                continuity,
+            },
+        ] = events(&queue)[..]
+        else {
             panic!("not resubscribed")
         };
         assert_eq!((p, continuity), (position, expected));
