@@ -104,9 +104,9 @@ impl Broker {
         self.logs.entry((self.epoch, room)).or_default()
     }
 
-    /// Numbers differ from connection to connection.
+    /// On the next connection the same number stands for another room.
     fn number(&self, room: usize) -> u64 {
-        self.sessions * 10 + room as u64
+        (self.sessions + room as u64) % ROOMS as u64
     }
 
     fn publish(&mut self, room: usize, content: u64, omit: bool) -> u64 {

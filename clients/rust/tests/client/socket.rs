@@ -1,15 +1,12 @@
 //! The client over real sockets against a broker that does what each test wants.
 
-mod broker;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use broker::{Broker, Peer, patiently, push};
+use crate::broker::{Broker, Peer, patiently, push};
 use cauce_client::{
     Client, Code, Continuity, Direct, ErrorKind, Event, Options, Payload, Reconnect, Seq, SeqRange, Status,
-    UserId,
 };
 use cauce_protocol::server;
 use cauce_protocol::wire::{self, client_frame::Request};
@@ -112,7 +109,6 @@ async fn both_dialects_carry_everything() {
         );
         assert_eq!(answer.unwrap(), json!({"id": 0, "on": true}));
 
-        let user = UserId::new("ana").unwrap();
         let (_, sent) = tokio::join!(
             async {
                 let (id, Request::Send(send)) = peer.next().await else {
@@ -127,7 +123,7 @@ async fn both_dialects_carry_everything() {
             },
             async {
                 client
-                    .send_to_user(&user, "e", Payload::binary(vec![0, 255]))
+                    .send_to_user("ana", "e", Payload::binary(vec![0, 255]))
                     .await
             }
         );
@@ -462,4 +458,26 @@ async fn goaway_is_the_reason_of_the_close_that_follows() {
     );
     let _peer = broker.welcome().await;
     patiently(client.online()).await.unwrap();
+}
+
+#[test]
+fn whoever_waits_is_told_when_the_runtime_ends() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let (client, mut inbox) = first.block_on(async {
+        let (_broker, _peer, client) = connected(|o| o).await;
+        let inbox = client.directs();
+        (client, inbox)
+    });
+    drop(first);
+    runtime().block_on(async {
+        assert!(patiently(inbox.next()).await.is_none());
+        let error = client.publish("a", "e", Payload::NULL).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    });
 }
