@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{Refusal, RoomId, Seq, server};
 use proptest::prelude::*;
 use tokio::sync::oneshot;

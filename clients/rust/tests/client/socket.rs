@@ -56,7 +56,7 @@ async fn both_dialects_carry_everything() {
         let mut inbox = client.directs();
         let (_, room) = tokio::join!(peer.subscribed(&[(3, 1, 10)]), client.subscribe("a"));
         let mut room = room.unwrap();
-        assert_eq!(room.start().map(|p| p.seq), Some(Seq(10)));
+        assert_eq!(room.start().seq, Seq(10));
         peer.send(&[push(3, 11, "{\"n\":1}"), push(3, 12, "2")]).await;
         let message = patiently(room.next()).await.unwrap().into_message().unwrap();
         assert_eq!(message.json::<serde_json::Value>().unwrap(), json!({"n": 1}));
@@ -480,4 +480,43 @@ fn whoever_waits_is_told_when_the_runtime_ends() {
         let error = client.publish("a", "e", Payload::NULL).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
     });
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_read_holds_up_publishers_but_not_readers() {
+    const PUBLISHES: u32 = 20_000;
+    let (_broker, mut peer, client) = connected(|o| o).await;
+    let (_, room) = tokio::join!(peer.subscribed(&[(3, 1, 0)]), client.subscribe("a"));
+    let mut room = room.unwrap();
+    let sent = Arc::new(AtomicU32::new(0));
+    let publishing = tokio::spawn({
+        let (client, sent) = (client.clone(), Arc::clone(&sent));
+        async move {
+            let payload = Payload::binary(vec![0; 50_000]);
+            for _ in 0..PUBLISHES {
+                client
+                    .publish_unacknowledged("a", "e", payload.clone())
+                    .await
+                    .unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    // More than sockets hold is handed over, and then no more, while messages keep arriving.
+    let mut seq = 0;
+    let mut before = u32::MAX;
+    while before != sent.load(Ordering::Relaxed) || before < 200 {
+        before = sent.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            seq += 1;
+            peer.send(&[push(3, seq, "1")]).await;
+            assert_eq!(message_seq(&mut room).await, seq);
+        }
+    }
+    assert!(before < PUBLISHES / 2, "{before} were taken");
+    // And once it reads again, they go on.
+    while sent.load(Ordering::Relaxed) <= before {
+        peer.next().await;
+    }
+    publishing.abort();
 }

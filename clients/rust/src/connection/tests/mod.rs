@@ -10,7 +10,10 @@ mod requests;
 mod rooms;
 
 use super::*;
+use crate::backoff;
+use crate::event::Event;
 use crate::event::{Continuity, Position, SeqRange};
+use cauce_protocol::wire::{reply::Outcome, server_frame};
 use cauce_protocol::{Epoch, Seq};
 use tokio::sync::oneshot;
 
