@@ -348,7 +348,7 @@ async fn an_http_refusal_says_why() {
             Some(Code::Unauthenticated),
         ),
         (
-            "HTTP/1.1 403 Forbidden\r\ncontent-length: 53\r\n\r\n{\"code\":4310,\"name\":\"origin_refused\",\"message\":\"no\"}\n",
+            "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n{\"error\":{\"code\":4310,\"message\":\"no\"}}",
             ErrorKind::Refused,
             Some(Code::OriginRefused),
         ),
