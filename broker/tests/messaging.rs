@@ -165,3 +165,15 @@ async fn every_payload_kind_crosses_the_dialects() {
         assert_eq!(message.payload, payload);
     }
 }
+
+#[tokio::test]
+async fn stopping_tells_everybody_and_returns_in_time() {
+    let broker = Broker::start();
+    let mut ann = broker.join(&token("a", "ann")).await;
+    let began = std::time::Instant::now();
+    let stopped = tokio::task::spawn_blocking(move || broker.server.stop(std::time::Duration::from_secs(2)));
+    assert_eq!(ann.farewell().await, (4000, 4000));
+    drop(ann);
+    stopped.await.unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+}

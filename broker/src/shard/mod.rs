@@ -222,6 +222,10 @@ impl Shard {
             *peer.outbox.borrow_mut() = Default::default();
             self.hub.displaced(self.index);
             self.metrics().connections_closed.increment();
+            if self.stopping.get() {
+                // The loop ends when it finds nobody left, so it must look.
+                self.hub.shards[self.index].notify();
+            }
         }
     }
 
