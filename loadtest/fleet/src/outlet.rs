@@ -30,6 +30,24 @@ pub(crate) struct Timer {
     duration: Duration,
 }
 
+/// Whether a server has been told that power fell to zero with the output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ZeroPower {
+    Told,
+    /// Old firmware: the frame comes late.
+    Owed,
+    /// Old firmware: the frame got lost inside the device, and a server keeps the old power.
+    Lost,
+}
+
+/// Which `aenergy` was last reported.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct ReportedEnergy {
+    minute_ts: u64,
+    /// All its numbers were zero.
+    empty: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Measured {
     load: Load,
@@ -45,10 +63,8 @@ struct Measured {
     has_returned: bool,
     reported_mw: i64,
     reported_voltage_mv: i64,
-    /// The `minute_ts` under which `aenergy` was last reported, if it was all zeros then.
-    reported_empty_at: Option<u64>,
-    /// Switched off by a firmware that has not said "zero watts" yet, and perhaps never will.
-    owes_zero_power: bool,
+    reported_energy: ReportedEnergy,
+    zero_power: ZeroPower,
 }
 
 #[derive(Clone, Debug)]
@@ -119,8 +135,8 @@ impl Outlet {
                 has_returned: has("ret_aenergy"),
                 reported_mw: 0,
                 reported_voltage_mv: 0,
-                reported_empty_at: None,
-                owes_zero_power: false,
+                reported_energy: ReportedEnergy::default(),
+                zero_power: ZeroPower::Told,
             }
         });
         let captured_on = status.get("output").and_then(Value::as_bool).unwrap_or(true);
@@ -239,12 +255,11 @@ impl Outlet {
             }
             None => {}
         }
-        if let (true, false, Some(measured)) = (turned, on, &mut self.measured) {
-            if firmware.loses_zero_power() {
-                measured.owes_zero_power = measured.reported_mw.abs() >= REPORT_MW_MIN;
-                measured.reported_mw = 0;
-            } else {
-                measured.write_zero_power(&mut fields);
+        if let (true, Some(measured)) = (turned, &mut self.measured) {
+            match (on, firmware.loses_zero_power()) {
+                (true, _) => measured.zero_power = ZeroPower::Told,
+                (false, true) => measured.zero_power = ZeroPower::Owed,
+                (false, false) => measured.write_zero_power(&mut fields),
             }
         }
         Some(fields)
@@ -260,7 +275,9 @@ impl Outlet {
     pub(crate) fn power_report_is_due(&self) -> bool {
         self.measured.as_ref().is_some_and(|measured| {
             let moved = (measured.meter.power_mw() - measured.reported_mw).abs();
-            moved >= REPORT_MW_MIN && moved * 100 >= measured.reported_mw.abs() * REPORT_PERCENT
+            measured.zero_power == ZeroPower::Told
+                && moved >= REPORT_MW_MIN
+                && moved * 100 >= measured.reported_mw.abs() * REPORT_PERCENT
         })
     }
 
@@ -269,6 +286,7 @@ impl Outlet {
         let mut fields = self.delta(firmware);
         let measured = self.measured.as_mut()?;
         measured.write_power(&mut fields);
+        measured.mark_power_reported();
         Some(fields)
     }
 
@@ -286,15 +304,20 @@ impl Outlet {
         self.power_delta(firmware)
     }
 
-    /// The report of the full minute.
+    /// The report of the full minute; `None` if its counters have been reported already, after a reset.
     pub(crate) fn minute_delta(&mut self, now: Timestamp, firmware: &Firmware) -> Option<Map<String, Value>> {
         let mut fields = self.delta(firmware);
         let measured = self.measured.as_mut()?;
         let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
+        if measured.reported_energy.minute_ts == minute_ts {
+            return None;
+        }
         measured.write_energy(&mut fields, minute_ts);
+        measured.mark_energy_reported(minute_ts);
         if firmware.minute_report() == MinuteReport::AllValues {
             measured.write_power(&mut fields);
             measured.write_extras(&mut fields, minute_ts);
+            measured.mark_power_reported();
         }
         Some(fields)
     }
@@ -349,24 +372,29 @@ impl Outlet {
         let mut fields = self.delta(firmware);
         let measured = self.measured.as_mut()?;
         let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
-        let known_empty = measured.reported_empty_at == Some(minute_ts);
+        let before = measured.reported_energy;
         measured.write_energy(&mut fields, minute_ts);
+        measured.mark_energy_reported(minute_ts);
         if measured.has_returned {
             fields.insert(
                 "ret_aenergy".into(),
                 measured.meter.to_json(Flow::Returned, minute_ts),
             );
         }
-        (!known_empty || measured.reported_empty_at.is_none()).then_some(fields)
+        let known = before.empty && before == measured.reported_energy;
+        (!known).then_some(fields)
     }
 
-    /// Overlays the whole component onto its captured status; marks power as reported.
-    pub(crate) fn write_status(
-        &mut self,
-        now: Timestamp,
-        firmware: &Firmware,
-        fields: &mut Map<String, Value>,
-    ) {
+    /// Marks everything as reported: a full status went out.
+    pub(crate) fn mark_reported(&mut self, now: Timestamp, firmware: &Firmware) {
+        if let Some(measured) = &mut self.measured {
+            measured.mark_power_reported();
+            measured.mark_energy_reported(firmware.minute_ts(now.minute_start().as_seconds()));
+        }
+    }
+
+    /// Overlays the whole component onto its captured status.
+    pub(crate) fn write_status(&self, now: Timestamp, firmware: &Firmware, fields: &mut Map<String, Value>) {
         if self.kind == OutletKind::Switch {
             fields.insert("output".into(), self.output.into());
             fields.insert("source".into(), self.source.as_ref().into());
@@ -376,7 +404,7 @@ impl Outlet {
                 timer.write(fields);
             }
         }
-        if let Some(measured) = &mut self.measured {
+        if let Some(measured) = &self.measured {
             let minute_ts = firmware.minute_ts(now.minute_start().as_seconds());
             measured.write_energy(fields, minute_ts);
             measured.write_power(fields);
@@ -387,27 +415,28 @@ impl Outlet {
         }
     }
 
-    /// The zero watts that old firmware sends late or never; `None` if none are owed.
+    /// The zero watts that old firmware sends late; `None` if none are owed, or a server knows them.
     pub(crate) fn zero_power_delta(&mut self, firmware: &Firmware) -> Option<Map<String, Value>> {
         let mut fields = self.delta(firmware);
         let measured = self
             .measured
             .as_mut()
-            .filter(|measured| measured.owes_zero_power)?;
+            .filter(|measured| measured.zero_power == ZeroPower::Owed)?;
+        let known = measured.reported_mw.abs() < REPORT_MW_MIN;
         measured.write_zero_power(&mut fields);
-        Some(fields)
+        (!known).then_some(fields)
     }
 
     pub(crate) fn owes_zero_power(&self) -> bool {
         self.measured
             .as_ref()
-            .is_some_and(|measured| measured.owes_zero_power)
+            .is_some_and(|measured| measured.zero_power == ZeroPower::Owed)
     }
 
-    /// The debt is never paid: the frame got lost inside the device.
-    pub(crate) fn forget_zero_power(&mut self) {
+    /// The debt is never paid.
+    pub(crate) fn lose_zero_power(&mut self) {
         if let Some(measured) = &mut self.measured {
-            measured.owes_zero_power = false;
+            measured.zero_power = ZeroPower::Lost;
         }
     }
 
@@ -437,34 +466,41 @@ impl Timer {
 }
 
 impl Measured {
-    fn write_power(&mut self, fields: &mut Map<String, Value>) {
+    fn write_power(&self, fields: &mut Map<String, Value>) {
         let power_mw = self.meter.power_mw();
-        let volt_percent = (self.voltage_mv as f64 / 1000.0) * (self.power_factor_percent as f64 / 100.0);
-        let amperes = if volt_percent > 0.0 {
-            power_mw.abs() as f64 / 1000.0 / volt_percent
+        let volts = (self.voltage_mv as f64 / 1000.0) * (self.power_factor_percent as f64 / 100.0);
+        let amperes = if volts > 0.0 {
+            power_mw.abs() as f64 / 1000.0 / volts
         } else {
             0.0
         };
         fields.insert("apower".into(), milli(power_mw, 1));
         fields.insert("voltage".into(), milli(self.voltage_mv, 1));
         fields.insert("current".into(), number(amperes, 3));
-        self.reported_mw = power_mw;
-        self.reported_voltage_mv = self.voltage_mv;
-        self.owes_zero_power = false;
     }
 
-    fn write_energy(&mut self, fields: &mut Map<String, Value>, minute_ts: u64) {
-        let energy = self.meter.to_json(Flow::All, minute_ts);
-        let empty = energy["total"] == json!(0) && energy["by_minute"] == json!([0, 0, 0]);
-        self.reported_empty_at = empty.then_some(minute_ts);
-        fields.insert("aenergy".into(), energy);
+    fn mark_power_reported(&mut self) {
+        self.reported_mw = self.meter.power_mw();
+        self.reported_voltage_mv = self.voltage_mv;
+        self.zero_power = ZeroPower::Told;
+    }
+
+    fn write_energy(&self, fields: &mut Map<String, Value>, minute_ts: u64) {
+        fields.insert("aenergy".into(), self.meter.to_json(Flow::All, minute_ts));
+    }
+
+    fn mark_energy_reported(&mut self, minute_ts: u64) {
+        self.reported_energy = ReportedEnergy {
+            minute_ts,
+            empty: self.meter.prints_as_empty(Flow::All),
+        };
     }
 
     fn write_zero_power(&mut self, fields: &mut Map<String, Value>) {
         fields.insert("apower".into(), 0.into());
         fields.insert("current".into(), 0.into());
         self.reported_mw = 0;
-        self.owes_zero_power = false;
+        self.zero_power = ZeroPower::Told;
     }
 
     /// What newer hardware also measures.

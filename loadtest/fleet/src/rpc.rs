@@ -167,8 +167,13 @@ impl Device {
             out,
         );
         let reply = Output::Reply(request.reply(self.id().as_str(), answer));
-        let place = if self.rng.one_in(2) { first } else { out.len() };
+        let place = if self.replies_first() { first } else { out.len() };
         out.insert(place, reply);
+    }
+
+    /// Whether the answer to a call goes out before what the call caused.
+    pub(crate) fn replies_first(&mut self) -> bool {
+        self.rng.one_in(2)
     }
 
     /// Carries out a call.

@@ -3,6 +3,7 @@
 
 use crate::identity::DeviceId;
 use crate::rng::Rng;
+use crate::session::socket_config;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use std::fmt;
@@ -13,17 +14,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
+/// What an outbound connection runs over.
+pub(crate) type Stream = MaybeTlsStream<TcpStream>;
 /// An outbound connection.
-pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// A device reads calls, which are small; the default buffer of 128 KiB would be the larger part of a fleet's
-/// memory.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames larger than this are refused: the firmware's own limit is lower still.
-const FRAME_BYTES_MAX: usize = 64 * 1024;
+pub(crate) type Socket = WebSocketStream<Stream>;
 
 /// The credentials of the devices.
 #[derive(Clone, Default)]
@@ -208,15 +204,10 @@ impl Target {
         stream
             .set_nodelay(true)
             .map_err(|error| DialError::Io(error.kind()))?;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(FRAME_BYTES_MAX))
-            .max_frame_size(Some(FRAME_BYTES_MAX));
         let dialled = tokio_tungstenite::client_async_tls_with_config(
             request,
             stream,
-            Some(config),
+            Some(socket_config()),
             self.connector.clone(),
         );
         let (socket, response) = dialled.await?;

@@ -130,7 +130,7 @@ impl Bench {
             match kind {
                 Some(FrameKind::Full) => self.known = params,
                 Some(FrameKind::Greeting | FrameKind::Status | FrameKind::Repeat) => {
-                    merge(&mut self.known, &params)
+                    merge(&mut self.known, &params);
                 }
                 _ => {}
             }
@@ -371,9 +371,9 @@ fn old_firmware_at_times_never_says_that_power_is_zero() {
         bench.call("Switch.Set", json!({"id": 0, "on": false}));
         bench.run_for(9);
         if bench.known["switch:0"]["apower"] == json!(0) {
-            told += 1
+            told += 1;
         } else {
-            withheld += 1
+            withheld += 1;
         }
     }
     assert!(told > 3 && withheld > 3, "told {told}, withheld {withheld}");
@@ -921,7 +921,7 @@ fn methods_listed_are_methods_answered() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the seed, model and faults: valid frames with `src` (the bench asserts them), a status is a
     /// change, the greeting comes first on each connection.

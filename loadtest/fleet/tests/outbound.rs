@@ -173,7 +173,11 @@ async fn each_device_shows_its_token_percent_encoded() {
 
     let (url, mut seen) = serve(None).await;
     let mut options = options(&url, 3);
-    options.tokens = Tokens::PerDevice(Arc::new(|id| format!("token-of-{id}")));
+    let tokens = Tokens::PerDevice(Arc::new(|id| format!("token-of-{id}")));
+    options = FleetOptions {
+        ramp: options.ramp,
+        ..FleetOptions::outbound(&url, tokens, 3).expect("options")
+    };
     let fleet = Fleet::start(options).expect("started");
     let mut expected: Vec<_> = fleet.devices().map(|id| Some(format!("token-of-{id}"))).collect();
     let mut tokens = Vec::new();
@@ -338,7 +342,9 @@ async fn wrong_options_are_refused_before_anything_is_dialled() {
         FleetError::NotOutbound("azplug")
     );
     for url in ["", "http://127.0.0.1/", "ws://", "ws:///x", "nonsense"] {
-        let error = refused(&|options| options.url = url.into());
+        let error = refused(&|options| {
+            *options = FleetOptions::outbound(url, Tokens::None, 1).expect("options");
+        });
         assert!(matches!(error, FleetError::Target(TargetError::Url(_))), "{url}");
     }
 }
@@ -347,7 +353,7 @@ async fn wrong_options_are_refused_before_anything_is_dialled() {
 async fn no_debug_output_shows_a_token() {
     let (url, mut seen) = serve(None).await;
     let options = options(&format!("{url}?token=in-the-url"), 1);
-    let mut shown = format!("{:?}", options.tokens);
+    let mut shown = format!("{:?}", options.reach);
     let fleet = Fleet::start(options).expect("started");
     shown += &format!("{fleet:?}");
     assert!(matches!(next(&mut seen).await, Seen::Opened { .. }));

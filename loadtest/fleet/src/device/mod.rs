@@ -360,8 +360,13 @@ impl Device {
             envelope: self.envelope,
             params,
         };
-        if kind == FrameKind::Status && self.setup.faults.mean_gap(Fault::Repeat).is_some() {
-            self.last_status = Some(notification.clone());
+        match kind {
+            // After a full status the last delta is news of yesterday: sending it again would change something.
+            FrameKind::Full | FrameKind::Greeting => self.last_status = None,
+            FrameKind::Status if self.setup.faults.mean_gap(Fault::Repeat).is_some() => {
+                self.last_status = Some(notification.clone());
+            }
+            _ => {}
         }
         out.push(Output::Notify(notification));
     }
