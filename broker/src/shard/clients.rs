@@ -470,7 +470,10 @@ impl Shard {
         }
         let receivers = match want_receivers {
             false => 0,
-            true => accepted.receivers - u32::from(exclude_sender && self.has_joined(peer, room.as_str())),
+            // A repeat is answered like the first, when the sender may not have joined yet.
+            true => accepted
+                .receivers
+                .saturating_sub(u32::from(exclude_sender && self.has_joined(peer, room.as_str()))),
         };
         let published = wire::Published {
             epoch: accepted.epoch.0,
