@@ -378,7 +378,7 @@ impl Shard {
         for name in names {
             let (room, seq) = match subscriptions.iter().find(|s| s.room.name == *name) {
                 Some(Subscription { room }) => {
-                    (room.clone(), self.seen(room.key).unwrap_or_else(|| room.seq()))
+                    (room.clone(), self.position(peer, room.key).unwrap_or_else(|| room.seq()))
                 }
                 None => match self.join(peer, tenant, name, now.mono_ms) {
                     Ok(joined) => {
