@@ -77,18 +77,19 @@ impl Shard {
         let (now, tunables) = (self.now(), self.tunables());
         let mut events = std::mem::take(&mut *self.events.borrow_mut());
         let limits = self.reader_limits(peer, &tunables);
-        let (verdict, incomplete) = {
+        let (verdict, incomplete, waited) = {
             let mut reader = peer.reader.borrow_mut();
-            (reader.read(bytes, limits, &mut events), reader.is_incomplete())
+            let verdict = reader.read(bytes, limits, &mut events);
+            (verdict, reader.is_incomplete(), reader.has_waited(&events))
         };
         self.metrics().bytes_in.add(bytes.len() as u64);
         peer.time(|timing| {
             timing.heard_ms = now.mono_ms;
             timing.pinged_ms = 0;
-            timing.begun_ms = match (incomplete, timing.begun_ms) {
-                (false, _) => 0,
-                (true, 0) => now.mono_ms,
-                (true, begun_ms) => begun_ms,
+            timing.begun_ms = match timing.begun_ms {
+                _ if !incomplete => 0,
+                begun_ms if begun_ms != 0 && waited => begun_ms,
+                _ => now.mono_ms,
             };
         });
         if incomplete {
