@@ -31,11 +31,12 @@ impl Shard {
             mailbox.begin_turn();
             self.metrics().turns.increment();
             let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
-            let mut released = 0;
+            let (mut released, mut full_bite) = (0, false);
             for n in 0.. {
                 if n == MESSAGES_A_TURN {
                     // Come again after the sockets had their turn.
                     mailbox.notify();
+                    full_bite = true;
                     break;
                 }
                 match mailbox.pop() {
@@ -62,6 +63,12 @@ impl Shard {
             mailbox.release(released);
             self.report(&mut taken.borrow_mut());
             self.close_overflowed();
+            // The mailbox's bell rings without ever making us wait; a node under load would read no socket otherwise.
+            if full_bite {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::task::consume_budget().await;
+            }
             if self.stopping.get() && self.peers.borrow().is_empty() {
                 return;
             }
