@@ -32,6 +32,7 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
+use self::outbox::{Pushed, Written};
 use self::peer::Stage;
 use self::roster::Rosters;
 use self::wheel::Wheel;
@@ -149,11 +150,21 @@ impl Shard {
     fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
         let mut outbox = peer.outbox.borrow_mut();
         outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
-        if outbox.push(frame, outbox_bytes_max) {
-            drop(outbox);
-            self.mark(peer);
-        } else {
-            self.overflowed.borrow_mut().push(peer.clone());
+        if !outbox.has_room(&frame, outbox_bytes_max) && !peer.blocked.get() {
+            // One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+            let mut written = Written::default();
+            // The turn's end meets the same error, and may drop the peer where this place may not.
+            let _ = outbox.flush(&peer.socket, &mut written);
+            self.metrics().writes.add(written.calls);
+            self.metrics().bytes_out.add(written.bytes);
+        }
+        match outbox.push(frame, outbox_bytes_max) {
+            Pushed::Queued => {
+                drop(outbox);
+                self.mark(peer);
+            }
+            Pushed::Overflowed => self.overflowed.borrow_mut().push(peer.clone()),
+            Pushed::Over => {}
         }
     }
 
