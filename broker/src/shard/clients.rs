@@ -43,6 +43,7 @@ impl Shard {
         if let Some(token) = token {
             self.authenticate(&peer, 0, &token, 0, now, &tunables);
         }
+        self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
         peer
     }

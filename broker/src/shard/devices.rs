@@ -45,6 +45,7 @@ impl Shard {
         }));
         let peer = self.register(socket, address, permit, Dialect::Json, stage, now);
         self.metrics().devices_opened.increment();
+        self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
         peer
     }

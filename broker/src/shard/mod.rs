@@ -18,7 +18,7 @@ mod timers;
 mod turn;
 mod wheel;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ pub struct Shard {
     scratch: RefCell<Box<[u8]>>,
     events: RefCell<Vec<Event>>,
     spare_buffers: RefCell<Vec<VecDeque<Bytes>>>,
-    stopping: Cell<bool>,
+    /// Why everybody must go.
+    stopping: RefCell<Option<Refusal>>,
 }
 
 impl Shard {
@@ -93,7 +94,7 @@ impl Shard {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             events: RefCell::default(),
             spare_buffers: RefCell::default(),
-            stopping: Cell::new(false),
+            stopping: RefCell::default(),
         }
     }
 
@@ -233,6 +234,10 @@ impl Shard {
             *peer.outbox.borrow_mut() = Default::default();
             self.hub.displaced(self.index);
             self.metrics().connections_closed.increment();
+            if self.is_stopping() {
+                // The loop ends with the last peer, and looks at the end of a turn.
+                self.hub.shards[self.index].notify();
+            }
         }
     }
 

@@ -69,7 +69,7 @@ impl Shard {
             } else {
                 tokio::task::consume_budget().await;
             }
-            if self.stopping.get() && self.peers.borrow().is_empty() {
+            if self.is_stopping() && self.peers.borrow().is_empty() {
                 return;
             }
         }
@@ -165,7 +165,7 @@ impl Shard {
     }
 
     fn stop(&self, refusal: &Refusal) {
-        self.stopping.set(true);
+        *self.stopping.borrow_mut() = Some(refusal.clone());
         let peers: Vec<_> = self.peers.borrow().values().cloned().collect();
         for peer in peers {
             self.close(&peer, refusal);
@@ -174,9 +174,17 @@ impl Shard {
         self.hub.shards[self.index].notify();
     }
 
-    /// Whether sockets are still taken.
+    /// Whether no socket is taken any more.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopping.borrow().is_some()
+    }
+
+    /// Sends away a peer whose handshake ended after everybody was told to go: the shard waits for its last peer.
+    pub(super) fn close_if_stopping(&self, peer: &Rc<Peer>) {
+        let refusal = self.stopping.borrow().clone();
+        if let Some(refusal) = refusal {
+            self.close(peer, &refusal);
+        }
     }
 
     /// Sends the answer to a call to the client that waits for it.
