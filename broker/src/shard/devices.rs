@@ -178,6 +178,7 @@ impl Shard {
         };
         if self.is_stopping() {
             // We go, not the device: it is as it was, and the next start will say "stale" until it speaks.
+            device.lock().abandon_callers();
             return;
         }
         let now = self.now();
