@@ -209,10 +209,19 @@ impl Shard {
         match decoded {
             Ok(Ok(message)) => self.handle_message(peer, message, now, tunables),
             Ok(Err(Rejected { id, refusal })) => {
-                if matches!(*peer.stage.borrow(), Stage::Opening(_)) {
-                    return self.close(peer, &refusal);
+                let refusal = match &mut *peer.stage.borrow_mut() {
+                    Stage::Client(client) => {
+                        self.metrics().requests.increment();
+                        let connection = &mut client.connection;
+                        Some(connection.handle_rejected(now, refusal.clone(), &tunables.connection))
+                    }
+                    _ => None,
                 }
-                self.refuse(peer, id, &refusal);
+                .ok_or(refusal);
+                match refusal {
+                    Ok(refusal) => self.refuse(peer, id, &refusal),
+                    Err(refusal) => self.close(peer, &refusal),
+                }
             }
             Err(error) => self.close(peer, &error.into()),
         }
