@@ -213,6 +213,12 @@ impl Server {
         Handle::new(self.hub.clone())
     }
 
+    /// The centre itself, for tests of what no client and no administrator may do.
+    #[cfg(feature = "testing")]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     /// Tenants, keys and tokens.
     pub fn admin(&self) -> &Arc<Admin> {
         &self.admin
