@@ -469,6 +469,7 @@ impl Shard {
                 key: idempotency_key.as_str(),
                 now_ms: now.mono_ms,
                 window_ms: tunables.dedup_window_ms,
+                keys_max: tunables.dedup_keys_max,
             })
         };
         let accepted = match self.hub.publish(tenant, room.as_str(), draft, repeat) {
