@@ -85,6 +85,7 @@ impl TenantHandle {
             key,
             now_ms: self.hub.clock.now().mono_ms,
             window_ms: self.hub.tunables().dedup_window_ms,
+            keys_max: self.hub.tunables().dedup_keys_max,
         });
         self.hub.publish(&self.tenant, room, draft, repeat)
     }

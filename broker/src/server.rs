@@ -213,6 +213,12 @@ impl Server {
         Handle::new(self.hub.clone())
     }
 
+    /// The centre itself, for tests of what no client and no administrator may do.
+    #[cfg(feature = "testing")]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     /// Tenants, keys and tokens.
     pub fn admin(&self) -> &Arc<Admin> {
         &self.admin
@@ -421,6 +427,7 @@ fn tunables(config: &Config) -> Tunables {
         device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
         devices_max: limits.devices_per_tenant,
         dedup_window_ms: ms(config.rooms.dedup_window),
+        dedup_keys_max: config.rooms.dedup_keys,
     }
 }
 

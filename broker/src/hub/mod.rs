@@ -66,6 +66,8 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
+    /// Idempotency keys that a room remembers.
+    pub dedup_keys_max: usize,
 }
 
 /// How shards divide the work: the first ones serve clients, the others take device streams.

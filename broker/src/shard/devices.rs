@@ -45,6 +45,7 @@ impl Shard {
         }));
         let peer = self.register(socket, address, permit, Dialect::Json, stage, now);
         self.metrics().devices_opened.increment();
+        self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
         peer
     }
@@ -177,6 +178,7 @@ impl Shard {
         };
         if self.is_stopping() {
             // We go, not the device: it is as it was, and the next start will say "stale" until it speaks.
+            device.lock().abandon_callers();
             return;
         }
         let now = self.now();

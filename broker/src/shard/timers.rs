@@ -36,8 +36,8 @@ impl Shard {
     /// Arms a timer for the peer, unless an earlier one will look anyway.
     pub(super) fn arm(&self, peer: &Peer, at_ms: u64) {
         if at_ms < peer.timing.get().armed_ms {
-            peer.time(|timing| timing.armed_ms = at_ms);
-            self.wheel.borrow_mut().arm(peer.id, at_ms);
+            let armed_ms = self.wheel.borrow_mut().arm(peer.id, at_ms);
+            peer.time(|timing| timing.armed_ms = armed_ms);
         }
     }
 
@@ -49,6 +49,11 @@ impl Shard {
     }
 
     fn handle_timeout(self: &Rc<Self>, peer: &Rc<Peer>, now: Now) {
+        if now.mono_ms < peer.timing.get().armed_ms {
+            // Left over from before an earlier timer was armed, which has armed the next by now. Arming again here would leave
+            // two for ever, and each later case one more.
+            return;
+        }
         peer.time(|timing| timing.armed_ms = u64::MAX);
         if let Some(refusal) = self.verdict(peer, now) {
             self.close(peer, &refusal);

@@ -243,13 +243,13 @@ impl Doors {
                 refusal: Refusal::new(Code::OriginRefused, message),
             };
         }
-        let offered = |name: &str| head.subprotocols.iter().copied().find(|&p| p == name);
-        let (dialect, subprotocol) = match (offered(SUBPROTOCOL_PROTO), offered(SUBPROTOCOL_JSON)) {
-            (Some(name), _) => (Dialect::Proto, Some(name)),
-            (None, Some(name)) => (Dialect::Json, Some(name)),
-            // Plain tools offer nothing and mean text.
-            (None, None) => (Dialect::Json, None),
-        };
+        let chosen = head.subprotocols.iter().copied().find_map(|name| match name {
+            SUBPROTOCOL_PROTO => Some((Dialect::Proto, Some(name))),
+            SUBPROTOCOL_JSON => Some((Dialect::Json, Some(name))),
+            _ => None,
+        });
+        // Plain tools offer nothing and mean text.
+        let (dialect, subprotocol) = chosen.unwrap_or((Dialect::Json, None));
         let in_subprotocol = head
             .subprotocols
             .iter()

@@ -1,15 +1,12 @@
 //! The client over real sockets against a broker that does what each test wants.
 
-mod broker;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use broker::{Broker, Peer, patiently, push};
+use crate::broker::{Broker, Peer, patiently, push};
 use cauce_client::{
     Client, Code, Continuity, Direct, ErrorKind, Event, Options, Payload, Reconnect, Seq, SeqRange, Status,
-    UserId,
 };
 use cauce_protocol::server;
 use cauce_protocol::wire::{self, client_frame::Request};
@@ -59,7 +56,7 @@ async fn both_dialects_carry_everything() {
         let mut inbox = client.directs();
         let (_, room) = tokio::join!(peer.subscribed(&[(3, 1, 10)]), client.subscribe("a"));
         let mut room = room.unwrap();
-        assert_eq!(room.start().map(|p| p.seq), Some(Seq(10)));
+        assert_eq!(room.start().seq, Seq(10));
         peer.send(&[push(3, 11, "{\"n\":1}"), push(3, 12, "2")]).await;
         let message = patiently(room.next()).await.unwrap().into_message().unwrap();
         assert_eq!(message.json::<serde_json::Value>().unwrap(), json!({"n": 1}));
@@ -112,7 +109,6 @@ async fn both_dialects_carry_everything() {
         );
         assert_eq!(answer.unwrap(), json!({"id": 0, "on": true}));
 
-        let user = UserId::new("ana").unwrap();
         let (_, sent) = tokio::join!(
             async {
                 let (id, Request::Send(send)) = peer.next().await else {
@@ -127,7 +123,7 @@ async fn both_dialects_carry_everything() {
             },
             async {
                 client
-                    .send_to_user(&user, "e", Payload::binary(vec![0, 255]))
+                    .send_to_user("ana", "e", Payload::binary(vec![0, 255]))
                     .await
             }
         );
@@ -352,7 +348,7 @@ async fn an_http_refusal_says_why() {
             Some(Code::Unauthenticated),
         ),
         (
-            "HTTP/1.1 403 Forbidden\r\ncontent-length: 53\r\n\r\n{\"code\":4310,\"name\":\"origin_refused\",\"message\":\"no\"}\n",
+            "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n{\"error\":{\"code\":4310,\"message\":\"no\"}}",
             ErrorKind::Refused,
             Some(Code::OriginRefused),
         ),
@@ -462,4 +458,65 @@ async fn goaway_is_the_reason_of_the_close_that_follows() {
     );
     let _peer = broker.welcome().await;
     patiently(client.online()).await.unwrap();
+}
+
+#[test]
+fn whoever_waits_is_told_when_the_runtime_ends() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let (client, mut inbox) = first.block_on(async {
+        let (_broker, _peer, client) = connected(|o| o).await;
+        let inbox = client.directs();
+        (client, inbox)
+    });
+    drop(first);
+    runtime().block_on(async {
+        assert!(patiently(inbox.next()).await.is_none());
+        let error = client.publish("a", "e", Payload::NULL).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    });
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_read_holds_up_publishers_but_not_readers() {
+    const PUBLISHES: u32 = 20_000;
+    let (_broker, mut peer, client) = connected(|o| o).await;
+    let (_, room) = tokio::join!(peer.subscribed(&[(3, 1, 0)]), client.subscribe("a"));
+    let mut room = room.unwrap();
+    let sent = Arc::new(AtomicU32::new(0));
+    let publishing = tokio::spawn({
+        let (client, sent) = (client.clone(), Arc::clone(&sent));
+        async move {
+            let payload = Payload::binary(vec![0; 50_000]);
+            for _ in 0..PUBLISHES {
+                client
+                    .publish_unacknowledged("a", "e", payload.clone())
+                    .await
+                    .unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    // More than sockets hold is handed over, and then no more, while messages keep arriving.
+    let mut seq = 0;
+    let mut before = u32::MAX;
+    while before != sent.load(Ordering::Relaxed) || before < 200 {
+        before = sent.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            seq += 1;
+            peer.send(&[push(3, seq, "1")]).await;
+            assert_eq!(message_seq(&mut room).await, seq);
+        }
+    }
+    assert!(before < PUBLISHES / 2, "{before} were taken");
+    // And once it reads again, they go on.
+    while sent.load(Ordering::Relaxed) <= before {
+        peer.next().await;
+    }
+    publishing.abort();
 }
