@@ -45,6 +45,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// For the last messages to arrive once nothing more is sent.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// For zeros that devices forgot to send: the broker derives them after two seconds.
+const ZEROS: Duration = Duration::from_millis(2_500);
+
 /// Between two looks whether they have.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -95,6 +98,12 @@ impl Party {
     /// Frames sent so far that each subscriber must hear of.
     fn changing_frames(&self) -> u64 {
         changing_frames(&self.sent)
+    }
+
+    fn expects_zero(&self) -> bool {
+        self.subscribers
+            .iter()
+            .any(|subscriber| subscriber.tally().expects_zero())
     }
 
     fn is_drained(&self) -> bool {
@@ -212,6 +221,13 @@ impl Demo {
         };
         // If they do not come, the summary says which.
         let _ = timeout(DRAIN, drained).await;
+        let zeros = async {
+            while parties.iter().any(Party::expects_zero) {
+                tokio::time::sleep(DRAIN_STEP).await;
+            }
+        };
+        // A switch that was found off never gets one, so this is only waited for and not demanded.
+        let _ = timeout(ZEROS, zeros).await;
         for subscriber in parties.iter().flat_map(|party| &party.subscribers) {
             subscriber.leave().await;
         }
