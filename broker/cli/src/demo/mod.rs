@@ -100,6 +100,15 @@ impl Party {
         changing_frames(&self.sent)
     }
 
+    /// Devices that the database must know: those from before, and those that were heard.
+    fn known(&self) -> u64 {
+        let mut known = self.tenant.known.clone();
+        for subscriber in &self.subscribers {
+            known.extend(subscriber.tally().devices().map(str::to_owned));
+        }
+        known.len() as u64
+    }
+
     fn expects_zero(&self) -> bool {
         self.subscribers
             .iter()
@@ -109,7 +118,7 @@ impl Party {
     fn is_drained(&self) -> bool {
         self.subscribers.iter().all(|subscriber| {
             let tally = subscriber.tally();
-            tally.from_frames >= self.changing_frames() && tally.offline >= self.sent.totals.disconnects
+            tally.from_frames >= self.changing_frames() && tally.floor().online == 0
         })
     }
 }
@@ -136,6 +145,7 @@ impl Demo {
 
         let (stats, latency_us) = (counted(&server), latency(&parties));
         let heard: Vec<Vec<Heard>> = parties.iter().map(heard).collect();
+        let known: Vec<u64> = parties.iter().map(Party::known).collect();
         for party in &mut parties {
             party.subscribers.clear();
         }
@@ -144,7 +154,7 @@ impl Demo {
         let tenants: Vec<stage::Tenant> = parties.iter().map(|party| party.tenant.clone()).collect();
         let rows = stage::rows_gained(dir.path(), &tenants)?;
 
-        let tenants = parties.iter().zip(heard).zip(rows);
+        let tenants = parties.iter().zip(heard).zip(known).zip(rows);
         let summary = Summary {
             agree: false,
             disagreements: Vec::new(),
@@ -157,9 +167,10 @@ impl Demo {
             },
             latency_us,
             tenants: tenants
-                .map(|((party, subscribers), rows)| TenantSummary {
+                .map(|(((party, subscribers), devices_known), rows)| TenantSummary {
                     tenant: party.tenant.id.to_string(),
-                    devices_restored: party.tenant.before.devices,
+                    devices_restored: party.tenant.known.len() as u64,
+                    devices_known,
                     fleet: party.sent,
                     subscribers,
                     rows,
@@ -280,7 +291,7 @@ impl Demo {
         let (at, tenant) = (server.address(), &party.tenant.id);
         let token = stage::token(server.admin(), tenant, "visitor").await?;
         let key = stage::api_key(server.admin(), tenant).await?;
-        let restored: u64 = parties.iter().map(|party| party.tenant.before.devices).sum();
+        let restored: usize = parties.iter().map(|party| party.tenant.known.len()).sum();
         let mut lines = vec![
             "Join from another terminal:".to_owned(),
             format!("  cauce sub '{DEVICES}' {LOBBY} --url http://{at} --token {token}"),

@@ -198,6 +198,11 @@ impl Tally {
         }
     }
 
+    /// Every device that was heard of.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &str> {
+        self.devices.keys().map(String::as_str)
+    }
+
     /// Whether a switch is off and yet draws power, as old firmware has it: the broker will derive its zero.
     pub(crate) fn expects_zero(&self) -> bool {
         let mut channels = self.devices.values().flat_map(|seen| seen.channels.values());
