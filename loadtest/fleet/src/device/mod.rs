@@ -22,7 +22,7 @@ use crate::identity::{DeviceId, Identity, Mac};
 use crate::models::Model;
 use crate::outlet::Outlet;
 use crate::rng::Rng;
-use crate::target::SecretUrl;
+use crate::secret::SecretUrl;
 use crate::time::Timestamp;
 use life::Life;
 use serde_json::{Map, Value};

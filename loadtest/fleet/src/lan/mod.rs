@@ -9,9 +9,9 @@ mod peer;
 
 use crate::device::{Device, Ending, Output};
 use crate::digest::{Denial, Digest, Signature, Spelling, WEBSOCKET_HA2, http_ha2};
-use crate::outbound::stopped;
 use crate::rpc::{Door, Request, RpcError};
 use crate::stats::{Counters, Sent};
+use crate::stop::Stop;
 use crate::time::FleetClock;
 use http::{Head, Response, Route};
 use peer::{OUTBOX_FRAMES, Peer};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -80,8 +80,7 @@ pub(crate) struct LanDriver {
     pub(crate) clock: FleetClock,
     pub(crate) listener: TcpListener,
     pub(crate) counters: Arc<Counters>,
-    /// Becomes true when the fleet stops.
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: Stop,
 }
 
 impl LanDriver {
@@ -119,7 +118,7 @@ impl LanDriver {
                 timer.as_mut().reset(instant.into());
             }
             tokio::select! {
-                () = stopped(&mut stop) => break,
+                () = stop.stopped() => break,
                 () = &mut timer => served.poll(),
                 Some(message) = inbox.recv() => served.handle(message),
                 Some(_) = peers.join_next() => {}
