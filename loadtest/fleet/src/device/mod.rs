@@ -189,7 +189,7 @@ impl Device {
     pub fn new(model: Arc<Model>, setup: Arc<Setup>, index: u32, now: Timestamp) -> Self {
         let mut rng = Rng::new(setup.seed, u64::from(index));
         let identity = Identity::new(model.captured_id.clone(), model.captured_mac, setup.seed, index);
-        let solar = model.name().starts_with("outdoor") && rng.one_in(3);
+        let solar = model.is_outdoor_plug() && rng.one_in(3);
         let mut outlets: Vec<_> = model
             .status
             .iter()

@@ -94,7 +94,7 @@ impl LanDriver {
             counters,
             mut stop,
         } = self;
-        let spelling = if device.model().name() == "walldisplay" {
+        let spelling = if device.model().is_wall_display() {
             Spelling::WallDisplay
         } else {
             Spelling::Plain
@@ -235,15 +235,15 @@ impl Served {
             },
             Route::Frame => {
                 let request = std::str::from_utf8(body).ok().and_then(Request::parse);
-                let Some(request) = request else {
-                    return Response::empty(400);
-                };
-                match self.judge(&request.method, signature.as_ref(), &ha2) {
-                    Ok(()) => {
+                // Clients that expect a challenge send an empty body first: it has to be challenged, too.
+                let method = request.as_ref().map_or("", |request| request.method.as_str());
+                match (self.judge(method, signature.as_ref(), &ha2), request) {
+                    (Ok(()), Some(request)) => {
                         let answer = self.call(&request.method, &request.params, Door::Http);
                         Response::ok(request.reply(self.device.id().as_str(), answer))
                     }
-                    Err(denial) => self.deny(&denial),
+                    (Ok(()), None) => Response::empty(400),
+                    (Err(denial), _) => self.deny(&denial),
                 }
             }
             Route::WebSocket(_) | Route::Nothing(_) => Response::empty(404),

@@ -1,9 +1,10 @@
 //! Rules that hold for every model, seed and fault.
 
-use crate::bench::Bench;
-use cauce_fleet::{Fault, FaultPlan, FrameKind, Model, Setup, Stamp};
+use crate::bench::{Bench, START};
+use cauce_fleet::{Device, Fault, FaultPlan, FrameKind, Model, ModelMix, Setup, Stamp};
 use proptest::prelude::*;
 use serde_json::json;
+use std::sync::Arc;
 
 #[test]
 fn every_model_lives_an_hour_without_a_frame_that_breaks_a_rule() {
@@ -58,6 +59,31 @@ fn same_seed_same_bytes() {
     );
     assert_eq!(first, run(5));
     assert_ne!(first, run(6));
+}
+
+/// A changed id would orphan whatever a database, a screenshot or a bug report says about a demonstration.
+#[test]
+fn the_first_devices_of_seed_one_keep_their_ids_for_ever() {
+    let mix = ModelMix::parse("plugsg3,pstripg4,walldisplay").expect("a list");
+    let ids: Vec<_> = (0..3)
+        .map(|index| {
+            let setup = Arc::new(Setup {
+                seed: 1,
+                ..Setup::default()
+            });
+            Device::new(mix.model_of(index).clone(), setup, index, START)
+                .id()
+                .to_string()
+        })
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            "shellyplugsg3-8cbfeaaa94c0",
+            "shellypstripg4-d885ac48cc39",
+            "ShellyWallDisplay-000822E703B2"
+        ]
+    );
 }
 
 proptest! {
