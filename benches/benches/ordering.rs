@@ -61,7 +61,10 @@ fn mailbox<T>() -> Arc<Mailbox<T, Unpark>> {
 
 impl World {
     fn new(rooms: usize, owners: usize) -> Self {
-        let limits = TableLimits { rooms_max: 1_000, linger_ms: 60_000 };
+        let limits = TableLimits {
+            rooms_max: 1_000,
+            linger_ms: 60_000,
+        };
         let table = Arc::new(RoomTable::new(limits, Arc::<RoomKeys>::default()));
         let names: Vec<String> = (0..rooms).map(|n| format!("room:{n}")).collect();
         let shards: Vec<Shard> = (0..SHARDS).map(|_| mailbox()).collect();
@@ -124,7 +127,10 @@ impl World {
                 while let Some((room, draft)) = owner.pop() {
                     let cost = draft.cost();
                     // The owner is alone, so its lock is never contended: this is as cheap as numbering gets.
-                    while table.publish(&names[room], draft.clone(), None, 0, &shards).is_err() {
+                    while table
+                        .publish(&names[room], draft.clone(), None, 0, &shards)
+                        .is_err()
+                    {
                         thread::yield_now();
                     }
                     owner.release(cost);
@@ -135,10 +141,17 @@ impl World {
     }
 
     fn publish(&self, room: usize) {
-        let draft = Draft::new(Text::from_static("m"), Payload::Json(Bytes::from_static(&[b'1'; 128])));
+        let draft = Draft::new(
+            Text::from_static("m"),
+            Payload::Json(Bytes::from_static(&[b'1'; 128])),
+        );
         if self.owners.is_empty() {
             let mut draft = draft;
-            while self.table.publish(&self.names[room], draft.clone(), None, 0, &self.shards).is_err() {
+            while self
+                .table
+                .publish(&self.names[room], draft.clone(), None, 0, &self.shards)
+                .is_err()
+            {
                 thread::yield_now();
                 draft.accepted = Instant::now();
             }

@@ -57,14 +57,13 @@ impl Admin {
     ///
     /// # Errors
     /// `invalid` without a scope, `too_large`, `quota_exceeded`, `not_found` for the tenant, `unavailable`.
-    pub async fn create_api_key(
-        &self,
-        actor: &Actor,
-        new: NewApiKey,
-    ) -> Result<WithSecret<ApiKey>, Refusal> {
+    pub async fn create_api_key(&self, actor: &Actor, new: NewApiKey) -> Result<WithSecret<ApiKey>, Refusal> {
         check_label("name", &new.name)?;
         if new.scopes == Scopes::NONE {
-            return Err(Refusal::new(Code::Invalid, "a key without scopes is good for nothing"));
+            return Err(Refusal::new(
+                Code::Invalid,
+                "a key without scopes is good for nothing",
+            ));
         }
         let issued = issue(CredentialKind::ApiKey)?;
         let _change = self.changes.lock().await;
@@ -93,7 +92,11 @@ impl Admin {
                 id: key.id.to_string(),
                 hash: issued.secret_sha256.to_vec().into(),
                 name: key.name.clone(),
-                scopes: key.scopes.iter().map(|scope| Scope::name(scope).to_owned()).collect(),
+                scopes: key
+                    .scopes
+                    .iter()
+                    .map(|scope| Scope::name(scope).to_owned())
+                    .collect(),
                 created_ms: key.created_unix_ms,
                 revoked_ms: None,
             };
@@ -103,7 +106,13 @@ impl Admin {
         self.hub.credentials.write().insert(row)?;
         self.registry.write().api_keys.insert(key.id, key.clone());
         let record = detail(&json!({ "name": key.name, "scopes": key.scopes.to_string() }));
-        self.audit(actor, owner_tenant(&key.owner), "api_key.create", key.id.as_str(), record);
+        self.audit(
+            actor,
+            owner_tenant(&key.owner),
+            "api_key.create",
+            key.id.as_str(),
+            record,
+        );
         Ok(WithSecret {
             item: key,
             secret: issued.text,
@@ -131,7 +140,13 @@ impl Admin {
         }
         self.hub.credentials.write().remove(id);
         self.registry.write().api_keys.remove(&id);
-        self.audit(actor, owner_tenant(owner), "api_key.revoke", id.as_str(), bytes::Bytes::new());
+        self.audit(
+            actor,
+            owner_tenant(owner),
+            "api_key.revoke",
+            id.as_str(),
+            bytes::Bytes::new(),
+        );
         Ok(())
     }
 

@@ -138,7 +138,10 @@ impl Admin {
     async fn expect_operator_key(&self, file: Option<&Path>) -> Result<Option<SecretString>, AdminError> {
         let has_key = {
             let registry = self.registry.read();
-            registry.api_keys.values().any(|key| key.owner == KeyOwner::Operator)
+            registry
+                .api_keys
+                .values()
+                .any(|key| key.owner == KeyOwner::Operator)
         };
         let Some(path) = file else {
             return self.make_operator_key(|_| Ok(())).await.map(Some);
@@ -203,7 +206,13 @@ impl Admin {
         self.hub.credentials.write().insert(row)?;
         let id = key.id;
         self.registry.write().api_keys.insert(id, key);
-        self.audit(&Actor::local("start"), None, "api_key.create", id.as_str(), bytes::Bytes::new());
+        self.audit(
+            &Actor::local("start"),
+            None,
+            "api_key.create",
+            id.as_str(),
+            bytes::Bytes::new(),
+        );
         Ok(issued.text)
     }
 

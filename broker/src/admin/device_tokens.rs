@@ -48,7 +48,10 @@ impl Admin {
     ) -> Result<Vec<DeviceToken>, Refusal> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let registry = self.registry.read();
-        let tokens = registry.tenant(tenant)?.device_tokens.range((from, Bound::Unbounded));
+        let tokens = registry
+            .tenant(tenant)?
+            .device_tokens
+            .range((from, Bound::Unbounded));
         Ok(tokens.take(limit).map(|(_, token)| token.clone()).collect())
     }
 
@@ -90,17 +93,29 @@ impl Admin {
                 created_ms: token.created_unix_ms,
                 revoked_ms: None,
             };
-            store.create_device_token(row).await.map_err(|e| store_refusal(&e))?;
+            store
+                .create_device_token(row)
+                .await
+                .map_err(|e| store_refusal(&e))?;
         }
         let owner = KeyOwner::Tenant(tenant.clone());
         let mut row = issued.row(CredentialKind::Device, owner, Scopes::NONE);
         row.device.clone_from(&token.device);
         self.hub.credentials.write().insert(row)?;
         let mut registry = self.registry.write();
-        registry.tenant_mut(tenant)?.device_tokens.insert(token.id, token.clone());
+        registry
+            .tenant_mut(tenant)?
+            .device_tokens
+            .insert(token.id, token.clone());
         drop(registry);
         let record = detail(&json!({ "device": token.device, "label": token.label }));
-        self.audit(actor, Some(tenant), "device_token.create", token.id.as_str(), record);
+        self.audit(
+            actor,
+            Some(tenant),
+            "device_token.create",
+            token.id.as_str(),
+            record,
+        );
         Ok(WithSecret {
             item: token,
             secret: issued.text,
@@ -118,7 +133,13 @@ impl Admin {
         id: CredentialId,
     ) -> Result<(), Refusal> {
         let _change = self.changes.lock().await;
-        if !self.registry.read().tenant(tenant)?.device_tokens.contains_key(&id) {
+        if !self
+            .registry
+            .read()
+            .tenant(tenant)?
+            .device_tokens
+            .contains_key(&id)
+        {
             return Err(Refusal::new(Code::NotFound, "there is no such device token"));
         }
         if let Some(store) = &self.store {
@@ -126,10 +147,21 @@ impl Admin {
             revoked.await.map_err(|e| store_refusal(&e))?;
         }
         self.hub.credentials.write().remove(id);
-        self.registry.write().tenant_mut(tenant)?.device_tokens.remove(&id);
+        self.registry
+            .write()
+            .tenant_mut(tenant)?
+            .device_tokens
+            .remove(&id);
         let refusal = Refusal::new(Code::TokenRevoked, "the device token was revoked");
-        self.hub.close(Selection::DeviceToken(id.as_str().into()), refusal);
-        self.audit(actor, Some(tenant), "device_token.revoke", id.as_str(), Bytes::new());
+        self.hub
+            .close(Selection::DeviceToken(id.as_str().into()), refusal);
+        self.audit(
+            actor,
+            Some(tenant),
+            "device_token.revoke",
+            id.as_str(),
+            Bytes::new(),
+        );
         Ok(())
     }
 }

@@ -38,10 +38,13 @@ pub struct Equipment {
 /// A device files itself under its MAC in upper case; any other id would never meet its device.
 pub(super) fn check_device_id(id: &DeviceId) -> Result<Identity, Refusal> {
     let is_key = DeviceKey::parse(id.as_str()).is_ok_and(|key| key.as_str() == id.as_str());
-    Identity::parse(id.as_str()).ok().filter(|_| is_key).ok_or_else(|| {
-        let message = "a device's id is its MAC in upper case, such as 8CBFEAA133F0";
-        Refusal::new(Code::Invalid, message)
-    })
+    Identity::parse(id.as_str())
+        .ok()
+        .filter(|_| is_key)
+        .ok_or_else(|| {
+            let message = "a device's id is its MAC in upper case, such as 8CBFEAA133F0";
+            Refusal::new(Code::Invalid, message)
+        })
 }
 
 impl Admin {

@@ -70,7 +70,10 @@ pub(crate) fn store_refusal(error: &StoreError) -> Refusal {
         StoreError::Conflict { .. } => Refusal::new(Code::Conflict, message),
         StoreError::Damaged { .. } => {
             tracing::error!(%error, "the database cannot be read");
-            Refusal::new(Code::Internal, "the database holds something unreadable; see the log")
+            Refusal::new(
+                Code::Internal,
+                "the database holds something unreadable; see the log",
+            )
         }
         StoreError::Invalid { .. } => Refusal::new(Code::Invalid, message),
         StoreError::NotFound { .. } => Refusal::new(Code::NotFound, message),

@@ -97,7 +97,11 @@ impl Admin {
             store::KeyOwner::Tenant(tenant) => KeyOwner::Tenant(tenant),
         };
         // A scope that only another version knows gives nothing here.
-        let scopes: Scopes = row.scopes.iter().filter_map(|name| Scope::from_name(name)).collect();
+        let scopes: Scopes = row
+            .scopes
+            .iter()
+            .filter_map(|name| Scope::from_name(name))
+            .collect();
         self.take_credential(CredentialRow {
             id,
             kind: CredentialKind::ApiKey,
@@ -165,7 +169,9 @@ impl Admin {
             return tracing::error!(tenant = %row.tenant, device = %row.device, "a stored device has no usable name");
         };
         // Whatever the limit is now: these devices are there.
-        let made = tenant.device_or_make(&row.device, usize::MAX, || DeviceEntry::new(row.device.clone(), device));
+        let made = tenant.device_or_make(&row.device, usize::MAX, || {
+            DeviceEntry::new(row.device.clone(), device)
+        });
         let Ok(entry) = made else { return };
         let has_timer = entry.lock().device.poll_timeout().is_some();
         if has_timer {

@@ -111,8 +111,9 @@ impl Admin {
         let (material, made) = match new.material {
             Some(material) => (material, None),
             None if new.algorithm.is_symmetric() => {
-                let secret = sign::random_secret()
-                    .map_err(|_| Refusal::new(Code::Unavailable, "the system has no random numbers to give"))?;
+                let secret = sign::random_secret().map_err(|_| {
+                    Refusal::new(Code::Unavailable, "the system has no random numbers to give")
+                })?;
                 (secret.clone(), Some(secret))
             }
             None => {
@@ -187,7 +188,13 @@ impl Admin {
         kid: &str,
     ) -> Result<(), Refusal> {
         let _change = self.changes.lock().await;
-        if !self.registry.read().tenant(tenant)?.signing_keys.contains_key(kid) {
+        if !self
+            .registry
+            .read()
+            .tenant(tenant)?
+            .signing_keys
+            .contains_key(kid)
+        {
             return Err(Refusal::new(Code::NotFound, "there is no such signing key"));
         }
         if let Some(store) = &self.store {

@@ -156,7 +156,13 @@ impl Admin {
             store.create_tenant(row).await.map_err(|e| store_refusal(&e))?;
         }
         self.take_tenant(info.clone());
-        self.audit(actor, Some(&info.id), "tenant.create", info.id.as_str(), Bytes::new());
+        self.audit(
+            actor,
+            Some(&info.id),
+            "tenant.create",
+            info.id.as_str(),
+            Bytes::new(),
+        );
         Ok(info)
     }
 

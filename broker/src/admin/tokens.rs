@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{Actor, Admin, NewSigningKey, detail};
 use crate::auth::grant::Rule;
-use crate::auth::token::ROLES_MAX;
 use crate::auth::sign::{Claims, SignError, SigningKey, sign};
+use crate::auth::token::ROLES_MAX;
 use crate::config::Algorithm;
 
 /// How long a token is good for unless asked otherwise.
@@ -53,7 +53,10 @@ impl Admin {
             return Err(Refusal::new(Code::Invalid, message));
         }
         if new.roles.len() > ROLES_MAX {
-            return Err(Refusal::new(Code::Invalid, format!("roles: more than {ROLES_MAX}")));
+            return Err(Refusal::new(
+                Code::Invalid,
+                format!("roles: more than {ROLES_MAX}"),
+            ));
         }
         crate::auth::Rules::new(new.grants.clone())
             .map_err(|e| Refusal::new(Code::Invalid, format!("grants: {e}")))?;
