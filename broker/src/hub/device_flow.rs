@@ -174,8 +174,8 @@ impl Hub {
 }
 
 /// A device that is asked for its configuration tells where it dials, and its token is in that URL. Whoever may call a device
-/// may not therefore become it: the secret is masked in every answer.
-fn mask_tokens(json: Bytes) -> Bytes {
+/// may not therefore become it: the secret is masked in every answer, and in what is logged.
+pub fn mask_tokens(json: Bytes) -> Bytes {
     const MARK: &[u8] = b"token=";
     const MASK: &[u8] = b"***";
     let Some(mut at) = find(&json, MARK) else {

@@ -6,8 +6,8 @@ pub mod raw;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cauce_broker::auth::sign::{Claims, SigningKey, sign};
 use cauce_broker::auth::secret::{CredentialKind, Issued, Scopes, issue};
+use cauce_broker::auth::sign::{Claims, SigningKey, sign};
 use cauce_broker::auth::{Action, Actions, KeyOwner, Pattern, Rule};
 use cauce_broker::config::{Algorithm, Config, LoadInputs, load};
 use cauce_broker::{Persistence, Server};
@@ -92,7 +92,12 @@ impl Broker {
         let owner = KeyOwner::Tenant(TenantId::new(tenant).expect("a name"));
         let mut row = issued.row(CredentialKind::Device, owner, Scopes::NONE);
         row.device = device.map(|device| DeviceId::new(device).expect("a name"));
-        self.server.hub().credentials.write().insert(row).expect("room for a credential");
+        self.server
+            .hub()
+            .credentials
+            .write()
+            .insert(row)
+            .expect("room for a credential");
         issued
     }
 
