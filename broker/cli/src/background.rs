@@ -55,3 +55,15 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
         .build()
         .map_err(|e| Failure::failed(format_args!("cannot start the executor: {e}")))
 }
+
+/// Ready when somebody asks the process to end. Must be called within a runtime.
+pub(crate) async fn interrupted() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|e| Failure::failed(format_args!("cannot take signals: {e}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

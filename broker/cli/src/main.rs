@@ -2,6 +2,7 @@
 
 mod api;
 mod background;
+mod demo;
 mod duration;
 mod failure;
 mod logs;
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Pub(publish::Pub),
     Serve(serve::Serve),
     Sub(subscribe::Sub),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     // The one TLS provider of the process; only a second call could fail.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match Cli::parse().command {
+        Command::Demo(command) => command.run(),
         Command::Pub(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Sub(command) => command.run(),

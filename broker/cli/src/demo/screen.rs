@@ -26,7 +26,11 @@ impl Screen {
         match format {
             Format::Json => Self::None,
             Format::Text if stdout.is_terminal() => Self::Terminal {
-                paint: if may_colour(&stdout) { Paint::Colour } else { Paint::Plain },
+                paint: if may_colour(&stdout) {
+                    Paint::Colour
+                } else {
+                    Paint::Plain
+                },
                 lines: 0,
             },
             Format::Text => Self::Lines { last: None },

@@ -51,7 +51,7 @@ pub(crate) struct Rows {
 pub(crate) struct TenantSummary {
     pub(crate) tenant: String,
     /// Devices with a last state at the start, from an earlier run.
-    pub(crate) devices_restored: usize,
+    pub(crate) devices_restored: u64,
     pub(crate) fleet: FleetStats,
     pub(crate) subscribers: Vec<Heard>,
     pub(crate) rows: Rows,
@@ -113,24 +113,56 @@ impl Summary {
             frames += tenant.fleet.totals.frames_sent();
             for heard in &tenant.subscribers {
                 let who = format!("{name}: {}", heard.user);
-                compare(format!("{who}: updates for frames"), heard.updates_for_frames, tenant.changing_frames());
+                compare(
+                    format!("{who}: updates for frames"),
+                    heard.updates_for_frames,
+                    tenant.changing_frames(),
+                );
                 compare(format!("{who}: messages missed"), heard.missed, 0);
                 compare(format!("{who}: unreadable messages"), heard.unreadable, 0);
-                compare(format!("{who}: readings, by the rows"), heard.readings, tenant.rows.readings);
-                compare(format!("{who}: events, by the rows"), heard.events + heard.offline, tenant.rows.events);
+                compare(
+                    format!("{who}: readings, by the rows"),
+                    heard.readings,
+                    tenant.rows.readings,
+                );
+                compare(
+                    format!("{who}: events, by the rows"),
+                    heard.events + heard.offline,
+                    tenant.rows.events,
+                );
             }
             if let [first, others @ ..] = &tenant.subscribers[..] {
                 updates += first.updates;
                 for other in others {
-                    compare(format!("{name}: updates of {} and {}", other.user, first.user), other.updates, first.updates);
+                    compare(
+                        format!("{name}: updates of {} and {}", other.user, first.user),
+                        other.updates,
+                        first.updates,
+                    );
                 }
             }
-            let devices = tenant.fleet.devices.max(tenant.devices_restored as u64);
-            compare(format!("{name}: states in the database"), tenant.rows.devices, devices);
+            let devices = tenant.fleet.devices.max(tenant.devices_restored);
+            compare(
+                format!("{name}: states in the database"),
+                tenant.rows.devices,
+                devices,
+            );
         }
-        compare("broker: changes, by the updates".to_owned(), self.broker.device_changes, updates);
-        compare("broker: frames of devices".to_owned(), self.broker.device_frames, frames);
-        compare("database: rows not taken".to_owned(), self.broker.unwritten_rows, 0);
+        compare(
+            "broker: changes, by the updates".to_owned(),
+            self.broker.device_changes,
+            updates,
+        );
+        compare(
+            "broker: frames of devices".to_owned(),
+            self.broker.device_frames,
+            frames,
+        );
+        compare(
+            "database: rows not taken".to_owned(),
+            self.broker.unwritten_rows,
+            0,
+        );
         self.agree = wrong.is_empty();
         self.disagreements = wrong;
         self
@@ -145,7 +177,10 @@ impl Summary {
                 .iter()
                 .map(|heard| format!("{} {}", heard.user, heard.updates))
                 .collect();
-            let by_broker = tenant.subscribers.first().map_or(0, |heard| heard.updates_by_broker);
+            let by_broker = tenant
+                .subscribers
+                .first()
+                .map_or(0, |heard| heard.updates_by_broker);
             lines.push(format!(
                 "{}: {} frames of {} devices changed something, {by_broker} changes the broker found itself; updates got: {}",
                 tenant.tenant,
@@ -170,7 +205,9 @@ impl Summary {
             ));
         }
         if self.agree {
-            lines.push("All counts agree: nothing lost, nothing twice, nothing in the wrong tenant.".to_owned());
+            lines.push(
+                "All counts agree: nothing lost, nothing twice, nothing in the wrong tenant.".to_owned(),
+            );
         } else {
             lines.push("Counts do not agree:".to_owned());
             lines.extend(self.disagreements.iter().map(|line| format!("  {line}")));

@@ -274,9 +274,21 @@ mod tests {
     #[test]
     fn frames_are_told_from_what_the_broker_says_of_itself() {
         let mut tally = Tally::new();
-        hear(&mut tally, json!({"x_sent": {"us": 5}, "switch:0": {"output": true}}), Some(5), &[], 105);
+        hear(
+            &mut tally,
+            json!({"x_sent": {"us": 5}, "switch:0": {"output": true}}),
+            Some(5),
+            &[],
+            105,
+        );
         hear(&mut tally, json!({}), Some(5), &[], 110);
-        hear(&mut tally, json!({"switch:0": {"apower": 0}}), Some(5), &["switch:0"], 120);
+        hear(
+            &mut tally,
+            json!({"switch:0": {"apower": 0}}),
+            Some(5),
+            &["switch:0"],
+            120,
+        );
         hear(&mut tally, json!({"switch:0": {"apower": 3}}), Some(5), &[], 130);
         hear(&mut tally, json!({"x_sent": null}), None, &[], 140);
         assert_eq!((tally.from_frames, tally.by_broker, tally.updates()), (2, 3, 5));
@@ -289,7 +301,13 @@ mod tests {
     fn a_floor_adds_up_who_is_there() {
         let mut tally = Tally::new();
         hear(&mut tally, json!({"x_sent": {"us": 1}}), Some(1), &[], 2);
-        let floor = Floor { devices: 1, online: 1, on: 1, off: 0, watts: 40.5 };
+        let floor = Floor {
+            devices: 1,
+            online: 1,
+            on: 1,
+            off: 0,
+            watts: 40.5,
+        };
         assert_eq!(tally.floor(), floor);
         tally.hear("device-offline-status", br#"{"device":"A1"}"#, None);
         assert_eq!((tally.floor().online, tally.floor().watts), (0, 0.0));

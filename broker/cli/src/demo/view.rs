@@ -74,7 +74,10 @@ pub(crate) fn render(picture: &Picture, paint: Paint) -> Vec<String> {
         )));
     }
     let rate = picture.rates.last().copied().unwrap_or(0.0);
-    lines.push(fit(&format!("messages  {rate:>7.0} a second  {}", sparkline(&picture.rates))));
+    lines.push(fit(&format!(
+        "messages  {rate:>7.0} a second  {}",
+        sparkline(&picture.rates)
+    )));
     lines.push(latency_line(picture.latency, paint));
     lines.push(fit(&match picture.rows {
         Some(rows) => format!("database  {rows:>7} rows written"),
@@ -132,7 +135,11 @@ fn sparkline(samples: &[f64]) -> String {
     samples
         .iter()
         .map(|sample| {
-            let share = if highest > 0.0 { (sample / highest).clamp(0.0, 1.0) } else { 0.0 };
+            let share = if highest > 0.0 {
+                (sample / highest).clamp(0.0, 1.0)
+            } else {
+                0.0
+            };
             BARS[((share * steps).round() as usize).min(BARS.len() - 1)]
         })
         .collect()

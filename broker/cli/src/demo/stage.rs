@@ -1,0 +1,230 @@
+//! What the demo stands on: a broker in this process, two tenants who call everything by the same names, and their keys.
+
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cauce_broker::admin::{Actor, Admin, NewApiKey, NewDeviceToken, NewTenant, NewToken};
+use cauce_broker::auth::RoleGrants;
+use cauce_broker::auth::grant::{Action, Pattern, Rule};
+use cauce_broker::auth::secret::Scope;
+use cauce_broker::config::{Config, LoadInputs, load};
+use cauce_broker::store::{Store, StoreConfig};
+use cauce_broker::{Persistence, Server, StartError};
+use cauce_protocol::{Code, TenantId, UserId};
+use secrecy::ExposeSecret;
+
+use super::summary::Rows;
+use crate::background::runtime;
+use crate::failure::Failure;
+
+/// The room of the devices, and one for people.
+pub(crate) const DEVICES: &str = "$devices";
+pub(crate) const LOBBY: &str = "lobby";
+
+/// Tokens and keys of the demo are good for this long.
+const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
+
+/// Where it listens if the place is free.
+const USUAL_PLACE: &str = "127.0.0.1:7700";
+
+/// Connections besides those of the devices.
+const OTHER_CONNECTIONS: u32 = 256;
+
+/// What the demo's broker has to bear.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) devices: u32,
+    /// Frames a second of one device, if not as by nature.
+    pub(crate) rate: Option<f64>,
+}
+
+/// The folder of the database; one of our own making is taken away at the end.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    ours: bool,
+}
+
+impl DataDir {
+    /// The given one, or a new one that nobody else can read.
+    pub(crate) fn take(given: Option<PathBuf>, keep: bool) -> Result<Self, Failure> {
+        if let Some(path) = given {
+            return Ok(Self { path, ours: false });
+        }
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("cauce-demo-{}-{:09}", std::process::id(), moment.subsec_nanos());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&path).map_err(|e| {
+            Failure::failed(format_args!(
+                "{}: cannot be made: {e}; give --data-dir",
+                path.display()
+            ))
+        })?;
+        Ok(Self { path, ours: !keep })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        if self.ours {
+            // What is left lies in the system's folder for such things.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Starts a broker on embedded defaults; on the usual port, or where told, or on a free one. Blocks.
+pub(crate) fn start(listen: Option<SocketAddr>, dir: &Path, load: &Load) -> Result<Server, Failure> {
+    if let Some(listen) = listen {
+        return Ok(Server::start(
+            &config(&listen.to_string(), dir, load)?,
+            Persistence::Store,
+        )?);
+    }
+    match Server::start(&config(USUAL_PLACE, dir, load)?, Persistence::Store) {
+        Err(StartError::Bind(_, error)) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(
+            Server::start(&config("127.0.0.1:0", dir, load)?, Persistence::Store)?,
+        ),
+        started => Ok(started?),
+    }
+}
+
+fn config(listen: &str, dir: &Path, demand: &Load) -> Result<Config, Failure> {
+    // A fleet comes from one address and may be told to speak faster than plugs do.
+    let connections = demand.devices.saturating_add(OTHER_CONNECTIONS);
+    let frames_a_minute = (demand.rate.unwrap_or(0.0) * 60.0 * 2.0)
+        .ceil()
+        .clamp(600.0, 1_000_000.0);
+    let frames_at_once = (demand.rate.unwrap_or(0.0) * 10.0).ceil().clamp(120.0, 100_000.0);
+    let dir = dir
+        .to_str()
+        .ok_or_else(|| Failure::Usage("--data-dir: the path is not UTF-8".to_owned()))?;
+    let flags = vec![
+        format!("listen={listen}"),
+        format!("data_dir={dir}"),
+        format!("limits.connections_per_address={connections}"),
+        format!("limits.connects_per_second={connections}"),
+        format!("limits.connects_burst={connections}"),
+        format!("limits.devices_per_tenant={}", demand.devices.max(10_000)),
+        format!("limits.device_messages_per_minute={frames_a_minute}"),
+        format!("limits.device_messages_burst={frames_at_once}"),
+    ];
+    let inputs = LoadInputs {
+        flags,
+        ..LoadInputs::default()
+    };
+    Ok(load(inputs)?.config)
+}
+
+/// One tenant of the demo with what its people and devices need.
+#[derive(Clone)]
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    /// All devices show this one.
+    pub(crate) device_token: String,
+    /// What the database held before.
+    pub(crate) before: Rows,
+}
+
+/// Makes the tenant if it is not there, and a token for its devices.
+pub(crate) async fn tenant(admin: &Admin, name: &str) -> Result<Tenant, Failure> {
+    let actor = Actor::local("demo");
+    let id = TenantId::new(name).map_err(Failure::failed)?;
+    let new = NewTenant {
+        id: id.clone(),
+        name: None,
+        role_grants: RoleGrants::default(),
+    };
+    match admin.create_tenant(&actor, new).await {
+        Err(refusal) if refusal.code != Code::Conflict => return Err(Failure::failed(refusal)),
+        _ => {}
+    }
+    let new = NewDeviceToken {
+        device: None,
+        label: "demo".to_owned(),
+    };
+    let token = admin
+        .create_device_token(&actor, &id, new)
+        .await
+        .map_err(Failure::failed)?;
+    let before = match admin.store() {
+        None => Rows::default(),
+        Some(store) => {
+            let counts = store.counts(Some(id.clone())).await.map_err(Failure::failed)?;
+            Rows {
+                devices: counts.devices,
+                readings: counts.device_readings,
+                events: counts.device_events,
+            }
+        }
+    };
+    Ok(Tenant {
+        id,
+        device_token: token.secret.expose_secret().to_owned(),
+        before,
+    })
+}
+
+/// A token for one of its people: everything is heard, the lobby is spoken in, devices are called.
+pub(crate) async fn token(admin: &Admin, tenant: &TenantId, user: &str) -> Result<String, Failure> {
+    let rule = |rooms: &[&str], allow: &[Action]| {
+        let rooms = rooms.iter().map(|room| Pattern::new(room));
+        Ok::<_, Failure>(Rule {
+            rooms: rooms.collect::<Result<_, _>>().map_err(Failure::failed)?,
+            allow: allow.iter().copied().collect(),
+        })
+    };
+    let new = NewToken {
+        user: UserId::new(user).map_err(Failure::failed)?,
+        roles: Vec::new(),
+        grants: vec![
+            rule(&["*"], &[Action::Subscribe, Action::Publish])?,
+            rule(&[DEVICES, "$device:*"], &[Action::Subscribe, Action::Call])?,
+        ],
+        lifetime: TOKEN_LIFE,
+    };
+    let token = admin.create_token(&Actor::local("demo"), tenant, new).await;
+    Ok(token.map_err(Failure::failed)?.token.expose_secret().to_owned())
+}
+
+/// A key that may publish in this tenant and nothing else.
+pub(crate) async fn api_key(admin: &Admin, tenant: &TenantId) -> Result<String, Failure> {
+    let new = NewApiKey {
+        owner: cauce_broker::auth::KeyOwner::Tenant(tenant.clone()),
+        name: "demo".to_owned(),
+        scopes: [Scope::Publish].into_iter().collect(),
+    };
+    let key = admin.create_api_key(&Actor::local("demo"), new).await;
+    Ok(key.map_err(Failure::failed)?.secret.expose_secret().to_owned())
+}
+
+/// What the database gained for each tenant, read from the closed database as the next start would. Blocks.
+pub(crate) fn rows_gained(dir: &Path, tenants: &[Tenant]) -> Result<Vec<Rows>, Failure> {
+    let (store, _) = Store::open(StoreConfig::new(dir)).map_err(Failure::failed)?;
+    let handle = store.handle();
+    let runtime = runtime()?;
+    let rows = runtime.block_on(async {
+        let mut rows = Vec::with_capacity(tenants.len());
+        for tenant in tenants {
+            let counts = handle
+                .counts(Some(tenant.id.clone()))
+                .await
+                .map_err(Failure::failed)?;
+            rows.push(Rows {
+                devices: counts.devices,
+                readings: counts.device_readings.saturating_sub(tenant.before.readings),
+                events: counts.device_events.saturating_sub(tenant.before.events),
+            });
+        }
+        Ok(rows)
+    });
+    runtime.block_on(store.shutdown(Duration::from_secs(5)));
+    rows
+}
