@@ -28,16 +28,16 @@ const DATA_DIR: &str = "./cauce-data";
 #[derive(Clone, clap::Args)]
 pub(crate) struct Access {
     /// Address of the broker
-    #[arg(long, env = "CAUCE_URL", default_value = "http://127.0.0.1:7700", value_name = "URL", value_parser = parse_url)]
+    #[arg(long, global = true, env = "CAUCE_URL", default_value = "http://127.0.0.1:7700", value_name = "URL", value_parser = parse_url)]
     pub(crate) url: Url,
     /// API key; without one, the operator's key in the data directory is used for a broker on this machine
     #[arg(long, env = "CAUCE_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
     /// Data directory of the broker, for its `operator.key` [default: ./cauce-data]
-    #[arg(long, env = "CAUCE_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "CAUCE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Tenant to work in; `default` unless the key belongs to another
-    #[arg(long, env = "CAUCE_TENANT", value_name = "TENANT")]
+    #[arg(long, global = true, env = "CAUCE_TENANT", value_name = "TENANT")]
     pub(crate) tenant: Option<String>,
 }
 
@@ -142,16 +142,6 @@ impl Api {
         })
     }
 
-    /// The same, in another tenant.
-    pub(crate) fn within(&self, tenant: &str) -> Self {
-        Self {
-            http: self.http.clone(),
-            base: self.base.clone(),
-            key: self.key.clone(),
-            tenant: Some(tenant.to_owned()),
-        }
-    }
-
     pub(crate) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
         self.ask(Method::GET, path, query, None).await
     }
@@ -195,14 +185,6 @@ impl Api {
                 Value::String(next) if items.len() < LIST_ITEMS_MAX => cursor = Some(next),
                 _ => return Ok(items),
             }
-        }
-    }
-
-    /// Creates something that may be there already; answers whether it is new.
-    pub(crate) async fn ensure(&self, path: &[&str], body: &Value) -> Result<Created, Failure> {
-        match self.send(Method::POST, path, &[], Some(body)).await? {
-            (StatusCode::CONFLICT, _) => Ok(Created::Existed),
-            (status, text) => self.judge(status, &text).map(|_| Created::New),
         }
     }
 
@@ -276,13 +258,6 @@ impl Api {
         }
         Failure::failed(format_args!("{base}: {}", root_cause(error)))
     }
-}
-
-/// What became of [`Api::ensure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Created {
-    Existed,
-    New,
 }
 
 /// The broker's refusal in its own words.

@@ -1,17 +1,23 @@
 //! `cauce`: one program to serve, try, simulate and administer. Here arguments become a command and a result an exit code.
 
 mod api;
+mod apikey;
 mod background;
+mod configuration;
 mod demo;
+mod device;
 mod duration;
 mod failure;
 mod logs;
+mod migrate;
 mod output;
 mod payload;
 mod publish;
 mod serve;
 mod settings;
+mod simulate;
 mod subscribe;
+mod tenant;
 mod token;
 
 use std::process::ExitCode;
@@ -32,10 +38,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Demo(demo::Demo),
+    #[command(name = "apikey")]
+    ApiKey(apikey::ApiKey),
+    Config(configuration::Config),
+    Demo(Box<demo::Demo>),
+    Device(device::Device),
+    Migrate(migrate::Migrate),
     Pub(publish::Pub),
     Serve(serve::Serve),
+    Simulate(Box<simulate::Simulate>),
     Sub(subscribe::Sub),
+    Tenant(tenant::Tenant),
     Token(token::Token),
 }
 
@@ -43,10 +56,16 @@ fn main() -> ExitCode {
     // The one TLS provider of the process; only a second call could fail.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match Cli::parse().command {
+        Command::ApiKey(command) => command.run(),
+        Command::Config(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Device(command) => command.run(),
+        Command::Migrate(command) => command.run(),
         Command::Pub(command) => command.run(),
         Command::Serve(command) => command.run(),
+        Command::Simulate(command) => command.run(),
         Command::Sub(command) => command.run(),
+        Command::Tenant(command) => command.run(),
         Command::Token(command) => command.run(),
     };
     match result {

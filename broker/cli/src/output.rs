@@ -18,7 +18,7 @@ pub(crate) enum Format {
 #[derive(clap::Args)]
 pub(crate) struct FormatArgs {
     /// Print JSON for scripts: one document, or one a line for streams
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
@@ -99,6 +99,40 @@ pub(crate) fn table(items: &[Value], columns: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
+/// A listing: a table, or one document with all items.
+pub(crate) fn list(format: Format, items: &[Value], columns: &[(&str, &str)]) -> Result<(), Failure> {
+    match format {
+        Format::Json => json(&serde_json::json!({ "items": items })),
+        Format::Text if items.is_empty() => {
+            remark("none");
+            Ok(())
+        }
+        Format::Text => table(items, columns).iter().try_for_each(|row| line(row)),
+    }
+}
+
+/// One thing: a line for each of its fields, or the document.
+pub(crate) fn record(format: Format, item: &Value) -> Result<(), Failure> {
+    match (format, item) {
+        (Format::Text, Value::Object(fields)) => {
+            let width = fields.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+            fields
+                .keys()
+                .try_for_each(|name| line(&format!("{:<width$}  {}", harmless(name), cell(item, name))))
+        }
+        (Format::Text, Value::Null) => Ok(()),
+        _ => json(item),
+    }
+}
+
+/// Something was done: a sentence for people, the answer for scripts.
+pub(crate) fn done(format: Format, answer: &Value, sentence: &str) -> Result<(), Failure> {
+    match format {
+        Format::Json => json(answer),
+        Format::Text => line(&harmless(sentence)),
+    }
+}
+
 fn cell(item: &Value, path: &str) -> String {
     let value = path.split('.').try_fold(item, |value, name| value.get(name));
     match value {
@@ -111,7 +145,7 @@ fn cell(item: &Value, path: &str) -> String {
             });
             words.collect::<Vec<_>>().join(",")
         }
-        Some(other) => other.to_string(),
+        Some(other) => harmless(&other.to_string()),
     }
 }
 

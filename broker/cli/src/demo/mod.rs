@@ -45,6 +45,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// For the last messages to arrive once nothing more is sent.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// For zeros that devices forgot to send: the broker derives them after two seconds.
+const ZEROS: Duration = Duration::from_millis(2_500);
+
 /// Between two looks whether they have.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -97,10 +100,25 @@ impl Party {
         changing_frames(&self.sent)
     }
 
+    /// Devices that the database must know: those from before, and those that were heard.
+    fn known(&self) -> u64 {
+        let mut known = self.tenant.known.clone();
+        for subscriber in &self.subscribers {
+            known.extend(subscriber.tally().devices().map(str::to_owned));
+        }
+        known.len() as u64
+    }
+
+    fn expects_zero(&self) -> bool {
+        self.subscribers
+            .iter()
+            .any(|subscriber| subscriber.tally().expects_zero())
+    }
+
     fn is_drained(&self) -> bool {
         self.subscribers.iter().all(|subscriber| {
             let tally = subscriber.tally();
-            tally.from_frames >= self.changing_frames() && tally.offline >= self.sent.totals.disconnects
+            tally.from_frames >= self.changing_frames() && tally.floor().online == 0
         })
     }
 }
@@ -127,6 +145,7 @@ impl Demo {
 
         let (stats, latency_us) = (counted(&server), latency(&parties));
         let heard: Vec<Vec<Heard>> = parties.iter().map(heard).collect();
+        let known: Vec<u64> = parties.iter().map(Party::known).collect();
         for party in &mut parties {
             party.subscribers.clear();
         }
@@ -135,7 +154,7 @@ impl Demo {
         let tenants: Vec<stage::Tenant> = parties.iter().map(|party| party.tenant.clone()).collect();
         let rows = stage::rows_gained(dir.path(), &tenants)?;
 
-        let tenants = parties.iter().zip(heard).zip(rows);
+        let tenants = parties.iter().zip(heard).zip(known).zip(rows);
         let summary = Summary {
             agree: false,
             disagreements: Vec::new(),
@@ -148,9 +167,10 @@ impl Demo {
             },
             latency_us,
             tenants: tenants
-                .map(|((party, subscribers), rows)| TenantSummary {
+                .map(|(((party, subscribers), devices_known), rows)| TenantSummary {
                     tenant: party.tenant.id.to_string(),
-                    devices_restored: party.tenant.before.devices,
+                    devices_restored: party.tenant.known.len() as u64,
+                    devices_known,
                     fleet: party.sent,
                     subscribers,
                     rows,
@@ -212,6 +232,13 @@ impl Demo {
         };
         // If they do not come, the summary says which.
         let _ = timeout(DRAIN, drained).await;
+        let zeros = async {
+            while parties.iter().any(Party::expects_zero) {
+                tokio::time::sleep(DRAIN_STEP).await;
+            }
+        };
+        // A switch that was found off never gets one, so this is only waited for and not demanded.
+        let _ = timeout(ZEROS, zeros).await;
         for subscriber in parties.iter().flat_map(|party| &party.subscribers) {
             subscriber.leave().await;
         }
@@ -264,7 +291,7 @@ impl Demo {
         let (at, tenant) = (server.address(), &party.tenant.id);
         let token = stage::token(server.admin(), tenant, "visitor").await?;
         let key = stage::api_key(server.admin(), tenant).await?;
-        let restored: u64 = parties.iter().map(|party| party.tenant.before.devices).sum();
+        let restored: usize = parties.iter().map(|party| party.tenant.known.len()).sum();
         let mut lines = vec![
             "Join from another terminal:".to_owned(),
             format!("  cauce sub '{DEVICES}' {LOBBY} --url http://{at} --token {token}"),

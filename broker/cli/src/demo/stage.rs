@@ -1,5 +1,6 @@
 //! What the demo stands on: a broker in this process, two tenants who call everything by the same names, and their keys.
 
+use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,7 +12,7 @@ use cauce_broker::auth::RoleGrants;
 use cauce_broker::auth::grant::{Action, Pattern, Rule};
 use cauce_broker::auth::secret::Scope;
 use cauce_broker::config::{Config, LoadInputs, load};
-use cauce_broker::store::{Store, StoreConfig};
+use cauce_broker::store::{PAGE_ROWS_MAX, Store, StoreConfig, StoreHandle};
 use cauce_broker::{Persistence, Server, StartError};
 use cauce_protocol::{Code, TenantId, UserId};
 use secrecy::ExposeSecret;
@@ -129,7 +130,9 @@ pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     /// All devices show this one.
     pub(crate) device_token: String,
-    /// What the database held before.
+    /// Devices that the database knew before.
+    pub(crate) known: HashSet<String>,
+    /// Rows that it held before.
     pub(crate) before: Rows,
 }
 
@@ -154,22 +157,38 @@ pub(crate) async fn tenant(admin: &Admin, name: &str) -> Result<Tenant, Failure>
         .create_device_token(&actor, &id, new)
         .await
         .map_err(Failure::failed)?;
-    let before = match admin.store() {
-        None => Rows::default(),
+    let (known, before) = match admin.store() {
+        None => (HashSet::new(), Rows::default()),
         Some(store) => {
             let counts = store.counts(Some(id.clone())).await.map_err(Failure::failed)?;
-            Rows {
+            let rows = Rows {
                 devices: counts.devices,
                 readings: counts.device_readings,
                 events: counts.device_events,
-            }
+            };
+            (devices(store, &id).await?, rows)
         }
     };
     Ok(Tenant {
         id,
         device_token: token.secret.expose_secret().to_owned(),
+        known,
         before,
     })
+}
+
+async fn devices(store: &StoreHandle, tenant: &TenantId) -> Result<HashSet<String>, Failure> {
+    let mut known = HashSet::new();
+    let mut after = None;
+    loop {
+        let page = store.devices(tenant.clone(), after, PAGE_ROWS_MAX).await;
+        let page = page.map_err(Failure::failed)?;
+        known.extend(page.rows.iter().map(|row| row.device.to_string()));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(known),
+        }
+    }
 }
 
 /// A token for one of its people: everything is heard, the lobby is spoken in, devices are called.

@@ -52,6 +52,8 @@ pub(crate) struct TenantSummary {
     pub(crate) tenant: String,
     /// Devices with a last state at the start, from an earlier run.
     pub(crate) devices_restored: u64,
+    /// Those, and the devices that were heard in this run.
+    pub(crate) devices_known: u64,
     pub(crate) fleet: FleetStats,
     pub(crate) subscribers: Vec<Heard>,
     pub(crate) rows: Rows,
@@ -141,11 +143,10 @@ impl Summary {
                     );
                 }
             }
-            let devices = tenant.fleet.devices.max(tenant.devices_restored);
             compare(
                 format!("{name}: states in the database"),
                 tenant.rows.devices,
-                devices,
+                tenant.devices_known,
             );
         }
         compare(
@@ -255,6 +256,7 @@ mod tests {
             tenants: vec![TenantSummary {
                 tenant: "clinic".into(),
                 devices_restored: 0,
+                devices_known: 3,
                 fleet,
                 subscribers: vec![heard("ana"), heard("luis")],
                 rows: Rows {

@@ -198,6 +198,17 @@ impl Tally {
         }
     }
 
+    /// Every device that was heard of.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &str> {
+        self.devices.keys().map(String::as_str)
+    }
+
+    /// Whether a switch is off and yet draws power, as old firmware has it: the broker will derive its zero.
+    pub(crate) fn expects_zero(&self) -> bool {
+        let mut channels = self.devices.values().flat_map(|seen| seen.channels.values());
+        channels.any(|(output, watts)| *output == Some(false) && watts.is_some_and(|watts| watts != 0.0))
+    }
+
     /// The sum over all devices; what is offline draws nothing as far as anybody knows.
     pub(crate) fn floor(&self) -> Floor {
         let mut floor = Floor {

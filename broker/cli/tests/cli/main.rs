@@ -1,0 +1,10 @@
+//! The program itself, run as people and scripts run it.
+
+mod configuration;
+mod crash;
+mod demo;
+mod help;
+mod messages;
+mod serve;
+mod simulate;
+mod support;
