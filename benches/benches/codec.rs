@@ -16,7 +16,10 @@ fn publish_frame() -> wire::ClientFrame {
         payload: Some(wire::publish::Payload::Json(payload().as_bytes().clone())),
         ..wire::Publish::default()
     };
-    wire::ClientFrame { id: 7, request: Some(wire::client_frame::Request::Publish(publish)) }
+    wire::ClientFrame {
+        id: 7,
+        request: Some(wire::client_frame::Request::Publish(publish)),
+    }
 }
 
 fn codec(c: &mut Criterion) {
@@ -32,7 +35,12 @@ fn codec(c: &mut Criterion) {
         b.iter(|| message::decode_json(text.as_bytes(), 60_000));
     });
     let payload = payload();
-    let push = Push { room: RoomId(12), seq: Seq(100_000), event: "message", payload: &payload };
+    let push = Push {
+        room: RoomId(12),
+        seq: Seq(100_000),
+        event: "message",
+        payload: &payload,
+    };
     group.bench_function("push written by hand", |b| {
         b.iter(|| {
             let mut out = BytesMut::with_capacity(push.len());

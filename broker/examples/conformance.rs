@@ -14,7 +14,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inputs = LoadInputs {
         file: None,
         env: Vec::new(),
-        flags: flags.map(Into::into).into(),
+        flags: flags
+            .map(String::from)
+            .into_iter()
+            .chain(std::env::args().skip(1))
+            .collect(),
     };
     let server = Server::start(&load(inputs)?.config, Persistence::Memory)?;
     println!("{}", server.address());

@@ -23,7 +23,7 @@ use parking_lot::RwLock;
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Purpose, Selection, ShardMailbox, ShardMessage,
 };
-pub use device_flow::{DEVICES_ROOM, device_room};
+pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
 pub use records::{NoRecords, Records};

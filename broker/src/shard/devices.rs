@@ -11,7 +11,7 @@ use super::peer::{DevicePeer, Peer, Stage};
 use super::{Shard, Tunables};
 use crate::clock::Now;
 use crate::hub::{
-    DeviceCredential, DeviceEntry, DeviceFrames, Link, Permit, Selection, SharedDevice, Tenant,
+    DeviceCredential, DeviceEntry, DeviceFrames, Link, Permit, Selection, SharedDevice, Tenant, mask_tokens,
 };
 use crate::rate::Gcra;
 use crate::shelly::{self, Frame, Identity, LossReason};
@@ -76,6 +76,12 @@ impl Shard {
             }
             (device.credential.clone(), device.session, device.device.clone())
         };
+        // Raw frames for whoever asks for them: `--log info,cauce_broker::shard::devices=trace`.
+        if tracing::enabled!(tracing::Level::TRACE) {
+            let frame = mask_tokens(text.clone());
+            let frame = String::from_utf8_lossy(&frame);
+            tracing::trace!(tenant = %credential.tenant.id, address = %peer.address, %frame, "a device says");
+        }
         let parsed = match Frame::parse(text) {
             Ok(parsed) => parsed,
             Err(error) => {

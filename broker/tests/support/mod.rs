@@ -1,14 +1,17 @@
 //! A real broker on a free port, and plain peers that say exactly what a test wants said.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod raw;
+
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cauce_broker::auth::secret::{CredentialKind, Issued, Scopes, issue};
 use cauce_broker::auth::sign::{Claims, SigningKey, sign};
-use cauce_broker::auth::{Action, Actions, Pattern, Rule};
+use cauce_broker::auth::{Action, Actions, KeyOwner, Pattern, Rule};
 use cauce_broker::config::{Algorithm, Config, LoadInputs, load};
 use cauce_broker::{Persistence, Server};
-use cauce_protocol::{Role, TenantId, UserId};
+use cauce_protocol::{DeviceId, Role, TenantId, UserId};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -27,6 +30,11 @@ pub fn secret(tenant: &str) -> String {
 
 /// A configuration with tenants `a` and `b`, generous at the door.
 pub fn config(lines: &str) -> Config {
+    config_with_file(lines, "")
+}
+
+/// The same with more lines of the configuration file, where lists are.
+pub fn config_with_file(lines: &str, file: &str) -> Config {
     let keys: String = ["a", "b"]
         .map(|tenant| {
             format!("[[auth.keys]]\ntenant = \"{tenant}\"\nkid = \"{tenant}1\"\nalg = \"HS256\"\nsecret = \"{}\"\n", secret(tenant))
@@ -43,7 +51,7 @@ pub fn config(lines: &str) -> Config {
         "limits.requests_burst=100000",
     ];
     let inputs = LoadInputs {
-        file: Some(("test.toml".into(), keys)),
+        file: Some(("test.toml".into(), keys + file)),
         env: Vec::new(),
         flags: flags
             .into_iter()
@@ -67,9 +75,30 @@ impl Broker {
 
     /// `key=value` a line, over the defaults of [`config`].
     pub fn with(lines: &str) -> Self {
-        let server = Server::start(&config(lines), Persistence::Memory).expect("the broker starts");
+        Self::with_file(lines, "")
+    }
+
+    /// The same with more lines of the configuration file.
+    pub fn with_file(lines: &str, file: &str) -> Self {
+        let config = config_with_file(lines, file);
+        let server = Server::start(&config, Persistence::Memory).expect("the broker starts");
         let address = server.address();
         Self { server, address }
+    }
+
+    /// A device token of a tenant, good for `device` only if one is given.
+    pub fn device_token(&self, tenant: &str, device: Option<&str>) -> Issued {
+        let issued = issue(CredentialKind::Device).expect("randomness");
+        let owner = KeyOwner::Tenant(TenantId::new(tenant).expect("a name"));
+        let mut row = issued.row(CredentialKind::Device, owner, Scopes::NONE);
+        row.device = device.map(|device| DeviceId::new(device).expect("a name"));
+        self.server
+            .hub()
+            .credentials
+            .write()
+            .insert(row)
+            .expect("room for a credential");
+        issued
     }
 
     pub fn url(&self) -> String {

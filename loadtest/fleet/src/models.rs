@@ -168,10 +168,25 @@ impl Model {
     }
 
     pub(crate) fn greeting(&self) -> Greeting {
-        match self.info.get("app").and_then(Value::as_str) {
-            Some("WallDisplay") => Greeting::PartialStatus,
-            _ => Greeting::FullStatus,
+        if self.is_wall_display() {
+            Greeting::PartialStatus
+        } else {
+            Greeting::FullStatus
         }
+    }
+
+    /// Wall Displays run another firmware (Android), which differs in small things everywhere.
+    pub(crate) fn is_wall_display(&self) -> bool {
+        self.app() == Some("WallDisplay")
+    }
+
+    /// Outdoor plugs are what balcony power plants are plugged into.
+    pub(crate) fn is_outdoor_plug(&self) -> bool {
+        self.app() == Some("OutdoorPlugSG3")
+    }
+
+    fn app(&self) -> Option<&str> {
+        self.info.get("app").and_then(Value::as_str)
     }
 }
 

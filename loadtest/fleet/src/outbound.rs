@@ -4,14 +4,15 @@
 use crate::backoff::Backoff;
 use crate::device::{Device, Ending, Output};
 use crate::rng::Rng;
+use crate::secret::SecretUrl;
 use crate::session::{HALF_OPEN_HOLD, Session};
 use crate::stats::{Counters, Sent};
-use crate::target::{DialError, Offer, SecretUrl, Socket, Stream, Target};
+use crate::stop::Stop;
+use crate::target::{DialError, Offer, Socket, Stream, Target};
 use crate::time::{FleetClock, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -31,8 +32,7 @@ pub(crate) struct Driver {
     pub(crate) target: Arc<Target>,
     pub(crate) url: SecretUrl,
     pub(crate) counters: Arc<Counters>,
-    /// Becomes true when the fleet stops.
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: Stop,
     /// Chance that belongs to the connection, not to the device: how often a server is away may not change
     /// what a device says.
     pub(crate) rng: Rng,
@@ -121,12 +121,12 @@ impl Driver {
             // A device that wakes up dials at once; one that is awake keeps its steps while it waits.
             let until = until.min(self.device.next_wakeup().max(now.plus(Duration::from_millis(1))));
             let Some(instant) = self.clock.instant_at(until) else {
-                stopped(&mut self.stop).await;
+                self.stop.stopped().await;
                 return Err(Stopped);
             };
             tokio::select! {
                 () = sleep_until(instant.into()) => {}
-                () = stopped(&mut self.stop) => return Err(Stopped),
+                () = self.stop.stopped() => return Err(Stopped),
             }
         }
     }
@@ -136,7 +136,7 @@ impl Driver {
         let dial = timeout(DIAL_TIMEOUT, target.dial(&url, offer));
         tokio::select! {
             dialled = dial => Ok(dialled.unwrap_or(Err(DialError::Other("the server did not answer in time")))),
-            () = stopped(&mut self.stop) => Err(Stopped),
+            () = self.stop.stopped() => Err(Stopped),
         }
     }
 
@@ -167,7 +167,7 @@ impl Driver {
                 .as_mut()
                 .reset(wakeup.map_or_else(|| Instant::now() + HALF_OPEN_HOLD, Instant::from));
             tokio::select! {
-                () = stopped(&mut self.stop) => return SessionEnd::Stopped(session),
+                () = self.stop.stopped() => return SessionEnd::Stopped(session),
                 () = &mut timer => self.device.poll(self.clock.now(), &mut out),
                 received = session.receive(&self.counters) => match received {
                     Ok(text) => {
@@ -199,10 +199,4 @@ fn frame_of(output: Output) -> Option<(Sent, String)> {
         )),
         Output::Close(_) | Output::Slow { .. } => None,
     }
-}
-
-/// Returns when the fleet stops. Cancel-safe.
-pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the fleet was dropped, which stops it too.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

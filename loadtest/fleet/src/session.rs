@@ -156,3 +156,82 @@ fn describe(error: &WsError) -> &'static str {
         _ => "failed",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameKind;
+    use tokio::io::DuplexStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    async fn pair(buffer_bytes: usize) -> (Session<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (device, peer) = tokio::io::duplex(buffer_bytes);
+        let device = WebSocketStream::from_raw_socket(device, Role::Client, Some(socket_config())).await;
+        (
+            Session::new(device),
+            WebSocketStream::from_raw_socket(peer, Role::Server, None).await,
+        )
+    }
+
+    fn status(text: &str) -> (Sent, String) {
+        (Sent::Notification(FrameKind::Status), text.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_link_delays_every_frame_for_its_time_only() {
+        let (mut session, _peer) = pair(64 * 1024).await;
+        let counters = Counters::default();
+        session.slow_down(Duration::from_secs(1), Duration::from_millis(400));
+        let started = Instant::now();
+        session
+            .send([status("1"), status("2"), status("3")], &counters)
+            .await
+            .expect("sent");
+        assert_eq!(started.elapsed(), Duration::from_millis(1200));
+        session.send([status("4")], &counters).await.expect("sent");
+        assert_eq!(
+            started.elapsed(),
+            Duration::from_millis(1200),
+            "the link has recovered"
+        );
+        assert_eq!(counters.totals().status_frames, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_peer_never_took_is_not_counted() {
+        let (mut session, _silent_peer) = pair(64).await;
+        let counters = Counters::default();
+        let large = "x".repeat(10_000);
+        assert_eq!(
+            session.send([status("small"), status(&large)], &counters).await,
+            Err("the peer takes no bytes")
+        );
+        assert_eq!(counters.totals().frames_sent(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_nobody_answers_ends_all_the_same() {
+        let (session, _silent_peer) = pair(64 * 1024).await;
+        let started = Instant::now();
+        session.bye(CloseCode::Normal, "Bye").await;
+        assert_eq!(started.elapsed(), CLOSE_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn pings_are_answered_while_a_device_listens() {
+        let (mut session, mut peer) = pair(64 * 1024).await;
+        let counters = Counters::default();
+        peer.send(Message::Ping(b"are you there".as_slice().into()))
+            .await
+            .expect("sent");
+        peer.send(Message::Text("call".into())).await.expect("sent");
+        assert_eq!(session.receive(&counters).await.expect("the call"), "call");
+        // The answer to the ping goes out with the next read.
+        let listening = session.receive(&counters);
+        let answered = async { peer.next().await.expect("open").expect("a frame") };
+        tokio::select! {
+            _ = listening => panic!("nothing more was sent"),
+            answer = answered => assert_eq!(answer, Message::Pong(b"are you there".as_slice().into())),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 use crate::identity::DeviceId;
 use crate::rng::Rng;
+use crate::secret::SecretUrl;
 use crate::session::socket_config;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -53,22 +54,6 @@ pub enum Trust {
     Authorities(Vec<u8>),
     /// Any. Only for servers of one's own.
     Anything,
-}
-
-/// A complete URL with a token in it.
-#[derive(Clone)]
-pub(crate) struct SecretUrl(Arc<str>);
-
-impl SecretUrl {
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// What a device offers in its upgrade request. Real firmware differs here, and servers must take each.
@@ -185,12 +170,16 @@ impl Target {
     /// The URL a device dials. The token is percent-encoded; a query already there is kept.
     pub(crate) fn url_for(&self, device: &DeviceId, tokens: &Tokens) -> SecretUrl {
         let token = match tokens {
-            Tokens::None => return SecretUrl(self.url.as_str().into()),
+            Tokens::None => return SecretUrl::new(&self.url),
             Tokens::Shared(token) => token.clone(),
             Tokens::PerDevice(token_of) => token_of(device),
         };
         let separator = if self.url.contains('?') { '&' } else { '?' };
-        SecretUrl(format!("{}{separator}token={}", self.url, percent_encode(&token)).into())
+        SecretUrl::new(&format!(
+            "{}{separator}token={}",
+            self.url,
+            percent_encode(&token)
+        ))
     }
 
     /// Dials and upgrades. Cancel-safe in the sense that a dropped dial leaves nothing but a closed socket.

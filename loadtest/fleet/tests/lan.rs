@@ -241,7 +241,7 @@ async fn a_password_guards_everything_but_the_info() {
 #[tokio::test]
 async fn firmware_two_hands_out_opaque_nonces_and_locks_out_guessers() {
     let (fleet, address) = start("plugsg3", Some("s3cret"), |options| {
-        options.firmware = Some("2.0.0".parse().expect("a version"))
+        options.firmware = Some("2.0.0".parse().expect("a version"));
     });
     let mut socket = connect(address).await;
     let mut codes = Vec::new();

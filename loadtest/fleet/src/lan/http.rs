@@ -4,7 +4,7 @@ use crate::rpc::RpcError;
 use serde_json::{Map, Value};
 
 /// Longest request line and headers together.
-pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
+const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Longest body; newer firmware limits its own to less.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Most headers in a request.

@@ -9,9 +9,9 @@ mod peer;
 
 use crate::device::{Device, Ending, Output};
 use crate::digest::{Denial, Digest, Signature, Spelling, WEBSOCKET_HA2, http_ha2};
-use crate::outbound::stopped;
 use crate::rpc::{Door, Request, RpcError};
 use crate::stats::{Counters, Sent};
+use crate::stop::Stop;
 use crate::time::FleetClock;
 use http::{Head, Response, Route};
 use peer::{OUTBOX_FRAMES, Peer};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -80,8 +80,7 @@ pub(crate) struct LanDriver {
     pub(crate) clock: FleetClock,
     pub(crate) listener: TcpListener,
     pub(crate) counters: Arc<Counters>,
-    /// Becomes true when the fleet stops.
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: Stop,
 }
 
 impl LanDriver {
@@ -95,7 +94,7 @@ impl LanDriver {
             counters,
             mut stop,
         } = self;
-        let spelling = if device.model().name() == "walldisplay" {
+        let spelling = if device.model().is_wall_display() {
             Spelling::WallDisplay
         } else {
             Spelling::Plain
@@ -119,7 +118,7 @@ impl LanDriver {
                 timer.as_mut().reset(instant.into());
             }
             tokio::select! {
-                () = stopped(&mut stop) => break,
+                () = stop.stopped() => break,
                 () = &mut timer => served.poll(),
                 Some(message) = inbox.recv() => served.handle(message),
                 Some(_) = peers.join_next() => {}
@@ -236,15 +235,15 @@ impl Served {
             },
             Route::Frame => {
                 let request = std::str::from_utf8(body).ok().and_then(Request::parse);
-                let Some(request) = request else {
-                    return Response::empty(400);
-                };
-                match self.judge(&request.method, signature.as_ref(), &ha2) {
-                    Ok(()) => {
+                // Clients that expect a challenge send an empty body first: it has to be challenged, too.
+                let method = request.as_ref().map_or("", |request| request.method.as_str());
+                match (self.judge(method, signature.as_ref(), &ha2), request) {
+                    (Ok(()), Some(request)) => {
                         let answer = self.call(&request.method, &request.params, Door::Http);
                         Response::ok(request.reply(self.device.id().as_str(), answer))
                     }
-                    Err(denial) => self.deny(&denial),
+                    (Ok(()), None) => Response::empty(400),
+                    (Err(denial), _) => self.deny(&denial),
                 }
             }
             Route::WebSocket(_) | Route::Nothing(_) => Response::empty(404),

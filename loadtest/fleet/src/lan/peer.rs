@@ -1,7 +1,7 @@
 //! One connection to a device: reads a request, asks the device's task, writes the answer, or becomes a WebSocket
 //! and carries frames both ways.
 
-use super::http::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Head, Response, Route, Upgrade, parse_head, route};
+use super::http::{BODY_BYTES_MAX, Head, Response, Route, Upgrade, parse_head, route};
 use super::{PeerId, ToDevice, ToPeer};
 use crate::device::Ending;
 use crate::session::{FRAME_BYTES_MAX, HALF_OPEN_HOLD, Session, socket_config};
@@ -158,8 +158,6 @@ async fn read_request(stream: &mut TcpStream) -> Result<Option<(Head, Vec<u8>)>,
         if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
             return Ok(None);
         }
-        // One read may bring more than a head; what is too long without one is refused by the parser.
-        debug_assert!(bytes.len() <= HEAD_BYTES_MAX + BODY_BYTES_MAX + FRAME_BYTES_MAX);
     };
     let mut body = bytes.split_off(head_bytes);
     while body.len() < head.body_bytes {

@@ -1,12 +1,15 @@
 //! One outlet: a switch, metered or not, or a bare meter. Holds what is true, what was last reported, and makes
 //! the component objects of status frames. Which fields appear is read off the captured status of the model.
 
+mod measured;
+
 use crate::firmware::{Firmware, InnerId, MinuteReport};
 use crate::load::{Load, LoadKind};
 use crate::meter::{Flow, Meter};
-use crate::number::{milli, number};
+use crate::number::number;
 use crate::rng::Rng;
 use crate::time::Timestamp;
+use measured::{Measured, ReportedEnergy, ZeroPower};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -28,43 +31,6 @@ pub(crate) enum OutletKind {
 pub(crate) struct Timer {
     started_at: Timestamp,
     duration: Duration,
-}
-
-/// Whether a server has been told that power fell to zero with the output.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum ZeroPower {
-    Told,
-    /// Old firmware: the frame comes late.
-    Owed,
-    /// Old firmware: the frame got lost inside the device, and a server keeps the old power.
-    Lost,
-}
-
-/// Which `aenergy` was last reported.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct ReportedEnergy {
-    minute_ts: u64,
-    /// All its numbers were zero.
-    empty: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Measured {
-    load: Load,
-    meter: Meter,
-    /// The mains voltage the captured device saw: 120 V or 230 V land.
-    nominal_mv: i64,
-    voltage_mv: i64,
-    frequency_mhz: i64,
-    /// Hundredths; a load's power factor hardly changes.
-    power_factor_percent: i64,
-    has_frequency: bool,
-    has_power_factor: bool,
-    has_returned: bool,
-    reported_mw: i64,
-    reported_voltage_mv: i64,
-    reported_energy: ReportedEnergy,
-    zero_power: ZeroPower,
 }
 
 #[derive(Clone, Debug)]
@@ -462,66 +428,6 @@ impl Timer {
     fn write(self, fields: &mut Map<String, Value>) {
         fields.insert("timer_started_at".into(), crate::number::seconds(self.started_at));
         fields.insert("timer_duration".into(), number(self.duration.as_secs_f64(), 3));
-    }
-}
-
-impl Measured {
-    fn write_power(&self, fields: &mut Map<String, Value>) {
-        let power_mw = self.meter.power_mw();
-        let volts = (self.voltage_mv as f64 / 1000.0) * (self.power_factor_percent as f64 / 100.0);
-        let amperes = if volts > 0.0 {
-            power_mw.abs() as f64 / 1000.0 / volts
-        } else {
-            0.0
-        };
-        fields.insert("apower".into(), milli(power_mw, 1));
-        fields.insert("voltage".into(), milli(self.voltage_mv, 1));
-        fields.insert("current".into(), number(amperes, 3));
-    }
-
-    fn mark_power_reported(&mut self) {
-        self.reported_mw = self.meter.power_mw();
-        self.reported_voltage_mv = self.voltage_mv;
-        self.zero_power = ZeroPower::Told;
-    }
-
-    fn write_energy(&self, fields: &mut Map<String, Value>, minute_ts: u64) {
-        fields.insert("aenergy".into(), self.meter.to_json(Flow::All, minute_ts));
-    }
-
-    fn mark_energy_reported(&mut self, minute_ts: u64) {
-        self.reported_energy = ReportedEnergy {
-            minute_ts,
-            empty: self.meter.prints_as_empty(Flow::All),
-        };
-    }
-
-    fn write_zero_power(&mut self, fields: &mut Map<String, Value>) {
-        fields.insert("apower".into(), 0.into());
-        fields.insert("current".into(), 0.into());
-        self.reported_mw = 0;
-        self.zero_power = ZeroPower::Told;
-    }
-
-    /// What newer hardware also measures.
-    fn write_extras(&self, fields: &mut Map<String, Value>, minute_ts: u64) {
-        if self.has_frequency {
-            fields.insert("freq".into(), milli(self.frequency_mhz, 2));
-        }
-        if self.has_power_factor {
-            let percent = if self.meter.power_mw() == 0 {
-                0
-            } else {
-                self.power_factor_percent
-            };
-            fields.insert("pf".into(), number(percent as f64 / 100.0, 2));
-        }
-        if self.has_returned {
-            fields.insert(
-                "ret_aenergy".into(),
-                self.meter.to_json(Flow::Returned, minute_ts),
-            );
-        }
     }
 }
 

@@ -2,12 +2,17 @@
 //! two schemes of firmware 1.x and 2.x. Sources: the vendor's documentation of either version and the reports of
 //! clients that broke on the change; the lock-out threshold is documented nowhere and chosen here.
 
+mod challenge;
+mod signature;
+
+pub use challenge::{Challenge, Spelling};
+pub use signature::Signature;
+
 use crate::firmware::DigestKind;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -24,88 +29,6 @@ pub const LOCK_OUT_FAILURES: usize = 10;
 /// How long a wrong signature is remembered.
 pub const LOCK_OUT_WINDOW: Duration = Duration::from_secs(600);
 
-/// A caller's signature, from a frame or a header.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Signature {
-    /// Whom the caller thinks it talks to.
-    pub realm: String,
-    /// Must be `admin`.
-    pub username: String,
-    /// As text, also where it was a number.
-    pub nonce: String,
-    /// The use count as it was hashed: decimal in frames, eight hexadecimal digits in headers.
-    pub nc_text: Option<String>,
-    /// The use count.
-    pub nc: Option<u64>,
-    /// The caller's own random text.
-    pub cnonce: String,
-    /// The proof.
-    pub response: String,
-}
-
-impl Signature {
-    /// Reads the `auth` object of a frame.
-    pub fn from_frame(auth: &Value) -> Option<Self> {
-        let text = |field: &str| match auth.get(field) {
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(Value::Number(number)) => Some(number.to_string()),
-            _ => None,
-        };
-        let nc_text = text("nc");
-        Some(Self {
-            realm: text("realm")?,
-            username: text("username")?,
-            nonce: text("nonce")?,
-            nc: nc_text.as_deref().and_then(|nc| nc.parse().ok()),
-            nc_text,
-            cnonce: text("cnonce")?,
-            response: text("response")?,
-        })
-    }
-
-    /// Reads the value of an `Authorization` header; `uri` must be the one of the request.
-    pub fn from_header(value: &str, uri: &str) -> Option<Self> {
-        let mut signature = Self::default();
-        let (mut signed_uri, mut qop) = (None, None);
-        for (name, value) in header_pairs(value.strip_prefix("Digest ")?) {
-            let field = match name.as_str() {
-                "realm" => &mut signature.realm,
-                "username" => &mut signature.username,
-                "nonce" => &mut signature.nonce,
-                "cnonce" => &mut signature.cnonce,
-                "response" => &mut signature.response,
-                "nc" => {
-                    signature.nc = u64::from_str_radix(&value, 16).ok();
-                    signature.nc_text = Some(value);
-                    continue;
-                }
-                "uri" => signed_uri.insert(String::new()),
-                "qop" => qop.insert(String::new()),
-                _ => continue,
-            };
-            *field = value;
-        }
-        (signed_uri.as_deref() == Some(uri) && qop.as_deref() == Some("auth")).then_some(signature)
-    }
-}
-
-/// `name=value` pairs of a header, values with or without quotes.
-fn header_pairs(mut rest: &str) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    while let Some((name, after)) = rest.split_once('=') {
-        let after = after.trim_start();
-        let (value, next) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after
-                .split_once(',')
-                .map_or((after, ""), |(value, _)| (value, &after[value.len()..])),
-        };
-        pairs.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
-        rest = next.trim_start().trim_start_matches(',').trim_start();
-    }
-    pairs
-}
-
 /// Why a call is not carried out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Denial {
@@ -113,61 +36,6 @@ pub enum Denial {
     Challenge(Challenge),
     /// Too many wrong signatures: right ones are refused too.
     LockedOut,
-}
-
-/// What a caller has to sign.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Challenge {
-    kind: DigestKind,
-    realm: String,
-    nonce: String,
-    /// The credentials were right, only the nonce was too old.
-    stale: bool,
-}
-
-/// How a challenge is spelled: Wall Displays differ from everything else.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Spelling {
-    /// As relays and plugs write it.
-    Plain,
-    /// `nc` as text, headers with `opaque`.
-    WallDisplay,
-}
-
-impl Challenge {
-    /// The message of error 401 in a frame: JSON in a string.
-    pub fn to_message(&self, spelling: Spelling) -> String {
-        let nonce = match self.kind {
-            DigestKind::Reusable => self.nonce.clone(),
-            DigestKind::Counted => Value::from(self.nonce.as_str()).to_string(),
-        };
-        let realm = Value::from(self.realm.as_str());
-        let stale = if self.stale { r#", "stale": true"# } else { "" };
-        match spelling {
-            Spelling::Plain => format!(
-                r#"{{"auth_type": "digest", "nonce": {nonce}, "nc": 1, "realm": {realm}, "algorithm": "SHA-256"{stale}}}"#
-            ),
-            Spelling::WallDisplay => format!(
-                r#"{{"auth_type":"digest","nonce":{nonce},"nc":"1","realm":{realm},"algorithm":"SHA-256"{stale}}}"#
-            ),
-        }
-    }
-
-    /// The value of a `WWW-Authenticate` header.
-    pub fn to_header(&self, spelling: Spelling) -> String {
-        let (realm, nonce) = (&self.realm, &self.nonce);
-        let stale = if self.stale { ", stale=true" } else { "" };
-        match spelling {
-            Spelling::Plain => {
-                format!(r#"Digest qop="auth", realm="{realm}", nonce="{nonce}", algorithm=SHA-256{stale}"#)
-            }
-            Spelling::WallDisplay => {
-                format!(
-                    r#"Digest realm="{realm}", qop="auth", nonce="{nonce}", opaque="", algorithm=SHA-256{stale}"#
-                )
-            }
-        }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -353,7 +221,7 @@ impl Denial {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const REALM: &str = "shellyplugsg3-8cbfeaa133f0";
     const AT: Timestamp = Timestamp::from_seconds(1_725_185_413);
