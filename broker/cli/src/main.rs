@@ -3,6 +3,7 @@
 mod api;
 mod apikey;
 mod background;
+mod completions;
 mod configuration;
 mod demo;
 mod device;
@@ -40,6 +41,7 @@ struct Cli {
 enum Command {
     #[command(name = "apikey")]
     ApiKey(apikey::ApiKey),
+    Completions(completions::Completions),
     Config(configuration::Config),
     Demo(Box<demo::Demo>),
     Device(device::Device),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match Cli::parse().command {
         Command::ApiKey(command) => command.run(),
+        Command::Completions(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Device(command) => command.run(),

@@ -113,7 +113,7 @@ impl Serve {
             match server.reload(&newer.config) {
                 Ok(()) => loaded = told(level, &loaded, newer),
                 Err(error) => {
-                    tracing::error!(%error, "reload refused; the old certificates and keys stay in use")
+                    tracing::error!(%error, "reload refused; the old certificates and keys stay in use");
                 }
             }
         }

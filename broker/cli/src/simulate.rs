@@ -1,6 +1,5 @@
 //! `cauce simulate`: a fleet of emulated devices, against any broker or on the local network.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use cauce_fleet::{
@@ -76,7 +75,7 @@ impl Simulate {
         let mut options = match self.lan {
             Some(address) => {
                 let bind = LanBind::Ports {
-                    ip: Ipv4Addr::from(*address.ip()),
+                    ip: *address.ip(),
                     first: address.port(),
                 };
                 FleetOptions::lan(bind, self.password.clone().map(Password), self.devices)

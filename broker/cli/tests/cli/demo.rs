@@ -97,7 +97,7 @@ fn data_that_is_named_stays_and_is_known_the_next_time() {
 }
 
 #[test]
-fn the_newcomers_command_works_while_the_demo_runs() {
+fn the_newcomers_lines_work_as_they_stand_while_the_demo_runs() {
     let mut demo = Running::start(cauce([
         "demo",
         "--listen",
@@ -108,8 +108,8 @@ fn the_newcomers_command_works_while_the_demo_runs() {
         "2",
     ]));
     let join = demo.out.next_with("cauce sub");
+    let publish = demo.out.next_with("curl");
     let args: Vec<String> = join
-        .trim()
         .split_whitespace()
         .skip(1)
         .map(|word| word.trim_matches('\'').to_owned())
@@ -127,6 +127,25 @@ fn the_newcomers_command_works_while_the_demo_runs() {
         5,
         "{said}"
     );
+
+    let mut lobby = args.clone();
+    lobby.retain(|arg| arg != "$devices" && arg != "5");
+    lobby.push("1".to_owned());
+    let mut lobby = Running::start(cauce(&lobby));
+    lobby.err.next_with("listening to lobby");
+    let published = std::process::Command::new("sh")
+        .args(["-c", publish.trim()])
+        .output()
+        .unwrap();
+    let answer = String::from_utf8_lossy(&published.stdout).into_owned();
+    assert!(
+        answer.contains("\"seq\":1"),
+        "{publish}: {answer} {}",
+        String::from_utf8_lossy(&published.stderr)
+    );
+    assert!(lobby.out.next().contains("hello"));
+    assert_eq!(lobby.end(), Some(0));
+
     demo.signal("INT");
     demo.out.next_with("All counts agree");
     assert_eq!(demo.end(), Some(0));

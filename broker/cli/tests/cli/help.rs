@@ -2,7 +2,7 @@
 
 use super::support::{printed, run};
 
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 23] = [
     &["serve"],
     &["demo"],
     &["token"],
@@ -11,6 +11,7 @@ const COMMANDS: [&[&str]; 22] = [
     &["simulate"],
     &["migrate"],
     &["config"],
+    &["completions"],
     &["device"],
     &["device", "list"],
     &["device", "call"],
@@ -64,4 +65,26 @@ fn no_colour_where_there_is_no_terminal() {
     let output = run(["--help"]);
     assert!(!output.stdout.contains(&0x1b));
     assert!(!run(["sevre"]).stderr.contains(&0x1b));
+}
+
+#[test]
+fn shells_can_complete() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(printed(["completions", shell]).contains("simulate"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_early_is_no_failure() {
+    let script = r#""$0" config --template | head -n 1 >/dev/null; "$0" completions bash | head -n 1 > /dev/null; echo done"#;
+    let output = std::process::Command::new("bash")
+        .args([
+            "-c",
+            &format!("set -o pipefail; {script}"),
+            env!("CARGO_BIN_EXE_cauce"),
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
 }
