@@ -94,8 +94,8 @@ async fn what_breaks_a_limit_is_refused_and_nobody_gets_it() {
     let mut tap = a.subscribe("r").expect("a tap");
     let code = |result: Result<cauce_broker::rooms::Accepted, cauce_protocol::Refusal>| result.expect_err("refused").code;
     assert_eq!(code(a.publish("r", "", text(1))), Code::Invalid);
-    assert_eq!(code(a.publish("r", "e", Payload::Json("{".into()))), Code::Invalid);
-    assert_eq!(code(a.publish("r", "e", Payload::Text(vec![0xff].into()))), Code::Invalid);
+    assert_eq!(code(a.publish("r", "e", Payload::Json("{".into()))), Code::Malformed);
+    assert_eq!(code(a.publish("r", "e", Payload::Text(vec![0xff].into()))), Code::Malformed);
     assert_eq!(code(a.publish("r", "e", Payload::binary(vec![0; 61 * 1024]))), Code::TooLarge);
     assert_eq!(code(a.publish("", "e", text(1))), Code::Invalid);
     assert_eq!(code(a.publish(" r", "e", text(1))), Code::Invalid);
