@@ -76,14 +76,27 @@ async fn bring(broker: &Broker, way: Way, token: &str) -> Raw {
     let json = "Sec-WebSocket-Protocol: cauce.v1.json";
     let head = match way {
         Way::Hello => peer.upgrade("/v1/ws", &format!("{json}\r\n")).await,
-        Way::Header => peer.upgrade("/v1/ws", &format!("{json}\r\nAuthorization: Bearer {token}\r\n")).await,
-        Way::Subprotocol => peer.upgrade("/v1/ws", &format!("{json}, cauce.token.{token}\r\n")).await,
-        Way::Query => peer.upgrade(&format!("/v1/ws?token={token}"), &format!("{json}\r\n")).await,
+        Way::Header => {
+            peer.upgrade("/v1/ws", &format!("{json}\r\nAuthorization: Bearer {token}\r\n"))
+                .await
+        }
+        Way::Subprotocol => {
+            peer.upgrade("/v1/ws", &format!("{json}, cauce.token.{token}\r\n"))
+                .await
+        }
+        Way::Query => {
+            peer.upgrade(&format!("/v1/ws?token={token}"), &format!("{json}\r\n"))
+                .await
+        }
     };
     assert!(head.starts_with("HTTP/1.1 101"), "{way:?}: {head}");
-    assert!(token.is_empty() || !head.contains(token), "{way:?}: the answer repeats the token");
+    assert!(
+        token.is_empty() || !head.contains(token),
+        "{way:?}: the answer repeats the token"
+    );
     if let Way::Hello = way {
-        peer.say(json!({"id": 1, "hello": {"version": 1, "token": token}})).await;
+        peer.say(json!({"id": 1, "hello": {"version": 1, "token": token}}))
+            .await;
     }
     peer
 }
@@ -99,7 +112,12 @@ fn pem_of_a_public_key() -> (String, tempfile::NamedTempFile) {
 /// A broker with a tenant `p` whose tokens are signed by key pair.
 fn broker_with_a_public_key(file: &tempfile::NamedTempFile) -> Broker {
     let path = file.path().display();
-    Broker::with_file("", &format!("[[auth.keys]]\ntenant = \"p\"\nkid = \"p1\"\nalg = \"ES256\"\npublic_key_file = \"{path}\"\n"))
+    Broker::with_file(
+        "",
+        &format!(
+            "[[auth.keys]]\ntenant = \"p\"\nkid = \"p1\"\nalg = \"ES256\"\npublic_key_file = \"{path}\"\n"
+        ),
+    )
 }
 
 #[tokio::test]
@@ -108,7 +126,10 @@ async fn bad_tokens_are_refused_with_their_code_over_every_way_and_are_in_no_log
     let (pem, file) = pem_of_a_public_key();
     let broker = broker_with_a_public_key(&file);
     let hub = broker.server.hub();
-    let disabled = TenantSettings { disabled: true, ..TenantSettings::default() };
+    let disabled = TenantSettings {
+        disabled: true,
+        ..TenantSettings::default()
+    };
     hub.tenants.get("b").expect("tenant b").configure(disabled);
 
     let now = unix_seconds();
@@ -123,23 +144,90 @@ async fn bad_tokens_are_refused_with_their_code_over_every_way_and_are_in_no_log
     let other_bytes = BASE64URL.encode([7; 32]);
     let header = json!({"alg": "HS256", "kid": "a1"});
     let none = json!({"alg": "none"});
-    let unsigned = format!("{}.{}.", BASE64URL.encode(none.to_string()), BASE64URL.encode(fresh("a").to_string()));
+    let unsigned = format!(
+        "{}.{}.",
+        BASE64URL.encode(none.to_string()),
+        BASE64URL.encode(fresh("a").to_string())
+    );
     let cases: Vec<(&str, String, Code)> = vec![
         ("expired", sign_for("a", expired), Code::TokenExpired),
         ("not yet valid", sign_for("a", early), Code::TokenNotYetValid),
         ("endless", sign_for("a", endless), Code::TokenInvalid),
-        ("another signature", format!("{message}.{other_bytes}"), Code::TokenInvalid),
-        ("signature of another message", format!("{}.{signature}", token("a", "eve").rsplit_once('.').expect("a token").0), Code::TokenInvalid),
-        ("of a's key for tenant b", forge(&header, &fresh("b"), secret("a").as_bytes()), Code::TokenInvalid),
-        ("of a's key, named as b's, for b", forge(&json!({"alg": "HS256", "kid": "b1"}), &fresh("b"), secret("a").as_bytes()), Code::TokenInvalid),
+        (
+            "another signature",
+            format!("{message}.{other_bytes}"),
+            Code::TokenInvalid,
+        ),
+        (
+            "signature of another message",
+            format!(
+                "{}.{signature}",
+                token("a", "eve").rsplit_once('.').expect("a token").0
+            ),
+            Code::TokenInvalid,
+        ),
+        (
+            "of a's key for tenant b",
+            forge(&header, &fresh("b"), secret("a").as_bytes()),
+            Code::TokenInvalid,
+        ),
+        (
+            "of a's key, named as b's, for b",
+            forge(
+                &json!({"alg": "HS256", "kid": "b1"}),
+                &fresh("b"),
+                secret("a").as_bytes(),
+            ),
+            Code::TokenInvalid,
+        ),
         ("no algorithm and no signature", unsigned, Code::TokenInvalid),
-        ("no algorithm, signed all the same", forge(&none, &fresh("a"), secret("a").as_bytes()), Code::TokenInvalid),
-        ("another algorithm than the key's", forge(&json!({"alg": "HS512", "kid": "a1"}), &fresh("a"), secret("a").as_bytes()), Code::TokenInvalid),
-        ("the public key as a secret", forge(&json!({"alg": "HS256", "kid": "p1"}), &fresh("p"), pem.as_bytes()), Code::TokenInvalid),
-        ("the same, said to be of the pair", forge(&json!({"alg": "ES256", "kid": "p1"}), &fresh("p"), pem.as_bytes()), Code::TokenInvalid),
-        ("brings its own key", forge(&json!({"alg": "HS256", "jwk": {"kty": "oct", "k": "AAAA"}}), &fresh("a"), &[0; 3]), Code::TokenInvalid),
-        ("unknown tenant", forge(&header, &fresh("nobody"), secret("a").as_bytes()), Code::TokenInvalid),
-        ("unknown kid", forge(&json!({"alg": "HS256", "kid": "zz"}), &fresh("a"), secret("a").as_bytes()), Code::TokenInvalid),
+        (
+            "no algorithm, signed all the same",
+            forge(&none, &fresh("a"), secret("a").as_bytes()),
+            Code::TokenInvalid,
+        ),
+        (
+            "another algorithm than the key's",
+            forge(
+                &json!({"alg": "HS512", "kid": "a1"}),
+                &fresh("a"),
+                secret("a").as_bytes(),
+            ),
+            Code::TokenInvalid,
+        ),
+        (
+            "the public key as a secret",
+            forge(&json!({"alg": "HS256", "kid": "p1"}), &fresh("p"), pem.as_bytes()),
+            Code::TokenInvalid,
+        ),
+        (
+            "the same, said to be of the pair",
+            forge(&json!({"alg": "ES256", "kid": "p1"}), &fresh("p"), pem.as_bytes()),
+            Code::TokenInvalid,
+        ),
+        (
+            "brings its own key",
+            forge(
+                &json!({"alg": "HS256", "jwk": {"kty": "oct", "k": "AAAA"}}),
+                &fresh("a"),
+                &[0; 3],
+            ),
+            Code::TokenInvalid,
+        ),
+        (
+            "unknown tenant",
+            forge(&header, &fresh("nobody"), secret("a").as_bytes()),
+            Code::TokenInvalid,
+        ),
+        (
+            "unknown kid",
+            forge(
+                &json!({"alg": "HS256", "kid": "zz"}),
+                &fresh("a"),
+                secret("a").as_bytes(),
+            ),
+            Code::TokenInvalid,
+        ),
         ("disabled tenant", token("b", "ann"), Code::TenantDisabled),
         ("garbage", "this-is-not-a-token".into(), Code::TokenInvalid),
         ("too long", "x".repeat(9 * 1024), Code::TokenInvalid),
@@ -149,9 +237,15 @@ async fn bad_tokens_are_refused_with_their_code_over_every_way_and_are_in_no_log
         for way in WAYS {
             let (told, close) = bring(&broker, way, token).await.farewell().await;
             // A field longer than any token is refused before it is looked at.
-            let code = if *what == "too long" && matches!(way, Way::Hello) { &Code::TooLarge } else { code };
+            let code = if *what == "too long" && matches!(way, Way::Hello) {
+                &Code::TooLarge
+            } else {
+                code
+            };
             if told != [u64::from(code.number())] || close != code.number() {
-                report.push(format!("{what}, {way:?}: goaway {told:?}, close {close}, expected {code}"));
+                report.push(format!(
+                    "{what}, {way:?}: goaway {told:?}, close {close}, expected {code}"
+                ));
             }
         }
     }
@@ -164,20 +258,38 @@ async fn bad_tokens_are_refused_with_their_code_over_every_way_and_are_in_no_log
     }
     // A device's door refuses tokens before the upgrade, and logs them as little.
     let device = broker.device_token("a", None);
-    for token in [device.expose().replacen("cd_", "ck_", 1), format!("{}x", &device.expose()[..62]), good.clone()] {
+    for token in [
+        device.expose().replacen("cd_", "ck_", 1),
+        format!("{}x", &device.expose()[..62]),
+        good.clone(),
+    ] {
         let mut peer = Raw::connect(broker.address).await;
         let head = peer.upgrade(&format!("/shelly?token={token}"), "").await;
         assert!(head.starts_with("HTTP/1.1 401"), "{head}");
     }
     let mut peer = Raw::connect(broker.address).await;
-    assert!(peer.upgrade(&format!("/shelly?token={}", device.expose()), "").await.starts_with("HTTP/1.1 101"));
+    assert!(
+        peer.upgrade(&format!("/shelly?token={}", device.expose()), "")
+            .await
+            .starts_with("HTTP/1.1 101")
+    );
     drop(broker);
 
     let text = logged.text();
     assert!(text.contains("closing"), "the log was captured: {text}");
     let secret_part = |token: &str| token.rsplit(['.', '_']).next().unwrap_or_default().to_owned();
-    let mut secrets: Vec<String> = cases.iter().map(|(_, token, _)| token.clone()).chain([good, device.expose().into()]).collect();
-    secrets.extend(secrets.clone().iter().map(|token| secret_part(token)).filter(|part| part.len() > 20));
+    let mut secrets: Vec<String> = cases
+        .iter()
+        .map(|(_, token, _)| token.clone())
+        .chain([good, device.expose().into()])
+        .collect();
+    secrets.extend(
+        secrets
+            .clone()
+            .iter()
+            .map(|token| secret_part(token))
+            .filter(|part| part.len() > 20),
+    );
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         assert!(!text.contains(secret.as_str()), "a token is in the log: {secret}");
     }
@@ -186,16 +298,29 @@ async fn bad_tokens_are_refused_with_their_code_over_every_way_and_are_in_no_log
 #[tokio::test]
 async fn a_token_that_is_missing_or_empty_is_told_so() {
     let broker = Broker::start();
-    for hello in [json!({"version": 1}), json!({"version": 1, "token": ""}), json!({"version": 1, "token": null})] {
+    for hello in [
+        json!({"version": 1}),
+        json!({"version": 1, "token": ""}),
+        json!({"version": 1, "token": null}),
+    ] {
         let mut peer = Raw::connect(broker.address).await;
         peer.upgrade("/v1/ws", "").await;
         peer.say(json!({"id": 1, "hello": hello})).await;
         let code = Code::Unauthenticated.number();
         let (told, close) = peer.farewell().await;
         // `null` may count as a wrong type just as well: what matters is that it lets nobody in.
-        assert!(close == code && told == [u64::from(code)] || close == Code::Malformed.number(), "{hello}: {told:?} {close}");
+        assert!(
+            close == code && told == [u64::from(code)] || close == Code::Malformed.number(),
+            "{hello}: {told:?} {close}"
+        );
     }
-    for (target, headers) in [("/v1/ws?token=", ""), ("/v1/ws", "Sec-WebSocket-Protocol: cauce.v1.json, cauce.token.\r\n")] {
+    for (target, headers) in [
+        ("/v1/ws?token=", ""),
+        (
+            "/v1/ws",
+            "Sec-WebSocket-Protocol: cauce.v1.json, cauce.token.\r\n",
+        ),
+    ] {
         let mut peer = Raw::connect(broker.address).await;
         assert!(peer.upgrade(target, headers).await.starts_with("HTTP/1.1 101"));
         assert_eq!(peer.farewell().await, (vec![4200], 4200), "{target} {headers}");
@@ -222,8 +347,14 @@ async fn nothing_but_a_hello_of_our_version_comes_first() {
     let cases = [
         (json!({"id": 1, "subscribe": {"rooms": ["r"]}}), 4200),
         (json!({"id": 1, "ping": {}}), 4200),
-        (json!({"id": 1, "hello": {"version": 2, "token": token("a", "ann")}}), 4301),
-        (json!({"id": 1, "hello": {"version": 0, "token": token("a", "ann")}}), 4301),
+        (
+            json!({"id": 1, "hello": {"version": 2, "token": token("a", "ann")}}),
+            4301,
+        ),
+        (
+            json!({"id": 1, "hello": {"version": 0, "token": token("a", "ann")}}),
+            4301,
+        ),
         (json!({"id": 1}), 4301),
         (json!([1]), 4300),
     ];
@@ -233,7 +364,16 @@ async fn nothing_but_a_hello_of_our_version_comes_first() {
         peer.say(message.clone()).await;
         assert_eq!(peer.farewell().await, (vec![code], code as u16), "{message}");
     }
-    assert_eq!(broker.server.hub().tenants.get("a").expect("tenant a").connections(), 0);
+    assert_eq!(
+        broker
+            .server
+            .hub()
+            .tenants
+            .get("a")
+            .expect("tenant a")
+            .connections(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -271,7 +411,13 @@ async fn only_listed_pages_may_connect() {
         }
     }
     // Programs send none.
-    assert!(Raw::connect(broker.address).await.upgrade("/v1/ws", "").await.starts_with("HTTP/1.1 101"));
+    assert!(
+        Raw::connect(broker.address)
+            .await
+            .upgrade("/v1/ws", "")
+            .await
+            .starts_with("HTTP/1.1 101")
+    );
 }
 
 #[tokio::test]
@@ -280,11 +426,18 @@ async fn what_is_no_websocket_or_no_door_is_refused_over_http() {
     let mut peer = Raw::connect(broker.address).await;
     assert!(peer.upgrade("/v2/ws", "").await.starts_with("HTTP/1.1 404"));
     let body: Value = serde_json::from_slice(&peer.rest().await).expect("JSON");
-    assert_eq!((&body["error"]["name"], &body["error"]["code"]), (&json!("not_found"), &json!(4308)));
+    assert_eq!(
+        (&body["error"]["name"], &body["error"]["code"]),
+        (&json!("not_found"), &json!(4308))
+    );
     for path in ["/v1/ws", "/shelly"] {
         let mut peer = Raw::connect(broker.address).await;
-        peer.write(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).await;
+        peer.write(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+            .await;
         let head = peer.head().await;
-        assert!(head.starts_with("HTTP/1.1 426") && head.contains("Upgrade: websocket"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 426") && head.contains("Upgrade: websocket"),
+            "{head}"
+        );
     }
 }

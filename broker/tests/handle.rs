@@ -26,7 +26,10 @@ fn stop(broker: Broker, deadline: Duration) -> mpsc::Receiver<Stopped> {
 
 /// Waits for the end off the runtime, so that peers of the test live on meanwhile.
 async fn stopped(receiver: mpsc::Receiver<Stopped>) -> Stopped {
-    tokio::task::spawn_blocking(move || receiver.recv_timeout(PATIENCE)).await.expect("a thread").expect("the broker stops")
+    tokio::task::spawn_blocking(move || receiver.recv_timeout(PATIENCE))
+        .await
+        .expect("a thread")
+        .expect("the broker stops")
 }
 
 /// Waits until something holds.
@@ -36,7 +39,9 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
 #[tokio::test]
@@ -50,7 +55,15 @@ async fn what_is_published_in_the_process_reaches_taps_and_sockets_in_one_order(
     assert_eq!(after.0, 0);
     for n in 1..=100 {
         let accepted = a.publish("r", "e", text(n)).expect("published");
-        assert_eq!((accepted.seq.0, accepted.epoch, accepted.receivers, accepted.repeated), (n, epoch, 2, false));
+        assert_eq!(
+            (
+                accepted.seq.0,
+                accepted.epoch,
+                accepted.receivers,
+                accepted.repeated
+            ),
+            (n, epoch, 2, false)
+        );
     }
     for n in 1..=100 {
         let message = tap.next().await.expect("a message");
@@ -58,7 +71,8 @@ async fn what_is_published_in_the_process_reaches_taps_and_sockets_in_one_order(
         assert_eq!(ann.receive().await["push"]["text"], n.to_string());
     }
     assert!(tap.try_next().is_none());
-    ann.ask(json!({"id": 2, "publish": {"room": "r", "event": "e", "json": 1}})).await;
+    ann.ask(json!({"id": 2, "publish": {"room": "r", "event": "e", "json": 1}}))
+        .await;
     assert_eq!(tap.next().await.expect("a message").seq.0, 101);
 }
 
@@ -68,10 +82,19 @@ async fn a_repeat_is_answered_like_the_first_and_keys_of_users_do_not_meet_it() 
     let a = broker.server.handle().tenant("a").expect("tenant a");
     let first = a.publish_once("r", "e", text(1), Some("k")).expect("published");
     let again = a.publish_once("r", "e", text(2), Some("k")).expect("published");
-    assert_eq!((first.seq, first.repeated, again.seq, again.repeated), (again.seq, false, first.seq, true));
+    assert_eq!(
+        (first.seq, first.repeated, again.seq, again.repeated),
+        (again.seq, false, first.seq, true)
+    );
     let mut ann = broker.join(&token("a", "ann")).await;
-    let reply = ann.ask(json!({"id": 2, "publish": {"room": "r", "event": "e", "idempotency_key": "k"}})).await.0;
-    assert_eq!((&reply["published"]["seq"], &reply["published"]["repeated"]), (&json!(2), &json!(false)));
+    let reply = ann
+        .ask(json!({"id": 2, "publish": {"room": "r", "event": "e", "idempotency_key": "k"}}))
+        .await
+        .0;
+    assert_eq!(
+        (&reply["published"]["seq"], &reply["published"]["repeated"]),
+        (&json!(2), &json!(false))
+    );
 }
 
 #[tokio::test]
@@ -82,31 +105,59 @@ async fn a_repeat_by_a_sender_who_has_joined_since_is_answered_like_the_first() 
     assert_eq!(ann.ask(publish(1)).await.0["published"]["receivers"], 0);
     ann.subscribe(&["r"]).await;
     let again = ann.ask(publish(2)).await.0;
-    assert_eq!((&again["published"]["receivers"], &again["published"]["repeated"]), (&json!(0), &json!(true)));
+    assert_eq!(
+        (&again["published"]["receivers"], &again["published"]["repeated"]),
+        (&json!(0), &json!(true))
+    );
 }
 
 #[tokio::test]
 async fn what_breaks_a_limit_is_refused_and_nobody_gets_it() {
     let broker = Broker::with("limits.rooms_per_tenant=2");
     let handle = broker.server.handle();
-    assert_eq!(handle.tenant("nobody").map(drop).expect_err("no such tenant").code, Code::NotFound);
+    assert_eq!(
+        handle
+            .tenant("nobody")
+            .map(drop)
+            .expect_err("no such tenant")
+            .code,
+        Code::NotFound
+    );
     let a = handle.tenant("a").expect("tenant a");
     let mut tap = a.subscribe("r").expect("a tap");
-    let code = |result: Result<cauce_broker::rooms::Accepted, cauce_protocol::Refusal>| result.expect_err("refused").code;
+    let code = |result: Result<cauce_broker::rooms::Accepted, cauce_protocol::Refusal>| {
+        result.expect_err("refused").code
+    };
     assert_eq!(code(a.publish("r", "", text(1))), Code::Invalid);
-    assert_eq!(code(a.publish("r", "e", Payload::Json("{".into()))), Code::Malformed);
-    assert_eq!(code(a.publish("r", "e", Payload::Text(vec![0xff].into()))), Code::Malformed);
-    assert_eq!(code(a.publish("r", "e", Payload::binary(vec![0; 61 * 1024]))), Code::TooLarge);
+    assert_eq!(
+        code(a.publish("r", "e", Payload::Json("{".into()))),
+        Code::Malformed
+    );
+    assert_eq!(
+        code(a.publish("r", "e", Payload::Text(vec![0xff].into()))),
+        Code::Malformed
+    );
+    assert_eq!(
+        code(a.publish("r", "e", Payload::binary(vec![0; 61 * 1024]))),
+        Code::TooLarge
+    );
     assert_eq!(code(a.publish("", "e", text(1))), Code::Invalid);
     assert_eq!(code(a.publish(" r", "e", text(1))), Code::Invalid);
-    assert_eq!(a.subscribe("\u{0}").map(drop).expect_err("refused").code, Code::Invalid);
+    assert_eq!(
+        a.subscribe("\u{0}").map(drop).expect_err("refused").code,
+        Code::Invalid
+    );
     a.publish("second", "e", text(1)).expect("room for one more");
     let refusal = a.publish("third", "e", text(1)).expect_err("one too many");
     assert_eq!(refusal.code, Code::QuotaExceeded);
     assert!(refusal.retry_after_ms > 0);
     assert!(tap.try_next().is_none());
     // The other tenant has rooms of its own to use up.
-    handle.tenant("b").expect("tenant b").publish("third", "e", text(1)).expect("published");
+    handle
+        .tenant("b")
+        .expect("tenant b")
+        .publish("third", "e", text(1))
+        .expect("published");
 }
 
 #[tokio::test]
@@ -142,15 +193,32 @@ async fn sends_reach_people_and_not_rooms() {
     let a = broker.server.handle().tenant("a").expect("tenant a");
     let mut ann = broker.join(&token("a", "ann")).await;
     let mut namesake = broker.join(&token("b", "ann")).await;
-    a.send(Recipient::User(UserId::new("ann").expect("a name")), "note", text(1)).expect("sent");
-    assert_eq!(ann.receive().await, json!({"direct": {"event": "note", "text": "1"}}));
+    a.send(
+        Recipient::User(UserId::new("ann").expect("a name")),
+        "note",
+        text(1),
+    )
+    .expect("sent");
+    assert_eq!(
+        ann.receive().await,
+        json!({"direct": {"event": "note", "text": "1"}})
+    );
     assert!(namesake.ask(json!({"id": 1, "ping": {}})).await.1.is_empty());
 }
 
 #[tokio::test]
 async fn a_room_outlives_its_listeners_by_the_linger_time_and_then_begins_anew() {
     let broker = Broker::with("rooms.linger=1s\nlimits.rooms_per_tenant=1");
-    let rooms = |tenant: &str| broker.server.hub().tenants.get(tenant).expect("a tenant").rooms.len();
+    let rooms = |tenant: &str| {
+        broker
+            .server
+            .hub()
+            .tenants
+            .get(tenant)
+            .expect("a tenant")
+            .rooms
+            .len()
+    };
     let a = broker.server.handle().tenant("a").expect("tenant a");
     let mut ann = broker.join(&token("a", "ann")).await;
     let position = ann.subscribe(&["r"]).await[0].clone();
@@ -187,7 +255,10 @@ async fn stopping_tells_every_peer_and_returns_when_they_have_gone() {
     assert_eq!(stranger.farewell().await, (vec![4000], 4000));
     drop(stranger);
     assert_eq!(stopped(ending).await, Stopped { unwritten_rows: 0 });
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the port is free");
+    assert!(
+        tokio::net::TcpStream::connect(address).await.is_err(),
+        "the port is free"
+    );
 }
 
 #[tokio::test]
@@ -197,15 +268,19 @@ async fn stopping_does_not_wait_for_peers_that_say_nothing() {
     // One that reads nothing, with more than the kernel takes before it; one that never closes its side; one whose
     // handshake is not over when the order to stop comes.
     let mut stalled = Raw::connect_narrow(broker.address).await;
-    stalled.upgrade(&format!("/v1/ws?token={}", token("a", "stalled")), "").await;
+    stalled
+        .upgrade(&format!("/v1/ws?token={}", token("a", "stalled")), "")
+        .await;
     stalled.hear_json().await;
     stalled.say(json!({"id": 1, "subscribe": {"rooms": ["r"]}})).await;
     stalled.hear_json().await;
     for _ in 0..100 {
-        a.publish("r", "e", Payload::binary(vec![0; 10_000])).expect("published");
+        a.publish("r", "e", Payload::binary(vec![0; 10_000]))
+            .expect("published");
     }
     let mut mute = Raw::connect(broker.address).await;
-    mute.upgrade(&format!("/v1/ws?token={}", token("a", "mute")), "").await;
+    mute.upgrade(&format!("/v1/ws?token={}", token("a", "mute")), "")
+        .await;
     let mut late = Vec::new();
     for _ in 0..4 {
         let mut peer = Raw::connect(broker.address).await;
@@ -247,14 +322,22 @@ async fn a_call_that_waits_is_answered_when_the_broker_stops() {
     let device = broker.device_token("a", None);
     let a = broker.server.handle().tenant("a").expect("tenant a");
     let mut plug = Raw::connect(broker.address).await;
-    plug.upgrade(&format!("/shelly?token={}", device.expose()), "").await;
+    plug.upgrade(&format!("/shelly?token={}", device.expose()), "")
+        .await;
     plug.say(json!({"src": "shellyplug-AABBCC", "dst": "ws", "method": "NotifyFullStatus", "params": {"ts": 1.0, "switch:0": {"id": 0, "output": true}}})).await;
     plug.hear_json().await;
-    let call = OutgoingCall { method: "Switch.Set".into(), params: "{}".into(), timeout_ms: 60_000 };
+    let call = OutgoingCall {
+        method: "Switch.Set".into(),
+        params: "{}".into(),
+        timeout_ms: 60_000,
+    };
     let waiting = tokio::spawn(async move { a.call_device("AABBCC", call).await });
     while plug.hear_json().await["method"] != "Switch.Set" {}
     let ending = stop(broker, Duration::from_secs(1));
-    let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("an answer").expect("no panic");
+    let answer = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("an answer")
+        .expect("no panic");
     assert_eq!(answer.expect_err("no device any more").code, Code::GoingAway);
     drop(plug);
     stopped(ending).await;

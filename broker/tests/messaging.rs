@@ -30,7 +30,10 @@ async fn an_excluded_sender_gets_an_advance_if_it_understands_one() {
     let broker = Broker::start();
     let mut ann = broker.join(&token("a", "ann")).await;
     let mut bob = broker.join(&token("a", "bob")).await;
-    let welcomed = ann.ask(json!({"id": 3, "hello": {"version": 1, "features": 1}})).await.0;
+    let welcomed = ann
+        .ask(json!({"id": 3, "hello": {"version": 1, "features": 1}}))
+        .await
+        .0;
     assert_eq!(welcomed["welcome"]["features"], 1);
     ann.subscribe(&["r"]).await;
     bob.subscribe(&["r"]).await;
@@ -53,7 +56,10 @@ async fn a_repeated_key_is_answered_like_the_first_and_sent_once() {
     let publish = |id: u32, key: &str| json!({"id": id, "publish": {"room": "r", "event": "e", "json": id, "idempotency_key": key}});
     let first = ann.ask(publish(1, "k")).await.0;
     let again = ann.ask(publish(2, "k")).await.0;
-    assert_eq!((&first["published"]["seq"], &again["published"]["seq"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&first["published"]["seq"], &again["published"]["seq"]),
+        (&json!(1), &json!(1))
+    );
     assert_eq!(again["published"]["repeated"], true);
     // Keys of different users do not meet.
     let other = bob.ask(publish(3, "k")).await;
@@ -71,7 +77,9 @@ async fn messages_go_to_users_connections_roles_and_tenants_and_nowhere_else() {
     let mut stranger = broker.join(&full_token("b", "ann", "staff")).await;
     let send = |id: u32, to: serde_json::Value| {
         let mut send = json!({"event": "note", "json": id, "exclude_sender": true});
-        send.as_object_mut().unwrap().extend(to.as_object().unwrap().clone());
+        send.as_object_mut()
+            .unwrap()
+            .extend(to.as_object().unwrap().clone());
         json!({"id": id, "send": send})
     };
     for (id, to) in [
@@ -84,27 +92,49 @@ async fn messages_go_to_users_connections_roles_and_tenants_and_nowhere_else() {
         let reply = sender.ask(send(id, to)).await.0;
         assert!(reply["sent"].is_object(), "{reply}");
     }
-    for (peer, expected) in [(&mut ann, vec![1, 2, 4]), (&mut tab, vec![1, 2, 4]), (&mut bob, vec![3, 4])] {
+    for (peer, expected) in [
+        (&mut ann, vec![1, 2, 4]),
+        (&mut tab, vec![1, 2, 4]),
+        (&mut bob, vec![3, 4]),
+    ] {
         for n in expected {
-            assert_eq!(peer.receive().await, json!({"direct": {"event": "note", "json": n}}));
+            assert_eq!(
+                peer.receive().await,
+                json!({"direct": {"event": "note", "json": n}})
+            );
         }
     }
     // Anything for the stranger would come before this answer.
-    assert_eq!(stranger.ask(json!({"id": 9, "ping": {}})).await.1, Vec::<serde_json::Value>::new());
+    assert_eq!(
+        stranger.ask(json!({"id": 9, "ping": {}})).await.1,
+        Vec::<serde_json::Value>::new()
+    );
 }
 
 #[tokio::test]
 async fn several_rooms_are_joined_together_or_not_at_all() {
     let broker = Broker::with("limits.subscriptions_per_connection=3");
-    let mut ann = broker.join(&support::sign_for("a", support::claims("ann", &["x*"]))).await;
-    let refused = ann.ask(json!({"id": 5, "subscribe": {"rooms": ["x1", "y1"]}})).await.0;
+    let mut ann = broker
+        .join(&support::sign_for("a", support::claims("ann", &["x*"])))
+        .await;
+    let refused = ann
+        .ask(json!({"id": 5, "subscribe": {"rooms": ["x1", "y1"]}}))
+        .await
+        .0;
     assert_eq!(refused["error"]["name"], "forbidden");
     assert_eq!(ann.subscribe(&["x1", "x2", "x2"]).await.len(), 3);
-    let refused = ann.ask(json!({"id": 6, "subscribe": {"rooms": ["x3", "x4"]}})).await.0;
+    let refused = ann
+        .ask(json!({"id": 6, "subscribe": {"rooms": ["x3", "x4"]}}))
+        .await
+        .0;
     assert_eq!(refused["error"]["name"], "quota_exceeded");
-    let left = ann.ask(json!({"id": 7, "unsubscribe": {"rooms": ["x1", "nowhere"]}})).await.0;
+    let left = ann
+        .ask(json!({"id": 7, "unsubscribe": {"rooms": ["x1", "nowhere"]}}))
+        .await
+        .0;
     assert!(left["unsubscribed"].is_object());
-    ann.ask(json!({"id": 8, "publish": {"room": "x1", "event": "e"}})).await;
+    ann.ask(json!({"id": 8, "publish": {"room": "x1", "event": "e"}}))
+        .await;
     assert_eq!(ann.ask(json!({"id": 9, "ping": {}})).await.1.len(), 0);
 }
 
@@ -129,7 +159,9 @@ async fn every_payload_kind_crosses_the_dialects() {
             cauce_client::Payload::Binary(_) => assert_eq!(frame["push"]["binary"], "AP8H"),
         }
         let received = futures_util::StreamExt::next(&mut room).await.unwrap();
-        let cauce_client::Event::Message(message) = received else { panic!("{received:?}") };
+        let cauce_client::Event::Message(message) = received else {
+            panic!("{received:?}")
+        };
         assert_eq!(message.payload, payload);
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cauce_broker::publication::{Draft, Excluded};
-use cauce_protocol::{ConnectionId, Payload};
 use cauce_protocol::wire::{self, client_frame::Request, server_frame::Message};
+use cauce_protocol::{ConnectionId, Payload};
 use serde_json::{Value, json};
 use support::raw::{Heard, ProtoPeer, Raw, masked};
 use support::{Broker, PATIENCE, Peer, token};
@@ -40,7 +40,10 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        Self { next: HashMap::new(), seen: Seen::new() }
+        Self {
+            next: HashMap::new(),
+            seen: Seen::new(),
+        }
     }
 
     fn joined(&mut self, name: &str, room: u64, seq: u64) {
@@ -52,10 +55,16 @@ impl Reader {
     }
 
     fn push(&mut self, room: u64, seq: u64, content: &str) {
-        let (name, next) = self.next.get_mut(&room).expect("a push of a room that was not joined, or was left");
+        let (name, next) = self
+            .next
+            .get_mut(&room)
+            .expect("a push of a room that was not joined, or was left");
         assert_eq!(seq, *next, "a gap or a duplicate in {name}");
         *next += 1;
-        self.seen.entry(name.clone()).or_default().push((seq, content.to_owned()));
+        self.seen
+            .entry(name.clone())
+            .or_default()
+            .push((seq, content.to_owned()));
     }
 
     /// Takes a JSON push; anything else is given back.
@@ -64,12 +73,20 @@ impl Reader {
             return Some(frame);
         }
         let number = |name: &str| frame["push"][name].as_u64().expect("a number");
-        self.push(number("room"), number("seq"), frame["push"]["text"].as_str().expect("a text"));
+        self.push(
+            number("room"),
+            number("seq"),
+            frame["push"]["text"].as_str().expect("a text"),
+        );
         None
     }
 
     fn ended(&self) -> bool {
-        ROOMS.iter().all(|room| self.seen.get(*room).is_some_and(|seen| seen.last().is_some_and(|(_, text)| text == END)))
+        ROOMS.iter().all(|room| {
+            self.seen
+                .get(*room)
+                .is_some_and(|seen| seen.last().is_some_and(|(_, text)| text == END))
+        })
     }
 }
 
@@ -85,7 +102,12 @@ async fn steady_json(mut peer: Peer, mut reader: Reader) -> Seen {
 async fn steady_proto(mut peer: ProtoPeer, mut reader: Reader) -> Seen {
     while !reader.ended() {
         match peer.receive().await {
-            Message::Push(wire::Push { room, seq, payload: Some(wire::push::Payload::Text(text)), .. }) => reader.push(room, seq, &text),
+            Message::Push(wire::Push {
+                room,
+                seq,
+                payload: Some(wire::push::Payload::Text(text)),
+                ..
+            }) => reader.push(room, seq, &text),
             other => panic!("{other:?}"),
         }
     }
@@ -121,7 +143,11 @@ async fn restless(address: std::net::SocketAddr, user: usize, over: Arc<AtomicBo
             if let Some(frame) = reader.take(peer.receive().await) {
                 let position = frame["reply"]["subscribed"]["rooms"][0].clone();
                 let next = reader.next[&number(&position, "room")].1;
-                assert_eq!(number(&position, "seq") + 1, next, "the position told is not where the pushes stand");
+                assert_eq!(
+                    number(&position, "seq") + 1,
+                    next,
+                    "the position told is not where the pushes stand"
+                );
                 again = Some(position);
             }
             if over.load(Ordering::Relaxed) {
@@ -155,7 +181,8 @@ impl Address {
     async fn join(&self, user: usize) -> Peer {
         let token = token("a", &format!("restless-{user}"));
         let request = format!("ws://{}/v1/ws?token={token}", self.0);
-        let request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(request).expect("a url");
+        let request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(request)
+            .expect("a url");
         let mut peer = Peer::dial(self.0, request).await;
         assert!(peer.receive().await["reply"]["welcome"].is_object());
         peer
@@ -169,7 +196,11 @@ fn content(publisher: usize, n: usize) -> String {
 /// Publishes without waiting for each answer; in the end all of them have come, numbered upwards by room.
 async fn publish_json(address: std::net::SocketAddr, publisher: usize) {
     let mut raw = Raw::connect(address).await;
-    raw.upgrade(&format!("/v1/ws?token={}", token("a", &format!("publisher-{publisher}"))), "").await;
+    raw.upgrade(
+        &format!("/v1/ws?token={}", token("a", &format!("publisher-{publisher}"))),
+        "",
+    )
+    .await;
     raw.hear_json().await;
     for n in 0..MESSAGES {
         let publish = json!({"id": n + 1, "publish": {"room": room_of(n), "event": "e", "text": content(publisher, n)}});
@@ -197,7 +228,9 @@ async fn publish_proto(address: std::net::SocketAddr, publisher: usize) {
             };
             support::raw::proto(n as u32 + 1, Request::Publish(publish))
         });
-        peer.raw.write(&masked(true, 2, &frames.collect::<Vec<_>>())).await;
+        peer.raw
+            .write(&masked(true, 2, &frames.collect::<Vec<_>>()))
+            .await;
     }
     for n in 0..MESSAGES as u32 {
         match peer.receive().await {
@@ -216,26 +249,48 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
         let mut peer = broker.join(&token("a", &format!("json-{n}"))).await;
         let mut reader = Reader::new();
         for position in peer.subscribe(&ROOMS).await {
-            reader.joined(position["name"].as_str().expect("a name"), position["room"].as_u64().expect("a number"), 0);
+            reader.joined(
+                position["name"].as_str().expect("a name"),
+                position["room"].as_u64().expect("a number"),
+                0,
+            );
         }
         steady.push(tokio::spawn(steady_json(peer, reader)));
         let mut peer = ProtoPeer::join(broker.address, &token("a", &format!("proto-{n}"))).await;
-        peer.ask(1, Request::Subscribe(wire::Subscribe { rooms: ROOMS.map(Into::into).to_vec() })).await;
+        peer.ask(
+            1,
+            Request::Subscribe(wire::Subscribe {
+                rooms: ROOMS.map(Into::into).to_vec(),
+            }),
+        )
+        .await;
         let mut reader = Reader::new();
         match peer.receive().await {
-            Message::Reply(wire::Reply { outcome: Some(wire::reply::Outcome::Subscribed(subscribed)), .. }) => {
-                subscribed.rooms.iter().for_each(|position| reader.joined(&position.name, position.room, position.seq));
+            Message::Reply(wire::Reply {
+                outcome: Some(wire::reply::Outcome::Subscribed(subscribed)),
+                ..
+            }) => {
+                subscribed
+                    .rooms
+                    .iter()
+                    .for_each(|position| reader.joined(&position.name, position.room, position.seq));
             }
             other => panic!("{other:?}"),
         }
         steady.push(tokio::spawn(steady_proto(peer, reader)));
     }
-    let mut tap = handle.tenant("a").expect("tenant a").subscribe(ROOMS[0]).expect("a tap");
+    let mut tap = handle
+        .tenant("a")
+        .expect("tenant a")
+        .subscribe(ROOMS[0])
+        .expect("a tap");
     let shards: Vec<_> = (0..4).map(|shard| broker.server.hub().load(shard)).collect();
     assert_eq!(shards, [3; 4], "subscribers are on all shards");
 
     let over = Arc::new(AtomicBool::new(false));
-    let restless: Vec<_> = (0..8).map(|user| tokio::spawn(restless(broker.address, user, over.clone()))).collect();
+    let restless: Vec<_> = (0..8)
+        .map(|user| tokio::spawn(restless(broker.address, user, over.clone())))
+        .collect();
     let mut publishers = Vec::new();
     for publisher in 0..4 {
         publishers.push(tokio::spawn(publish_json(broker.address, publisher)));
@@ -243,7 +298,8 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
         let a = handle.tenant("a").expect("tenant a");
         publishers.push(tokio::task::spawn_blocking(move || {
             for n in 0..MESSAGES {
-                a.publish(room_of(n), "e", Payload::text(content(publisher + 8, n))).expect("published");
+                a.publish(room_of(n), "e", Payload::text(content(publisher + 8, n)))
+                    .expect("published");
                 if n % 64 == 0 {
                     std::thread::yield_now();
                 }
@@ -274,7 +330,12 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
     }
     let mut all = Vec::new();
     for task in steady {
-        all.push(tokio::time::timeout(PATIENCE, task).await.expect("everything arrives").expect("a steady subscriber"));
+        all.push(
+            tokio::time::timeout(PATIENCE, task)
+                .await
+                .expect("everything arrives")
+                .expect("a steady subscriber"),
+        );
     }
 
     // The steady ones saw everything, the same, and each publisher's messages in its order.
@@ -282,19 +343,31 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
     let mut total = 0;
     for room in ROOMS {
         let seen = &reference[room];
-        assert!(seen.iter().map(|&(seq, _)| seq).eq(1..=seen.len() as u64), "{room} is not complete");
+        assert!(
+            seen.iter().map(|&(seq, _)| seq).eq(1..=seen.len() as u64),
+            "{room} is not complete"
+        );
         total += seen.iter().filter(|(_, text)| text.contains('/')).count();
         let mut last: HashMap<&str, usize> = HashMap::new();
         for (publisher, n) in seen.iter().filter_map(|(_, text)| text.split_once('/')) {
             let n: usize = n.parse().expect("a number");
-            assert!(last.insert(publisher, n).is_none_or(|before| before < n), "messages of one publisher changed places");
+            assert!(
+                last.insert(publisher, n).is_none_or(|before| before < n),
+                "messages of one publisher changed places"
+            );
         }
     }
     assert_eq!(total, 12 * MESSAGES);
-    assert!(all.iter().all(|seen| seen == reference), "two subscribers saw different things");
+    assert!(
+        all.iter().all(|seen| seen == reference),
+        "two subscribers saw different things"
+    );
     let mut taken = Vec::new();
     while let Some(message) = tap.try_next() {
-        taken.push((message.seq.0, message.payload.as_text().expect("a text").to_owned()));
+        taken.push((
+            message.seq.0,
+            message.payload.as_text().expect("a text").to_owned(),
+        ));
     }
     assert!(taken == reference[ROOMS[0]], "the tap saw another sequence");
     // And so did those who came and went, as far as they were there.
@@ -313,7 +386,8 @@ async fn a_shard_under_constant_load_still_reads_its_sockets() {
     let broker = Broker::with("threads.client_shards=1");
     let mut ann = broker.join(&token("a", "ann")).await;
     let mut raw = Raw::connect(broker.address).await;
-    raw.upgrade(&format!("/v1/ws?token={}", token("a", "bystander")), "").await;
+    raw.upgrade(&format!("/v1/ws?token={}", token("a", "bystander")), "")
+        .await;
     raw.hear_json().await;
     ann.subscribe(&["r"]).await;
     // What is published is not for the only subscriber: the mailbox is always full, and no socket has to be written.
@@ -326,7 +400,10 @@ async fn a_shard_under_constant_load_still_reads_its_sockets() {
                 let tenant = hub.tenants.get("a").expect("tenant a");
                 let mut sent = 0_u64;
                 while !over.load(Ordering::Relaxed) {
-                    let draft = Draft { excluded: excluded.clone(), ..Draft::new("e".into(), Payload::NULL) };
+                    let draft = Draft {
+                        excluded: excluded.clone(),
+                        ..Draft::new("e".into(), Payload::NULL)
+                    };
                     sent += u64::from(hub.publish(&tenant, "r", draft, None).is_ok());
                 }
                 sent
@@ -335,10 +412,20 @@ async fn a_shard_under_constant_load_still_reads_its_sockets() {
         .collect();
     for n in 1..=20 {
         raw.say(json!({"id": n, "ping": {}})).await;
-        assert!(matches!(raw.hear().await, Heard::Text(text) if text.contains("pong")), "a ping is answered");
+        assert!(
+            matches!(raw.hear().await, Heard::Text(text) if text.contains("pong")),
+            "a ping is answered"
+        );
     }
     over.store(true, Ordering::Relaxed);
-    let sent: u64 = publishers.into_iter().map(|publisher| publisher.join().expect("a publisher")).sum();
+    let sent: u64 = publishers
+        .into_iter()
+        .map(|publisher| publisher.join().expect("a publisher"))
+        .sum();
     assert!(sent > 1_000, "there was no load: {sent}");
-    assert_eq!(ann.ask(json!({"id": 9, "ping": {}})).await.1, Vec::<Value>::new(), "nothing was for it");
+    assert_eq!(
+        ann.ask(json!({"id": 9, "ping": {}})).await.1,
+        Vec::<Value>::new(),
+        "nothing was for it"
+    );
 }

@@ -19,7 +19,8 @@ fn payload(n: u64) -> Payload {
 /// A peer that joined the room and reads no more.
 async fn stalled(broker: &Broker, user: &str) -> Raw {
     let mut peer = Raw::connect_narrow(broker.address).await;
-    peer.upgrade(&format!("/v1/ws?token={}", token("a", user)), "").await;
+    peer.upgrade(&format!("/v1/ws?token={}", token("a", user)), "")
+        .await;
     peer.hear_json().await;
     peer.say(json!({"id": 1, "subscribe": {"rooms": ["r"]}})).await;
     assert!(peer.hear_json().await["reply"]["subscribed"].is_object());
@@ -28,7 +29,11 @@ async fn stalled(broker: &Broker, user: &str) -> Raw {
 
 /// Publishes until a subscriber is gone, one message at a time, each taken by `witness` before the next: whoever is closed
 /// then was behind by more than its outbox. Answers how many there were.
-async fn publish_until_someone_goes(room: &TenantHandle, witness: &mut cauce_broker::Subscription, all: u32) -> u64 {
+async fn publish_until_someone_goes(
+    room: &TenantHandle,
+    witness: &mut cauce_broker::Subscription,
+    all: u32,
+) -> u64 {
     for n in 1..=20_000 {
         let accepted = room.publish("r", "e", payload(n)).expect("published");
         assert_eq!(witness.next().await.expect("a message").seq.0, n);
@@ -60,7 +65,12 @@ async fn one_of_fifty_stops_reading_and_the_others_get_everything() {
                     assert_eq!(frame["push"]["seq"], next);
                     return next;
                 }
-                assert_eq!(frame["push"]["seq"], next, "{}", frame.to_string().chars().take(100).collect::<String>());
+                assert_eq!(
+                    frame["push"]["seq"],
+                    next,
+                    "{}",
+                    frame.to_string().chars().take(100).collect::<String>()
+                );
                 next += 1;
             }
         }));
@@ -70,7 +80,10 @@ async fn one_of_fifty_stops_reading_and_the_others_get_everything() {
     let end = a.publish("r", "end", Payload::NULL).expect("published");
     assert_eq!(end.receivers, 50, "the slow one has left, and nobody else");
     for reader in readers {
-        let last = tokio::time::timeout(PATIENCE, reader).await.expect("everything arrives").expect("in order");
+        let last = tokio::time::timeout(PATIENCE, reader)
+            .await
+            .expect("everything arrives")
+            .expect("in order");
         assert_eq!(last, published + 1);
     }
     // What it was given before it fell too far behind is in order too, and then it is told why.
@@ -110,16 +123,23 @@ async fn a_stalled_peer_gives_its_place_back_whether_it_listens_or_not() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the permit comes back");
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("the permit comes back");
     assert_eq!(hub.tenants.get("a").expect("tenant a").connections(), 0);
-    assert_eq!((0..hub.plan.total()).map(|shard| hub.load(shard)).sum::<usize>(), 0);
+    assert_eq!(
+        (0..hub.plan.total()).map(|shard| hub.load(shard)).sum::<usize>(),
+        0
+    );
     let used = || hub.shards.iter().map(|mailbox| mailbox.used()).sum::<usize>();
     let drained = async {
         while used() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, drained).await.expect("all reservations are given back");
+    tokio::time::timeout(PATIENCE, drained)
+        .await
+        .expect("all reservations are given back");
 }
 
 #[tokio::test]
@@ -141,16 +161,24 @@ async fn a_blocked_peer_that_reads_on_before_the_bound_loses_nothing() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, taken).await.expect("the shard takes all of it");
+    tokio::time::timeout(PATIENCE, taken)
+        .await
+        .expect("the shard takes all of it");
     let written = broker.server.handle().metrics().total(|shard| &shard.bytes_out);
-    assert!(written < MESSAGES * 4_000, "the peer was not blocked: this test shows nothing");
+    assert!(
+        written < MESSAGES * 4_000,
+        "the peer was not blocked: this test shows nothing"
+    );
     for n in 1..=MESSAGES {
         let frame = slow.hear_json().await;
         assert_eq!(frame["push"]["seq"], n);
         assert_eq!(frame["push"]["text"], format!("{n:0>4000}"));
     }
     slow.say(json!({"id": 9, "ping": {}})).await;
-    assert!(slow.hear_json().await["reply"]["pong"].is_object(), "it is still connected");
+    assert!(
+        slow.hear_json().await["reply"]["pong"].is_object(),
+        "it is still connected"
+    );
 }
 
 #[tokio::test]
@@ -171,5 +199,8 @@ async fn a_reader_that_keeps_up_is_not_slow_because_a_burst_is_larger_than_its_o
             a.publish("r", "e", payload(n)).expect("published");
         }
     });
-    tokio::time::timeout(PATIENCE, reader).await.expect("all arrives").expect("in order");
+    tokio::time::timeout(PATIENCE, reader)
+        .await
+        .expect("all arrives")
+        .expect("in order");
 }

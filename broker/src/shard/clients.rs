@@ -388,9 +388,10 @@ impl Shard {
         let mut positions = Vec::with_capacity(names.len());
         for name in names {
             let (room, seq) = match subscriptions.iter().find(|s| s.room.name == *name) {
-                Some(Subscription { room }) => {
-                    (room.clone(), self.position(peer, room.key).unwrap_or_else(|| room.seq()))
-                }
+                Some(Subscription { room }) => (
+                    room.clone(),
+                    self.position(peer, room.key).unwrap_or_else(|| room.seq()),
+                ),
                 None => match self.join(peer, tenant, name, now.mono_ms) {
                     Ok(joined) => {
                         subscriptions.push(Subscription {

@@ -135,7 +135,10 @@ impl Shard {
     pub(super) fn position(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
         let rooms = self.rooms.borrow();
         let local = rooms.get(&room)?;
-        let member = local.members.iter().find(|member| Rc::ptr_eq(&member.peer, peer))?;
+        let member = local
+            .members
+            .iter()
+            .find(|member| Rc::ptr_eq(&member.peer, peer))?;
         Some(local.seen.max(member.after))
     }
 }

@@ -496,11 +496,16 @@ mod tests {
         let message = masked(true, 2, b"message");
         assert!(after(&message[..5]), "begun");
         assert!(after(&message[5..8]), "still the same");
-        assert!(!after(&[&message[8..], &message[..3]].concat()), "the next one began just now");
+        assert!(
+            !after(&[&message[8..], &message[..3]].concat()),
+            "the next one began just now"
+        );
         assert!(!after(&message[3..]), "nothing is open");
         after(&masked(false, 1, b"in pieces"));
         assert!(after(&masked(true, 9, b"ping")), "a ping does not end it");
-        assert!(!after(&[masked(true, 0, b"."), masked(false, 1, b"another")].concat()));
+        assert!(!after(
+            &[masked(true, 0, b"."), masked(false, 1, b"another")].concat()
+        ));
     }
 
     #[test]

@@ -6,8 +6,8 @@ pub mod raw;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cauce_broker::auth::sign::{Claims, SigningKey, sign};
 use cauce_broker::auth::secret::{CredentialKind, Issued, Scopes, issue};
+use cauce_broker::auth::sign::{Claims, SigningKey, sign};
 use cauce_broker::auth::{Action, Actions, KeyOwner, Pattern, Rule};
 use cauce_broker::config::{Algorithm, Config, LoadInputs, load};
 use cauce_broker::{Persistence, Server};
@@ -53,7 +53,11 @@ pub fn config_with_file(lines: &str, file: &str) -> Config {
     let inputs = LoadInputs {
         file: Some(("test.toml".into(), keys + file)),
         env: Vec::new(),
-        flags: flags.into_iter().chain(lines.lines().map(str::trim).filter(|l| !l.is_empty())).map(Into::into).collect(),
+        flags: flags
+            .into_iter()
+            .chain(lines.lines().map(str::trim).filter(|l| !l.is_empty()))
+            .map(Into::into)
+            .collect(),
     };
     load(inputs).expect("the test's configuration is good").config
 }
@@ -88,7 +92,12 @@ impl Broker {
         let owner = KeyOwner::Tenant(TenantId::new(tenant).expect("a name"));
         let mut row = issued.row(CredentialKind::Device, owner, Scopes::NONE);
         row.device = device.map(|device| DeviceId::new(device).expect("a name"));
-        self.server.hub().credentials.write().insert(row).expect("room for a credential");
+        self.server
+            .hub()
+            .credentials
+            .write()
+            .insert(row)
+            .expect("room for a credential");
         issued
     }
 
@@ -107,8 +116,12 @@ impl Broker {
 
     /// A JSON peer whose handshake is answered; nothing has been read.
     pub async fn knock(&self, token: &str) -> Peer {
-        let mut request = format!("{}?token={token}", self.url()).into_client_request().expect("a url");
-        request.headers_mut().insert("sec-websocket-protocol", "cauce.v1.json".parse().expect("ascii"));
+        let mut request = format!("{}?token={token}", self.url())
+            .into_client_request()
+            .expect("a url");
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", "cauce.v1.json".parse().expect("ascii"));
         Peer::dial(self.address, request).await
     }
 }
@@ -120,17 +133,26 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub async fn dial(address: SocketAddr, request: tokio_tungstenite::tungstenite::http::Request<()>) -> Self {
+    pub async fn dial(
+        address: SocketAddr,
+        request: tokio_tungstenite::tungstenite::http::Request<()>,
+    ) -> Self {
         let stream = TcpStream::connect(address).await.expect("the broker listens");
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
         let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config))
             .await
             .expect("the handshake is answered");
-        Self { socket, connection: 0 }
+        Self {
+            socket,
+            connection: 0,
+        }
     }
 
     pub async fn say(&mut self, message: Value) {
-        self.socket.send(Message::text(message.to_string())).await.expect("the broker reads");
+        self.socket
+            .send(Message::text(message.to_string()))
+            .await
+            .expect("the broker reads");
     }
 
     /// The next frame; a close comes as `{"close": code, "reason": …}`.
@@ -166,15 +188,23 @@ impl Peer {
             if frame["reply"]["id"] == id {
                 return (frame["reply"].clone(), before);
             }
-            assert!(frame.get("close").is_none() && frame.get("lost").is_none(), "{frame}");
+            assert!(
+                frame.get("close").is_none() && frame.get("lost").is_none(),
+                "{frame}"
+            );
             before.push(frame);
         }
     }
 
     /// Joins rooms and answers their positions.
     pub async fn subscribe(&mut self, rooms: &[&str]) -> Vec<Value> {
-        let (reply, _) = self.ask(json!({ "id": 1, "subscribe": { "rooms": rooms } })).await;
-        reply["subscribed"]["rooms"].as_array().unwrap_or_else(|| panic!("not subscribed: {reply}")).clone()
+        let (reply, _) = self
+            .ask(json!({ "id": 1, "subscribe": { "rooms": rooms } }))
+            .await;
+        reply["subscribed"]["rooms"]
+            .as_array()
+            .unwrap_or_else(|| panic!("not subscribed: {reply}"))
+            .clone()
     }
 
     /// The goaway's code and the close's.
@@ -188,20 +218,28 @@ impl Peer {
             if let Some(code) = frame["close"].as_u64() {
                 return (told, code);
             }
-            assert!(frame.get("lost").is_none(), "the connection broke without a close: {frame}");
+            assert!(
+                frame.get("lost").is_none(),
+                "the connection broke without a close: {frame}"
+            );
         }
     }
 }
 
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 /// A token's claims that may do everything in rooms that match.
 pub fn claims(user: &str, rooms: &[&str]) -> Claims {
     let mut claims = Claims::new(UserId::new(user).expect("a name"), unix_seconds(), 600);
     claims.grants = vec![Rule {
-        rooms: rooms.iter().map(|room| Pattern::new(room).expect("a pattern")).collect(),
+        rooms: rooms
+            .iter()
+            .map(|room| Pattern::new(room).expect("a pattern"))
+            .collect(),
         allow: Action::ALL.into_iter().fold(Actions::NONE, Actions::with),
     }];
     claims
@@ -209,7 +247,11 @@ pub fn claims(user: &str, rooms: &[&str]) -> Claims {
 
 pub fn sign_for(tenant: &str, mut claims: Claims) -> String {
     claims.tenant = Some(TenantId::new(tenant).expect("a name"));
-    let key = SigningKey::from_secret(Algorithm::Hs256, Some(format!("{tenant}1")), secret(tenant).as_bytes());
+    let key = SigningKey::from_secret(
+        Algorithm::Hs256,
+        Some(format!("{tenant}1")),
+        secret(tenant).as_bytes(),
+    );
     sign(&claims, &key.expect("a good secret")).expect("a token")
 }
 

@@ -33,7 +33,10 @@ impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the broker listens");
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream, input: Vec::new() }
+        Self {
+            stream,
+            input: Vec::new(),
+        }
     }
 
     /// With a receive buffer as small as the system allows, so that a reader who stops is noticed soon.
@@ -41,12 +44,18 @@ impl Raw {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a socket option");
         let stream = socket.connect(address).await.expect("the broker listens");
-        Self { stream, input: Vec::new() }
+        Self {
+            stream,
+            input: Vec::new(),
+        }
     }
 
     /// Writes; an error means that the broker has closed, which the next read will show.
     pub async fn write(&mut self, bytes: &[u8]) -> bool {
-        tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the broker reads").is_ok()
+        tokio::time::timeout(PATIENCE, self.stream.write_all(bytes))
+            .await
+            .expect("the broker reads")
+            .is_ok()
     }
 
     /// Asks for a WebSocket and answers the response's head.
@@ -80,7 +89,9 @@ impl Raw {
 
     async fn fill(&mut self) -> bool {
         let read = self.stream.read_buf(&mut self.input);
-        let read = tokio::time::timeout(PATIENCE, read).await.expect("an answer within the test's patience");
+        let read = tokio::time::timeout(PATIENCE, read)
+            .await
+            .expect("an answer within the test's patience");
         read.is_ok_and(|n| n > 0)
     }
 
@@ -99,10 +110,20 @@ impl Raw {
     fn take_frame(&mut self) -> Option<Heard> {
         let input = &self.input;
         let (&first, &second) = (input.first()?, input.get(1)?);
-        assert_eq!(first & 0xf0, 0x80, "the broker sends whole frames without extensions");
+        assert_eq!(
+            first & 0xf0,
+            0x80,
+            "the broker sends whole frames without extensions"
+        );
         let (len, start) = match second {
-            126 => (usize::from(u16::from_be_bytes(input.get(2..4)?.try_into().ok()?)), 4),
-            127 => (usize::try_from(u64::from_be_bytes(input.get(2..10)?.try_into().ok()?)).ok()?, 10),
+            126 => (
+                usize::from(u16::from_be_bytes(input.get(2..4)?.try_into().ok()?)),
+                4,
+            ),
+            127 => (
+                usize::try_from(u64::from_be_bytes(input.get(2..10)?.try_into().ok()?)).ok()?,
+                10,
+            ),
             len => (usize::from(len), 2),
         };
         let payload = input.get(start..start + len)?.to_vec();
@@ -173,7 +194,11 @@ pub fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A protobuf frame of a client: its length, then the message.
 pub fn proto(id: u32, request: client_frame::Request) -> Vec<u8> {
-    ClientFrame { id, request: Some(request) }.encode_length_delimited_to_vec()
+    ClientFrame {
+        id,
+        request: Some(request),
+    }
+    .encode_length_delimited_to_vec()
 }
 
 /// The frames of one binary message of the broker.
@@ -197,7 +222,10 @@ impl ProtoPeer {
         let headers = format!("Sec-WebSocket-Protocol: cauce.v1.proto\r\nAuthorization: Bearer {token}\r\n");
         let head = raw.upgrade("/v1/ws", &headers).await;
         assert!(head.contains("Sec-WebSocket-Protocol: cauce.v1.proto"), "{head}");
-        let mut peer = Self { raw, waiting: std::collections::VecDeque::new() };
+        let mut peer = Self {
+            raw,
+            waiting: std::collections::VecDeque::new(),
+        };
         let welcome = peer.receive().await;
         assert!(format!("{welcome:?}").contains("Welcome"), "{welcome:?}");
         peer
