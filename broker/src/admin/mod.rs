@@ -34,6 +34,8 @@ pub use api_keys::{API_KEYS_A_OWNER_MAX, ApiKey, NewApiKey};
 pub use device_tokens::{DEVICE_TOKENS_A_TENANT_MAX, DeviceToken, NewDeviceToken};
 pub use devices::{ASSIGNMENT_EVENT, DeviceNotes, Equipment};
 pub use error::AdminError;
+pub(crate) use error::store_refusal;
+pub(crate) use registry::no_tenant;
 pub use signing::{NewSigningKey, SigningKeyInfo};
 pub use tenants::{NewTenant, TENANTS_MAX, TenantInfo, TenantUpdate};
 pub use tokens::{NewToken, TOKEN_LIFETIME_DEFAULT, TOKEN_LIFETIME_MAX, Token};

@@ -44,6 +44,14 @@ impl Listener {
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
     }
+
+    /// Registers it with the runtime of this thread.
+    ///
+    /// # Errors
+    /// As the system has it.
+    pub fn into_tokio(self) -> io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.socket)
+    }
 }
 
 /// Accepts for one listener.
@@ -66,7 +74,7 @@ impl Acceptor {
             hub,
             certificate,
         } = self;
-        let listener = tokio::net::TcpListener::from_std(listener.socket)?;
+        let listener = listener.into_tokio()?;
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {

@@ -1,0 +1,267 @@
+//! Messages: to a room, many at once, and to people.
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use cauce_protocol::limits::{EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
+use cauce_protocol::message::{Recipient, Text, check_event};
+use cauce_protocol::{Code, ConnectionId, NameError, Payload, Refusal, Role, RoomName, UserId};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::answer::{Answer, Done, ErrorBody, Refused};
+use super::caller::Caller;
+use super::extract::{Body, Params};
+use super::page::TenantQuery;
+use crate::auth::secret::Scope;
+use crate::hub::Tenant;
+use crate::publication::Draft;
+use crate::rooms::Repeat;
+
+/// Messages of one batch.
+const BATCH_MAX: usize = 100;
+
+/// All keys of a tenant are one publisher, so that a retry after a change of keys is still recognised. No user is called so:
+/// user ids have no control characters.
+const PUBLISHER: &str = "\u{0}api";
+
+/// A message for a room. At most one of `json`, `text` and `binary`; none means JSON `null`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishBody {
+    #[schema(min_length = 1, max_length = 200)]
+    room: String,
+    /// What the message is about.
+    #[schema(min_length = 1, max_length = 100)]
+    event: String,
+    /// Any JSON.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Value>)]
+    json: Option<Box<RawValue>>,
+    text: Option<String>,
+    /// Bytes in base64.
+    #[schema(content_encoding = "base64")]
+    binary: Option<String>,
+    /// A repeat with the same key is answered like the first and not sent again.
+    #[schema(max_length = 128)]
+    idempotency_key: Option<String>,
+    /// Connections that the message is not for.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    exclude: Vec<u64>,
+}
+
+/// `null` is a payload too.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Where a message has its place.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Published {
+    room: String,
+    /// Which numbering `seq` belongs to.
+    epoch: u64,
+    seq: u64,
+    /// Subscribers at that moment.
+    receivers: u32,
+    /// The idempotency key had been seen: nothing was sent, and this is the first answer.
+    repeated: bool,
+}
+
+/// Many messages, each for itself.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchBody {
+    #[schema(min_items = 1, max_items = 100)]
+    messages: Vec<PublishBody>,
+}
+
+/// In the order of the messages.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchResult {
+    results: Vec<BatchItem>,
+}
+
+/// One message's place, or why it has none.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum BatchItem {
+    Published(Published),
+    Refused(ErrorBody),
+}
+
+/// A message for people or a connection: exactly one of `user`, `role`, `connection` and `tenant`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SendBody {
+    user: Option<String>,
+    role: Option<String>,
+    connection: Option<u64>,
+    /// True for everybody.
+    #[serde(default)]
+    tenant: bool,
+    #[schema(min_length = 1, max_length = 100)]
+    event: String,
+    /// Any JSON.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Value>)]
+    json: Option<Box<RawValue>>,
+    text: Option<String>,
+    /// Bytes in base64.
+    #[schema(content_encoding = "base64")]
+    binary: Option<String>,
+}
+
+impl Api {
+    fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
+        let published = self.try_publish(tenant, body);
+        match published {
+            Ok(_) => self.counters.publications.increment(),
+            Err(_) => self.counters.publications_refused.increment(),
+        }
+        published
+    }
+
+    fn try_publish(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
+        let room = RoomName::new(&body.room).map_err(|e| bad_name("room", e))?;
+        if room.is_reserved() {
+            let message = "rooms that begin with $ are written by the broker alone";
+            return Err(Refusal::new(Code::Forbidden, message));
+        }
+        if body.exclude.len() > EXCLUDE_MAX {
+            let message = format!("exclude has more than {EXCLUDE_MAX} connections");
+            return Err(Refusal::new(Code::TooLarge, message));
+        }
+        let key = body.idempotency_key.as_deref().filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.len() > IDEMPOTENCY_KEY_BYTES_MAX) {
+            let message = format!("idempotency_key is longer than {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
+            return Err(Refusal::new(Code::TooLarge, message));
+        }
+        let mut draft = self.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+        draft.excluded = body.exclude.into_iter().map(ConnectionId).collect();
+        let repeat = key.map(|key| Repeat {
+            publisher: PUBLISHER,
+            key,
+            now_ms: self.hub.clock.now().mono_ms,
+            window_ms: self.hub.tunables().dedup_window_ms,
+        });
+        let accepted = self.hub.publish(tenant, room.as_str(), draft, repeat)?;
+        Ok(Published {
+            room: body.room,
+            epoch: accepted.epoch.0,
+            seq: accepted.seq.0,
+            receivers: accepted.receivers,
+            repeated: accepted.repeated,
+        })
+    }
+
+    fn draft(&self, event: &str, payload: Payload) -> Result<Draft, Refusal> {
+        check_event(event)?;
+        let tunables = self.hub.tunables();
+        payload.check(tunables.payload_bytes_max, tunables.payload_depth_max)?;
+        Ok(Draft::new(Text::from(event), payload))
+    }
+}
+
+/// Publish to a room.
+#[utoipa::path(post, path = "/v1/publish", tag = "messages", params(TenantQuery), request_body = PublishBody,
+    responses((status = 200, body = Published)))]
+pub(super) async fn publish(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(query): Params<TenantQuery>,
+    Body(body): Body<PublishBody>,
+) -> Answer<Published> {
+    let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
+    Ok(Json(api.publish_one(&tenant, body)?))
+}
+
+/// Publish up to a hundred messages, in order. One that is refused does not keep the others back.
+#[utoipa::path(post, path = "/v1/publish/batch", tag = "messages", params(TenantQuery), request_body = BatchBody,
+    responses((status = 200, body = BatchResult)))]
+pub(super) async fn publish_batch(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(query): Params<TenantQuery>,
+    Body(body): Body<BatchBody>,
+) -> Answer<BatchResult> {
+    let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
+    if body.messages.is_empty() || body.messages.len() > BATCH_MAX {
+        return Err(Refused::new(
+            Code::Invalid,
+            format!("a batch has 1 to {BATCH_MAX} messages"),
+        ));
+    }
+    let publish = |message| match api.publish_one(&tenant, message) {
+        Ok(published) => BatchItem::Published(published),
+        Err(refusal) => BatchItem::Refused(Refused::from(refusal).body()),
+    };
+    let results = body.messages.into_iter().map(publish).collect();
+    Ok(Json(BatchResult { results }))
+}
+
+/// Send to whoever is connected of these. The message has no number and is kept for nobody.
+#[utoipa::path(post, path = "/v1/send", tag = "messages", params(TenantQuery), request_body = SendBody,
+    responses((status = 200, body = Done)))]
+pub(super) async fn send(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(query): Params<TenantQuery>,
+    Body(body): Body<SendBody>,
+) -> Answer<Done> {
+    let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
+    let to = recipient(body.user, body.role, body.connection, body.tenant)?;
+    let draft = api.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+    api.hub.send(&tenant, to, draft)?;
+    Ok(Json(Done {}))
+}
+
+fn recipient(
+    user: Option<String>,
+    role: Option<String>,
+    connection: Option<u64>,
+    tenant: bool,
+) -> Result<Recipient, Refusal> {
+    match (user, role, connection, tenant) {
+        (Some(user), None, None, false) => UserId::new(&user)
+            .map(Recipient::User)
+            .map_err(|e| bad_name("user", e)),
+        (None, Some(role), None, false) => Role::new(&role)
+            .map(Recipient::Role)
+            .map_err(|e| bad_name("role", e)),
+        (None, None, Some(connection), false) => Ok(Recipient::Connection(ConnectionId(connection))),
+        (None, None, None, true) => Ok(Recipient::Tenant),
+        _ => {
+            let message = "give exactly one of user, role, connection and tenant: true";
+            Err(Refusal::new(Code::Invalid, message))
+        }
+    }
+}
+
+fn payload(
+    json: Option<Box<RawValue>>,
+    text: Option<String>,
+    binary: Option<String>,
+) -> Result<Payload, Refusal> {
+    match (json, text, binary) {
+        (None, None, None) => Ok(Payload::NULL),
+        (Some(json), None, None) => Ok(Payload::Json(String::from(Box::<str>::from(json)).into())),
+        (None, Some(text), None) => Ok(Payload::text(text)),
+        (None, None, Some(binary)) => BASE64_STANDARD
+            .decode(binary)
+            .map(Payload::binary)
+            .map_err(|e| Refusal::new(Code::Invalid, format!("binary is not base64: {e}"))),
+        _ => Err(Refusal::new(
+            Code::Invalid,
+            "give at most one of json, text and binary",
+        )),
+    }
+}
+
+pub(super) fn bad_name(what: &str, error: NameError) -> Refusal {
+    Refusal::new(error.code(), format!("{what} {error}"))
+}
