@@ -56,6 +56,11 @@ impl Access {
         Api::new(self.url.clone(), self.key()?, self.tenant.clone())
     }
 
+    /// The same for the operator's business, where a tenant is an argument and not the place to work in.
+    pub(crate) fn operator_api(&self) -> Result<Api, Failure> {
+        Api::new(self.url.clone(), self.key()?, None)
+    }
+
     /// The address of the WebSocket door.
     pub(crate) fn websocket(&self) -> String {
         websocket(&self.url, "/v1/ws")

@@ -31,11 +31,11 @@ enum Verb {
         /// What it may do; several with commas between
         #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPES")]
         scope: Vec<String>,
-        /// For every tenant rather than for one
+        /// A key for every tenant and the broker itself, rather than for one tenant
         #[arg(long, conflicts_with = "tenant")]
         operator: bool,
     },
-    /// All keys, without their secrets
+    /// Keys of the tenant, without their secrets; with an operator's key and no tenant, those of the operator
     List,
     /// Revoke a key
     Revoke { id: String },

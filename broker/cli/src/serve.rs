@@ -173,26 +173,28 @@ fn banner(config: &Config, server: &Server) -> [String; 4] {
         false => ("ws", "http"),
     };
     let at = server.address();
-    let internal = server
-        .internal_address()
-        .map_or_else(|| format!("{http}://{at}"), |at| format!("http://{at}"));
+    let (internal, administration) = match server.internal_address() {
+        None => (format!("{http}://{at}"), String::new()),
+        // The second address is for this network alone and speaks no TLS.
+        Some(at) => (
+            format!("http://{at}"),
+            format!(" · administration http://{at}/v1"),
+        ),
+    };
     let handle = server.handle();
     let shards = handle.metrics().shards.len();
     let ingest = config.threads.ingest_shards;
     let data = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     [
         format!(
-            "listening  clients {ws}://{at}/v1/ws · devices {ws}://{at}/shelly · API {internal}/v1 · metrics {internal}/metrics"
+            "listening  clients {ws}://{at}/v1/ws · devices {ws}://{at}/shelly · API {http}://{at}/v1{administration} · metrics {internal}/metrics"
         ),
         format!("data       {}", data.display()),
         format!(
             "threads    {} for clients, {ingest} for devices, 1 for the database, 1 for the API",
             shards.saturating_sub(ingest)
         ),
-        format!(
-            "token      {}",
-            token_command(config, server.internal_address().unwrap_or(at), http)
-        ),
+        format!("token      {}", token_command(config, at, http)),
     ]
 }
 

@@ -73,7 +73,7 @@ enum KeyVerb {
 impl Tenant {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let format = self.format.format();
-        let api = self.access.api()?;
+        let api = self.access.operator_api()?;
         runtime()?.block_on(self.verb.run(&api, format))
     }
 }

@@ -148,6 +148,7 @@ impl Api {
             key,
             now_ms: self.hub.clock.now().mono_ms,
             window_ms: self.hub.tunables().dedup_window_ms,
+            keys_max: self.hub.tunables().dedup_keys_max,
         });
         let accepted = self.hub.publish(tenant, room.as_str(), draft, repeat)?;
         Ok(Published {

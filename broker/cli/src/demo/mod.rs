@@ -1,4 +1,4 @@
-//! `cauce demo`: the whole path at work on this machine. Real sockets, two tenants, and counts that must agree.
+//! `cauce demo`: the whole path at work on this machine. Real sockets, commands, two tenants, and counts that must agree.
 //!
 //! ```text
 //! fleet (own thread) ── /shelly ──▶ broker (own threads) ── /v1/ws ──▶ subscribers (this thread) ──▶ tally ──▶ view, summary
@@ -6,6 +6,7 @@
 //! ```
 
 mod audience;
+mod hands;
 mod screen;
 mod stage;
 mod summary;
@@ -27,6 +28,7 @@ use crate::failure::Failure;
 use crate::logs;
 use crate::output::{self, Format, FormatArgs};
 use audience::Subscriber;
+use hands::{Commands, Hands};
 use screen::Screen;
 use stage::{DEVICES, DataDir, LOBBY, Load};
 use summary::{Counted, Heard, Summary, TenantSummary, changing_frames};
@@ -139,7 +141,7 @@ impl Demo {
         let runtime = runtime()?;
         let started = Instant::now();
         let devices = Background::start("cauce-fleet")?;
-        let mut parties = runtime.block_on(self.show(&server, &devices, format))?;
+        let (mut parties, commands) = runtime.block_on(self.show(&server, &devices, format))?;
         drop(devices);
         let seconds = started.elapsed().as_secs_f64();
 
@@ -165,6 +167,7 @@ impl Demo {
                 unwritten_rows: stopped.unwritten_rows,
                 ..stats
             },
+            commands,
             latency_us,
             tenants: tenants
                 .map(|(((party, subscribers), devices_known), rows)| TenantSummary {
@@ -191,7 +194,7 @@ impl Demo {
         server: &Server,
         devices: &Background,
         format: Format,
-    ) -> Result<Vec<Party>, Failure> {
+    ) -> Result<(Vec<Party>, Commands), Failure> {
         let clock = Arc::new(OnceLock::new());
         let mut parties = Vec::with_capacity(TENANTS.len());
         for name in TENANTS {
@@ -219,7 +222,7 @@ impl Demo {
             let _ = clock.set(fleet.clock());
             party.fleet = Some(fleet);
         }
-        self.watch(server, &parties, format).await?;
+        let commands = self.watch(server, &parties, format).await?;
         for party in &mut parties {
             if let Some(fleet) = party.fleet.take() {
                 party.sent = fleet.stop().await;
@@ -242,11 +245,11 @@ impl Demo {
         for subscriber in parties.iter().flat_map(|party| &party.subscribers) {
             subscriber.leave().await;
         }
-        Ok(parties)
+        Ok((parties, commands))
     }
 
     /// Draws until the time is over or somebody asks to end.
-    async fn watch(&self, server: &Server, parties: &[Party], format: Format) -> Result<(), Failure> {
+    async fn watch(&self, server: &Server, parties: &[Party], format: Format) -> Result<Commands, Failure> {
         let until = match (self.seconds, format) {
             (Some(seconds), _) => Some(Duration::from_secs(seconds)),
             (None, Format::Json) => Some(Duration::from_secs(10)),
@@ -265,11 +268,13 @@ impl Demo {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut screen = Screen::open(format);
         let mut rates = Rates::default();
+        let tenant = server.handle().tenant(TENANTS[1]).map_err(Failure::failed)?;
+        let mut hands = Hands::new(tenant);
         let started = Instant::now();
         loop {
             tokio::select! {
-                () = &mut over => return Ok(()),
-                result = &mut interrupted => return result,
+                () = &mut over => break,
+                result = &mut interrupted => { result?; break }
                 _ = ticks.tick() => {}
             }
             rates.sample(total_messages(parties), started.elapsed());
@@ -280,7 +285,9 @@ impl Demo {
                 until,
                 &rates.samples,
             ))?;
+            hands.work(online(parties));
         }
+        Ok(hands.rest().await)
     }
 
     /// What a newcomer needs, before the view takes the screen.
@@ -354,6 +361,14 @@ impl Rates {
         }
         self.last = Some((total, at));
     }
+}
+
+/// Devices of the second tenant that are there.
+fn online(parties: &[Party]) -> Vec<String> {
+    let subscriber = parties.get(1).and_then(|party| party.subscribers.first());
+    subscriber.map_or(Vec::new(), |subscriber| {
+        subscriber.tally().online().map(str::to_owned).collect()
+    })
 }
 
 fn total_messages(parties: &[Party]) -> u64 {

@@ -3,6 +3,7 @@
 use cauce_fleet::FleetStats;
 use serde::Serialize;
 
+use super::hands::Commands;
 use super::tally::{Percentiles, Tally};
 use super::view::shown_us;
 
@@ -94,6 +95,8 @@ pub(crate) struct Summary {
     pub(crate) seed: u64,
     pub(crate) data_dir: String,
     pub(crate) broker: Counted,
+    /// Switchings of plugs in the second tenant.
+    pub(crate) commands: Commands,
     /// From the frame's making in the device to the message in the subscriber's hands.
     pub(crate) latency_us: Option<Percentiles>,
     pub(crate) tenants: Vec<TenantSummary>,
@@ -160,6 +163,11 @@ impl Summary {
             frames,
         );
         compare(
+            "commands answered".to_owned(),
+            self.commands.answered,
+            self.commands.sent,
+        );
+        compare(
             "database: rows not taken".to_owned(),
             self.broker.unwritten_rows,
             0,
@@ -194,6 +202,10 @@ impl Summary {
                 tenant.tenant, tenant.rows.devices, tenant.rows.readings, tenant.rows.events
             ));
         }
+        lines.push(format!(
+            "{} of {} commands to plugs were answered",
+            self.commands.answered, self.commands.sent
+        ));
         if let Some(latency) = &self.latency_us {
             lines.push(format!(
                 "device to subscriber, {} messages: p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
@@ -252,6 +264,7 @@ mod tests {
                 deliveries: 24,
                 unwritten_rows: 0,
             },
+            commands: Commands { sent: 2, answered: 2 },
             latency_us: None,
             tenants: vec![TenantSummary {
                 tenant: "clinic".into(),
@@ -277,7 +290,7 @@ mod tests {
     #[test]
     fn every_lost_doubled_or_foreign_message_shows() {
         type Spoil = fn(&mut Summary);
-        let spoils: [Spoil; 10] = [
+        let spoils: [Spoil; 11] = [
             |s| s.tenants[0].subscribers[0].updates_for_frames += 1,
             |s| s.tenants[0].subscribers[1].updates_for_frames -= 1,
             |s| s.tenants[0].subscribers[1].updates += 1,
@@ -288,6 +301,7 @@ mod tests {
             |s| s.tenants[0].rows.events += 1,
             |s| s.broker.device_changes += 1,
             |s| s.broker.device_frames -= 1,
+            |s| s.commands.answered -= 1,
         ];
         for (at, spoil) in spoils.into_iter().enumerate() {
             let mut spoilt = summary();

@@ -203,6 +203,14 @@ impl Tally {
         self.devices.keys().map(String::as_str)
     }
 
+    /// Those that are there.
+    pub(crate) fn online(&self) -> impl Iterator<Item = &str> {
+        self.devices
+            .iter()
+            .filter(|(_, seen)| seen.online)
+            .map(|(device, _)| device.as_str())
+    }
+
     /// Whether a switch is off and yet draws power, as old firmware has it: the broker will derive its zero.
     pub(crate) fn expects_zero(&self) -> bool {
         let mut channels = self.devices.values().flat_map(|seen| seen.channels.values());

@@ -77,3 +77,13 @@ fn migrating_says_what_it_did_and_a_second_time_does_nothing() {
     assert_eq!(applied(&[])["migrations"][0]["applied_now"], false);
     assert!(printed(["migrate", "--dry-run", "--data-dir", data]).contains("there"));
 }
+
+#[test]
+fn the_example_file_is_the_template() {
+    let example = include_str!("../../../../cauce.example.toml");
+    let template = printed(["config", "--template"]);
+    assert_eq!(
+        example, template,
+        "write it anew: cauce config --template > cauce.example.toml"
+    );
+}

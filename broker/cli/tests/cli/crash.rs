@@ -82,6 +82,6 @@ fn a_killed_broker_shows_the_last_states_at_the_next_start() {
     let listed = json(args(&["device", "list", "--json"], &broker));
     assert_eq!(listed["items"].as_array().unwrap().len(), 4, "{listed}");
     let shown = json(args(&["device", "show", &device, "--json"], &broker));
-    assert_eq!(shown["state"]["switch:0"]["output"], false, "{shown:#}");
-    assert_eq!(shown["stale"], true, "{shown:#}");
+    assert_eq!(shown["state"]["state"]["switch:0"]["output"], false, "{shown:#}");
+    assert_eq!(shown["state"]["stale"], true, "{shown:#}");
 }
