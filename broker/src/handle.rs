@@ -62,7 +62,7 @@ impl TenantHandle {
     /// waits.
     ///
     /// # Errors
-    /// `invalid` or `too_large` for what breaks a limit, `overloaded` if queues are full, `quota_exceeded` for a room too many.
+    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `overloaded` if queues are full, `quota_exceeded` for a room too many.
     pub fn publish(&self, room: &str, event: &str, payload: Payload) -> Result<Accepted, Refusal> {
         self.publish_once(room, event, payload, None)
     }

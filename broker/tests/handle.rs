@@ -131,11 +131,11 @@ async fn what_breaks_a_limit_is_refused_and_nobody_gets_it() {
     assert_eq!(code(a.publish("r", "", text(1))), Code::Invalid);
     assert_eq!(
         code(a.publish("r", "e", Payload::Json("{".into()))),
-        Code::Invalid
+        Code::Malformed
     );
     assert_eq!(
         code(a.publish("r", "e", Payload::Text(vec![0xff].into()))),
-        Code::Invalid
+        Code::Malformed
     );
     assert_eq!(
         code(a.publish("r", "e", Payload::binary(vec![0; 61 * 1024]))),

@@ -265,15 +265,16 @@ fn put_in_place(draft: &Path, path: &Path) -> io::Result<()> {
 
 /// Waits for the store on a thread of its own: the caller may be inside a runtime, where waiting is not allowed.
 fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> Result<T, AdminError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .map_err(AdminError::Thread)?;
+    let wait = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        Ok(runtime.block_on(future))
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("cauce-start".to_owned())
-            .spawn_scoped(scope, || runtime.block_on(future))
+            .spawn_scoped(scope, wait)
             .map_err(AdminError::Thread)?;
-        let died = || AdminError::Thread(io::Error::other("it panicked; see the log"));
-        thread.join().map_err(|_| died())
+        let died = |_| Err(io::Error::other("it panicked; see the log"));
+        thread.join().unwrap_or_else(died).map_err(AdminError::Thread)
     })
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use cauce_protocol::wire::{ClientFrame, ServerFrame, client_frame};
+use cauce_protocol::wire::{ClientFrame, ServerFrame, client_frame, server_frame};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -208,4 +208,44 @@ pub fn server_frames(mut message: &[u8]) -> Vec<ServerFrame> {
         frames.push(ServerFrame::decode_length_delimited(&mut message).expect("a whole frame"));
     }
     frames
+}
+
+/// A peer that speaks protobuf.
+pub struct ProtoPeer {
+    pub raw: Raw,
+    waiting: std::collections::VecDeque<ServerFrame>,
+}
+
+impl ProtoPeer {
+    pub async fn join(address: SocketAddr, token: &str) -> Self {
+        let mut raw = Raw::connect(address).await;
+        let headers = format!("Sec-WebSocket-Protocol: cauce.v1.proto\r\nAuthorization: Bearer {token}\r\n");
+        let head = raw.upgrade("/v1/ws", &headers).await;
+        assert!(head.contains("Sec-WebSocket-Protocol: cauce.v1.proto"), "{head}");
+        let mut peer = Self {
+            raw,
+            waiting: std::collections::VecDeque::new(),
+        };
+        let welcome = peer.receive().await;
+        assert!(format!("{welcome:?}").contains("Welcome"), "{welcome:?}");
+        peer
+    }
+
+    pub async fn ask(&mut self, id: u32, request: client_frame::Request) {
+        self.raw.write(&masked(true, 2, &proto(id, request))).await;
+    }
+
+    /// The next message of the broker.
+    pub async fn receive(&mut self) -> server_frame::Message {
+        loop {
+            if let Some(frame) = self.waiting.pop_front() {
+                return frame.message.expect("a message");
+            }
+            match self.raw.hear().await {
+                Heard::Binary(message) => self.waiting.extend(server_frames(&message)),
+                Heard::Ping | Heard::Pong => {}
+                other => panic!("expected a message, heard {other:?}"),
+            }
+        }
+    }
 }

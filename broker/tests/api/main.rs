@@ -1,0 +1,10 @@
+//! The HTTP API against a whole broker over real sockets, with and without a database.
+
+mod bounds;
+mod credentials;
+mod devices;
+mod listeners;
+mod messages;
+mod start;
+mod support;
+mod tenants;
