@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cauce_broker::config::{Readers, read_file};
-use reqwest::{Method, StatusCode, Url};
+use cauce_client::Options;
+use reqwest::{Certificate, Method, StatusCode, Url};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::output::remark;
 
 /// Longest answer that is read, in bytes: a page of 1,000 devices with 10 KiB each, and some.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -36,6 +38,9 @@ pub(crate) struct Access {
     /// Data directory of the broker, for its `operator.key` [default: ./cauce-data]
     #[arg(long, global = true, env = "CAUCE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// PEM file with the authorities to trust instead of the system's, for https:// and wss://
+    #[arg(long, global = true, env = "CAUCE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Tenant to work in; `default` unless the key belongs to another
     #[arg(long, global = true, env = "CAUCE_TENANT", value_name = "TENANT")]
     pub(crate) tenant: Option<String>,
@@ -53,17 +58,36 @@ fn parse_url(text: &str) -> Result<Url, String> {
 impl Access {
     /// A client of this broker's API.
     pub(crate) fn api(&self) -> Result<Api, Failure> {
-        Api::new(self.url.clone(), self.key()?, self.tenant.clone())
+        Api::new(
+            self.url.clone(),
+            self.key()?,
+            self.tenant.clone(),
+            self.authorities()?.as_deref(),
+        )
     }
 
     /// The same for the operator's business, where a tenant is an argument and not the place to work in.
     pub(crate) fn operator_api(&self) -> Result<Api, Failure> {
-        Api::new(self.url.clone(), self.key()?, None)
+        Api::new(
+            self.url.clone(),
+            self.key()?,
+            None,
+            self.authorities()?.as_deref(),
+        )
     }
 
-    /// The address of the WebSocket door.
-    pub(crate) fn websocket(&self) -> String {
-        websocket(&self.url, "/v1/ws")
+    /// How to connect at the WebSocket door.
+    pub(crate) fn websocket(&self) -> Result<Options, Failure> {
+        let options = Options::new(websocket(&self.url, "/v1/ws"))
+            .client_name(concat!("cauce-cli/", env!("CARGO_PKG_VERSION")));
+        Ok(match self.authorities()? {
+            Some(pem) => options.roots_pem(pem),
+            None => options,
+        })
+    }
+
+    fn authorities(&self) -> Result<Option<String>, Failure> {
+        self.ca.as_deref().map(read_authorities).transpose()
     }
 
     fn key(&self) -> Result<String, Failure> {
@@ -85,8 +109,13 @@ impl Access {
     }
 }
 
+/// A PEM file with certificates of authorities.
+pub(crate) fn read_authorities(path: &Path) -> Result<String, Failure> {
+    read_file(path, Readers::Anybody).map_err(|e| Failure::failed(format_args!("--ca: {e}")))
+}
+
 /// The operator's key as the broker's first start left it.
-pub(crate) fn read_key(path: &Path) -> Result<String, Failure> {
+fn read_key(path: &Path) -> Result<String, Failure> {
     let text = read_file(path, Readers::NotTheWorld).map_err(|e| {
         Failure::failed(format_args!(
             "no API key: give one with --api-key or CAUCE_API_KEY, or the broker's --data-dir ({e})"
@@ -109,7 +138,7 @@ fn is_local(url: &Url) -> bool {
 }
 
 /// The WebSocket address beside an HTTP one.
-pub(crate) fn websocket(url: &Url, path: &str) -> String {
+fn websocket(url: &Url, path: &str) -> String {
     let mut url = url.clone();
     let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
     // Both are special schemes, so the change cannot fail.
@@ -128,13 +157,27 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(base: Url, key: String, tenant: Option<String>) -> Result<Self, Failure> {
+    /// `authorities` is the text of a PEM file.
+    fn new(
+        base: Url,
+        key: String,
+        tenant: Option<String>,
+        authorities: Option<&str>,
+    ) -> Result<Self, Failure> {
         let mut http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(REQUEST_TIMEOUT)
             .user_agent(concat!("cauce-cli/", env!("CARGO_PKG_VERSION")));
         if is_local(&base) {
             http = http.no_proxy();
+        }
+        if let Some(pem) = authorities {
+            let certificates = Certificate::from_pem_bundle(pem.as_bytes())
+                .map_err(|e| Failure::failed(format_args!("--ca: no certificates in PEM: {e}")))?;
+            http = http.tls_certs_only(certificates);
+        } else if base.scheme() == "http" {
+            // The system's authorities are not needed, and a small container may have none.
+            http = http.tls_certs_only([]);
         }
         let http = http
             .build()
@@ -188,6 +231,10 @@ impl Api {
             }
             match page["next"].take() {
                 Value::String(next) if items.len() < LIST_ITEMS_MAX => cursor = Some(next),
+                Value::String(_) => {
+                    remark(&format!("there are more; these are the first {}", items.len()));
+                    return Ok(items);
+                }
                 _ => return Ok(items),
             }
         }
@@ -302,6 +349,7 @@ mod tests {
             url: parse_url(url).unwrap(),
             api_key: None,
             data_dir: None,
+            ca: None,
             tenant: None,
         };
         for away in [

@@ -28,7 +28,7 @@ enum Verb {
     Create {
         /// For people
         name: String,
-        /// What it may do; several with commas between
+        /// What it may do: publish, rooms, devices, commands, tenants, keys, tokens, stats, all; with commas between
         #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPES")]
         scope: Vec<String>,
         /// A key for every tenant and the broker itself, rather than for one tenant
@@ -76,6 +76,7 @@ impl Verb {
                     ("name", "name"),
                     ("scopes", "scopes"),
                     ("tenant", "tenant"),
+                    ("created", "created_unix_ms"),
                 ];
                 output::list(format, &api.list(&["api-keys"], &[]).await?, &columns)
             }

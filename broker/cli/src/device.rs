@@ -107,6 +107,7 @@ impl Verb {
                 let columns = [
                     ("device", "id"),
                     ("presence", "presence"),
+                    ("last seen", "last_seen_unix_ms"),
                     ("model", "model"),
                     ("name", "name"),
                     ("equipment", "assignment.equipment_id"),
@@ -195,7 +196,12 @@ impl TokenVerb {
                 Ok(())
             }
             Self::List => {
-                let columns = [("id", "id"), ("device", "device"), ("label", "label")];
+                let columns = [
+                    ("id", "id"),
+                    ("device", "device"),
+                    ("label", "label"),
+                    ("created", "created_unix_ms"),
+                ];
                 output::list(format, &api.list(&["device-tokens"], &[]).await?, &columns)
             }
             Self::Revoke { id } => {

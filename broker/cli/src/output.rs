@@ -145,8 +145,30 @@ fn cell(item: &Value, path: &str) -> String {
             });
             words.collect::<Vec<_>>().join(",")
         }
+        Some(Value::Number(number)) if path.ends_with("_unix_ms") => {
+            number.as_u64().map_or_else(|| number.to_string(), moment)
+        }
         Some(other) => harmless(&other.to_string()),
     }
+}
+
+/// Milliseconds since 1970 as `2026-11-23 05:51:47Z`.
+fn moment(unix_ms: u64) -> String {
+    const DAY_SECONDS: u64 = 86_400;
+    let seconds = unix_ms / 1_000;
+    let (days, second) = (seconds / DAY_SECONDS, seconds % DAY_SECONDS);
+    // Years that begin in March have their leap day at the end; 400 of them always have the same days.
+    const ERA_DAYS: u64 = 146_097;
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / ERA_DAYS, shifted % ERA_DAYS);
+    let year_of_era = (day - day / 1_460 + day / 36_524 - day / (ERA_DAYS - 1)) / 365;
+    let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]
@@ -158,6 +180,25 @@ mod tests {
     fn a_message_cannot_move_the_cursor() {
         assert_eq!(harmless("a\u{1b}[2Jb\u{202e}c ñ"), "a\\u{1b}[2Jb\\u{202e}c ñ");
         assert_eq!(harmless("plain – text"), "plain – text");
+    }
+
+    #[test]
+    fn moments_are_read_by_people() {
+        for (unix_ms, shown) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_400_000, "2000-02-29 00:00:00Z"),
+            (1_709_251_199_999, "2024-02-29 23:59:59Z"),
+            (1_709_251_200_000, "2024-03-01 00:00:00Z"),
+            (1_795_413_107_000, "2026-11-23 05:51:47Z"),
+            (4_107_542_400_000, "2100-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(moment(unix_ms), shown);
+        }
+        let items = [json!({"created_unix_ms": 0})];
+        assert_eq!(
+            table(&items, &[("created", "created_unix_ms")])[1],
+            "1970-01-01 00:00:00Z"
+        );
     }
 
     #[test]

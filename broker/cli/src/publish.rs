@@ -1,6 +1,6 @@
 //! `cauce pub`: one message to one room.
 
-use cauce_client::{Client, Options, Payload, Reconnect};
+use cauce_client::{Client, Payload, Reconnect};
 use serde_json::{Value, json};
 
 use crate::api::Access;
@@ -72,10 +72,7 @@ impl Pub {
     }
 
     async fn by_websocket(&self, token: &str, payload: Payload) -> Result<Value, Failure> {
-        let options = Options::new(self.access.websocket())
-            .token(token)
-            .client_name(concat!("cauce-cli/", env!("CARGO_PKG_VERSION")))
-            .reconnect(Reconnect::Never);
+        let options = self.access.websocket()?.token(token).reconnect(Reconnect::Never);
         let client = Client::connect(options).await?;
         let mut publish = client.publish(&self.room, &self.event, payload).want_receivers();
         if let Some(key) = &self.idempotency_key {

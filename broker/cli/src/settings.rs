@@ -6,6 +6,14 @@ use cauce_broker::config::{ConfigError, LoadInputs, Loaded, Readers, Source, env
 
 use crate::failure::Failure;
 
+/// Variables of this command line that are no settings, beside those that the loader knows itself.
+const OURS: [&str; 4] = [
+    "CAUCE_CA",
+    "CAUCE_DEVICE_PASSWORD",
+    "CAUCE_DEVICE_TOKEN",
+    "CAUCE_TENANT",
+];
+
 /// Where the configuration comes from.
 #[derive(Clone, clap::Args)]
 pub(crate) struct SettingsArgs {
@@ -54,10 +62,9 @@ impl SettingsArgs {
                 .into_iter()
                 .filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={value}"))),
         );
-        // Variables of this command line beside those that the loader knows.
         let env = environment()?
             .into_iter()
-            .filter(|(name, _)| name != "CAUCE_TENANT")
+            .filter(|(name, _)| !OURS.contains(&name.as_str()))
             .collect();
         Ok(load(LoadInputs { file, env, flags })?)
     }

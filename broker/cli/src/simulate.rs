@@ -1,13 +1,16 @@
 //! `cauce simulate`: a fleet of emulated devices, against any broker or on the local network.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cauce_fleet::{
-    FaultPlan, Fleet, FleetOptions, FleetStats, LanBind, Model, ModelMix, Password, Stamp, Tokens,
+    FaultPlan, Fleet, FleetOptions, FleetStats, LanBind, Model, ModelMix, Password, Reach, Stamp, Tokens,
+    Trust,
 };
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::api::read_authorities;
 use crate::background::{interrupted, runtime};
 use crate::failure::Failure;
 use crate::output::{self, Format, FormatArgs, remark};
@@ -27,6 +30,9 @@ pub(crate) struct Simulate {
     /// Device token; without one the URL is dialled as it is
     #[arg(long, env = "CAUCE_DEVICE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// PEM file with the authorities that devices trust, for wss://
+    #[arg(long, env = "CAUCE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Listen instead of dialling: device n at port + n; port 0 for free ports
     #[arg(long, value_name = "IP:PORT", conflicts_with = "url")]
     lan: Option<std::net::SocketAddrV4>,
@@ -91,6 +97,9 @@ impl Simulate {
         }
         if let Some(faults) = &self.faults {
             options.faults = faults.clone();
+        }
+        if let (Some(path), Reach::Outbound { trust, .. }) = (&self.ca, &mut options.reach) {
+            *trust = Trust::Authorities(read_authorities(path)?.into_bytes());
         }
         options.rate = self.rate;
         options.seed = self.seed;

@@ -61,9 +61,7 @@ impl Sub {
     }
 
     async fn listen(&self, connection: &Background) -> Result<(), Failure> {
-        let options = Options::new(self.access.websocket())
-            .client_name(concat!("cauce-cli/", env!("CARGO_PKG_VERSION")))
-            .reconnect(Reconnect::AfterWelcome);
+        let options = self.access.websocket()?.reconnect(Reconnect::AfterWelcome);
         let options = match &self.token {
             Some(token) => options.token(token),
             None => self.minting(options).await?,

@@ -87,3 +87,28 @@ fn the_example_file_is_the_template() {
         "write it anew: cauce config --template > cauce.example.toml"
     );
 }
+
+#[test]
+fn variables_of_other_commands_are_no_settings() {
+    let mut command = cauce(["config"]);
+    for name in [
+        "API_KEY",
+        "CA",
+        "DEVICE_PASSWORD",
+        "DEVICE_TOKEN",
+        "TENANT",
+        "TOKEN",
+        "URL",
+    ] {
+        command.env(format!("CAUCE_{name}"), "x");
+    }
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut command = cauce(["config"]);
+    let output = command.env("CAUCE_TENENT", "x").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+}

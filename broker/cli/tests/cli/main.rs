@@ -8,3 +8,4 @@ mod messages;
 mod serve;
 mod simulate;
 mod support;
+mod tls;
