@@ -8,7 +8,7 @@ use cauce_client::Options;
 use reqwest::{Certificate, Method, StatusCode, Url};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, NOT_RUNNING};
 use crate::output::remark;
 
 /// Longest answer that is read, in bytes: a page of 1,000 devices with 10 KiB each, and some.
@@ -299,7 +299,7 @@ impl Api {
         let base = self.base.as_str().trim_end_matches('/');
         if error.is_connect() {
             return Failure::failed(format_args!(
-                "cannot reach {base}: {}; is the broker running? `cauce serve` starts one, --url names another",
+                "cannot reach {base}: {}{NOT_RUNNING}",
                 root_cause(error)
             ));
         }

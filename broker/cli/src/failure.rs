@@ -5,9 +5,13 @@ use std::process::ExitCode;
 
 use cauce_broker::StartError;
 use cauce_broker::config::ConfigError;
+use cauce_client::ErrorKind;
 
 /// Wrong usage that only shows after parsing; the same number as clap's.
 const EXIT_USAGE: u8 = 2;
+
+/// Advice where nobody answers.
+pub(crate) const NOT_RUNNING: &str = "; is the broker running? `cauce serve` starts one, --url names another";
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -63,7 +67,10 @@ impl From<StartError> for Failure {
 
 impl From<cauce_client::Error> for Failure {
     fn from(error: cauce_client::Error) -> Self {
-        Self::failed(error)
+        match error.kind() {
+            ErrorKind::Connect => Self::failed(format_args!("{error}{NOT_RUNNING}")),
+            _ => Self::failed(error),
+        }
     }
 }
 

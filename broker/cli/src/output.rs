@@ -153,7 +153,7 @@ fn cell(item: &Value, path: &str) -> String {
 }
 
 /// Milliseconds since 1970 as `2026-11-23 05:51:47Z`.
-fn moment(unix_ms: u64) -> String {
+pub(crate) fn moment(unix_ms: u64) -> String {
     const DAY_SECONDS: u64 = 86_400;
     let seconds = unix_ms / 1_000;
     let (days, second) = (seconds / DAY_SECONDS, seconds % DAY_SECONDS);

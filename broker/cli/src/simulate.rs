@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cauce_fleet::{
-    FaultPlan, Fleet, FleetOptions, FleetStats, LanBind, Model, ModelMix, Password, Reach, Stamp, Tokens,
-    Trust,
+    FaultPlan, Fleet, FleetOptions, FleetStats, LanBind, Model, ModelMix, Password, RATE_MAX, Reach, Stamp,
+    Tokens, Trust,
 };
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
@@ -49,7 +49,7 @@ pub(crate) struct Simulate {
     #[arg(long)]
     list_models: bool,
     /// Status frames a second of each device, instead of what plugs do by nature
-    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     rate: Option<f64>,
     /// What goes wrong: times a minute per device, and herds: `reboot=0.5,repeat=2,herd@30s`
     #[arg(long, value_name = "PLAN")]
@@ -65,6 +65,16 @@ pub(crate) struct Simulate {
     seconds: Option<u64>,
     #[command(flatten)]
     format: FormatArgs,
+}
+
+/// Frames a second as people type them.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= RATE_MAX => Ok(rate),
+        _ => Err(format!(
+            "a rate is above 0 and at most {RATE_MAX} frames a second"
+        )),
+    }
 }
 
 impl Simulate {

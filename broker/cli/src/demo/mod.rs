@@ -27,6 +27,7 @@ use crate::background::{Background, runtime};
 use crate::failure::Failure;
 use crate::logs;
 use crate::output::{self, Format, FormatArgs};
+use crate::simulate::parse_rate;
 use audience::Subscriber;
 use hands::{Commands, Hands};
 use screen::Screen;
@@ -69,7 +70,7 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=20_000))]
     devices: u32,
     /// Status frames a second of each device, instead of what plugs do by nature
-    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     rate: Option<f64>,
     /// Same seed, same fleet
     #[arg(long, default_value_t = 1)]
@@ -314,8 +315,13 @@ impl Demo {
         ];
         if restored > 0 {
             lines.push(format!(
-                "{restored} devices are known from an earlier run, with their last states."
+                "{restored} devices are known from an earlier run. Their last states, such as:"
             ));
+            for party in parties {
+                let states = party.tenant.last.iter();
+                lines.extend(states.map(|state| format!("  {}: {state}", party.tenant.id)));
+            }
+            lines.push(String::new());
         }
         Ok(lines)
     }

@@ -16,10 +16,12 @@ use cauce_broker::store::{PAGE_ROWS_MAX, Store, StoreConfig, StoreHandle};
 use cauce_broker::{Persistence, Server, StartError};
 use cauce_protocol::{Code, TenantId, UserId};
 use secrecy::ExposeSecret;
+use serde_json::Value;
 
 use super::summary::Rows;
 use crate::background::runtime;
 use crate::failure::Failure;
+use crate::output::{harmless, moment};
 
 /// The room of the devices, and one for people.
 pub(crate) const DEVICES: &str = "$devices";
@@ -30,6 +32,9 @@ const TOKEN_LIFE: Duration = Duration::from_secs(86_400);
 
 /// Where it listens if the place is free.
 const USUAL_PLACE: &str = "127.0.0.1:7700";
+
+/// Last states that are shown of each tenant.
+const LAST_SHOWN_MAX: usize = 3;
 
 /// Connections besides those of the devices.
 const OTHER_CONNECTIONS: u32 = 256;
@@ -132,6 +137,8 @@ pub(crate) struct Tenant {
     pub(crate) device_token: String,
     /// Devices that the database knew before.
     pub(crate) known: HashSet<String>,
+    /// The last states of some of them, for people.
+    pub(crate) last: Vec<String>,
     /// Rows that it held before.
     pub(crate) before: Rows,
 }
@@ -157,8 +164,8 @@ pub(crate) async fn tenant(admin: &Admin, name: &str) -> Result<Tenant, Failure>
         .create_device_token(&actor, &id, new)
         .await
         .map_err(Failure::failed)?;
-    let (known, before) = match admin.store() {
-        None => (HashSet::new(), Rows::default()),
+    let (known, last, before) = match admin.store() {
+        None => (HashSet::new(), Vec::new(), Rows::default()),
         Some(store) => {
             let counts = store.counts(Some(id.clone())).await.map_err(Failure::failed)?;
             let rows = Rows {
@@ -166,29 +173,59 @@ pub(crate) async fn tenant(admin: &Admin, name: &str) -> Result<Tenant, Failure>
                 readings: counts.device_readings,
                 events: counts.device_events,
             };
-            (devices(store, &id).await?, rows)
+            let (known, last) = devices(store, &id).await?;
+            (known, last, rows)
         }
     };
     Ok(Tenant {
         id,
         device_token: token.secret.expose_secret().to_owned(),
         known,
+        last,
         before,
     })
 }
 
-async fn devices(store: &StoreHandle, tenant: &TenantId) -> Result<HashSet<String>, Failure> {
-    let mut known = HashSet::new();
+/// Every device that the database knows, and some of their last states.
+async fn devices(store: &StoreHandle, tenant: &TenantId) -> Result<(HashSet<String>, Vec<String>), Failure> {
+    let (mut known, mut last) = (HashSet::new(), Vec::new());
     let mut after = None;
     loop {
         let page = store.devices(tenant.clone(), after, PAGE_ROWS_MAX).await;
         let page = page.map_err(Failure::failed)?;
-        known.extend(page.rows.iter().map(|row| row.device.to_string()));
+        for row in &page.rows {
+            known.insert(row.device.to_string());
+            if let Some(state) = row.last.as_ref().filter(|_| last.len() < LAST_SHOWN_MAX) {
+                last.push(last_state(row.device.as_str(), state.received_ms, &state.state));
+            }
+        }
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(known),
+            None => return Ok((known, last)),
         }
     }
+}
+
+/// A stored `device-update` in one line.
+fn last_state(device: &str, received_ms: u64, update: &[u8]) -> String {
+    let update: Value = serde_json::from_slice(update).unwrap_or_default();
+    let readings = update["readings"].as_array().map_or(&[][..], Vec::as_slice);
+    let channels = readings.iter().map(|reading| {
+        let output = match reading["output"].as_bool() {
+            Some(true) => " on",
+            Some(false) => " off",
+            None => "",
+        };
+        let watts = reading["power_w"].as_f64();
+        let watts = watts.map_or_else(String::new, |watts| format!(" {watts:.1} W"));
+        format!("{}{output}{watts}", reading["channel"].as_str().unwrap_or("?"))
+    });
+    let channels: Vec<String> = channels.collect();
+    harmless(&format!(
+        "{device} at {}: {}",
+        moment(received_ms),
+        channels.join(", ")
+    ))
 }
 
 /// A token for one of its people: everything is heard, the lobby is spoken in, devices are called.
@@ -246,4 +283,26 @@ pub(crate) fn rows_gained(dir: &Path, tenants: &[Tenant]) -> Result<Vec<Rows>, F
     });
     runtime.block_on(store.shutdown(Duration::from_secs(5)));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_state_is_one_line_whatever_is_stored() {
+        let update = br#"{"readings":[{"channel":"switch:0","output":true,"power_w":43.25},{"channel":"pm1:0","power_w":-2}]}"#;
+        assert_eq!(
+            last_state("A1", 0, update),
+            "A1 at 1970-01-01 00:00:00Z: switch:0 on 43.2 W, pm1:0 -2.0 W"
+        );
+        assert_eq!(last_state("A1", 0, b"nonsense"), "A1 at 1970-01-01 00:00:00Z: ");
+    }
+
+    #[test]
+    fn every_load_the_command_line_allows_is_a_configuration() {
+        for (devices, rate) in [(2, None), (20_000, Some(0.001)), (20_000, Some(1_000.0))] {
+            assert!(config("127.0.0.1:0", Path::new("/nowhere"), &Load { devices, rate }).is_ok());
+        }
+    }
 }

@@ -31,6 +31,13 @@ fn a_killed_demo_is_followed_by_one_that_knows_the_devices() {
     for tenant in second["tenants"].as_array().unwrap() {
         assert_eq!(tenant["devices_restored"], 5, "{second:#}");
     }
+    let third = printed([&common[..], &["--seconds", "1"]].concat());
+    assert!(
+        third.contains("10 devices are known from an earlier run"),
+        "{third}"
+    );
+    let states = third.lines().filter(|line| line.contains("switch:0 o"));
+    assert_eq!(states.count(), 6, "{third}");
 }
 
 #[test]

@@ -150,3 +150,10 @@ fn the_newcomers_lines_work_as_they_stand_while_the_demo_runs() {
     demo.out.next_with("All counts agree");
     assert_eq!(demo.end(), Some(0));
 }
+
+#[test]
+fn a_taken_port_makes_the_demo_choose_another() {
+    // If somebody else has it, it is taken all the same.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:7700");
+    check(&json(["demo", "--seconds", "2", "--json", "--devices", "2"]), 2);
+}

@@ -53,6 +53,8 @@ fn what_does_not_exist_is_wrong_usage() {
         &["pub", "only-a-room"],
         &["sub"],
         &["demo", "--devices", "1"],
+        &["demo", "--rate", "nan"],
+        &["simulate", "--rate", "0"],
     ] {
         let output = run(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");

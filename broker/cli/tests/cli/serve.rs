@@ -150,12 +150,14 @@ fn no_broker_no_answer_but_advice() {
         .local_addr()
         .unwrap();
     let url = format!("http://{free}");
-    let mut command = cauce(["pub", "orders", "made", "1", "--api-key", "ck_x_y", "--url", &url]);
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("cauce serve") && said.lines().count() == 1,
-        "{said}"
-    );
+    for way in ["--api-key", "--token"] {
+        let mut command = cauce(["pub", "orders", "made", "1", way, "x", "--url", &url]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("cauce serve") && said.lines().count() == 1,
+            "{said}"
+        );
+    }
 }
