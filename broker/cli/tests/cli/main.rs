@@ -3,6 +3,7 @@
 mod configuration;
 mod crash;
 mod demo;
+mod devices;
 mod help;
 mod messages;
 mod serve;
