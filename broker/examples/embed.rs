@@ -28,7 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let payload = Payload::json(&serde_json::json!({ "id": id }))?;
         let start = Instant::now();
         let accepted = tenant.publish("orders", "order_created", payload)?;
-        let heard = runtime.block_on(orders.next()).ok_or("the subscription was cut off")?;
+        let heard = runtime
+            .block_on(orders.next())
+            .ok_or("the subscription was cut off")?;
         took.push(start.elapsed());
         assert_eq!(heard.seq, accepted.seq, "every message, in order");
     }
