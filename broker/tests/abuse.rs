@@ -40,15 +40,23 @@ struct Neighbours {
 
 impl Neighbours {
     async fn move_in(broker: &Broker) -> Self {
-        let (mut reader, mut publisher) = (broker.join(&token("a", "reader")).await, broker.join(&token("a", "publisher")).await);
-        let first = reader.subscribe(&["r"]).await[0]["seq"].as_u64().expect("a number");
+        let (mut reader, mut publisher) = (
+            broker.join(&token("a", "reader")).await,
+            broker.join(&token("a", "publisher")).await,
+        );
+        let first = reader.subscribe(&["r"]).await[0]["seq"]
+            .as_u64()
+            .expect("a number");
         assert_eq!(first, 0);
         let over = Arc::new(AtomicBool::new(false));
         let done = over.clone();
         let reader = tokio::spawn(async move {
             for next in 1.. {
                 let frame = reader.receive().await;
-                assert_eq!(frame["push"]["seq"], next, "the neighbour missed something: {frame}");
+                assert_eq!(
+                    frame["push"]["seq"], next,
+                    "the neighbour missed something: {frame}"
+                );
                 if frame["push"]["event"] == "end" {
                     return next;
                 }
@@ -69,21 +77,38 @@ impl Neighbours {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
-        Self { over, reader, publisher }
+        Self {
+            over,
+            reader,
+            publisher,
+        }
     }
 
     /// Answers how much they said to each other meanwhile.
     async fn assert_undisturbed(self) {
         self.over.store(true, Ordering::Relaxed);
-        let sent = tokio::time::timeout(PATIENCE, self.publisher).await.expect("it goes on").expect("the publisher is well");
-        let got = tokio::time::timeout(PATIENCE, self.reader).await.expect("it goes on").expect("the reader is well");
+        let sent = tokio::time::timeout(PATIENCE, self.publisher)
+            .await
+            .expect("it goes on")
+            .expect("the publisher is well");
+        let got = tokio::time::timeout(PATIENCE, self.reader)
+            .await
+            .expect("it goes on")
+            .expect("the reader is well");
         assert_eq!(sent, got);
     }
 }
 
 async fn json_peer(broker: &Broker) -> Raw {
     let mut raw = Raw::connect(broker.address).await;
-    raw.upgrade("/v1/ws", &format!("Sec-WebSocket-Protocol: cauce.v1.json\r\nAuthorization: Bearer {}\r\n", token("a", "mallory"))).await;
+    raw.upgrade(
+        "/v1/ws",
+        &format!(
+            "Sec-WebSocket-Protocol: cauce.v1.json\r\nAuthorization: Bearer {}\r\n",
+            token("a", "mallory")
+        ),
+    )
+    .await;
     raw.hear_json().await;
     raw.say(json!({"id": 1, "subscribe": {"rooms": ["r"]}})).await;
     raw
@@ -91,16 +116,29 @@ async fn json_peer(broker: &Broker) -> Raw {
 
 async fn proto_peer(broker: &Broker) -> Raw {
     let mut peer = ProtoPeer::join(broker.address, &token("a", "mallory")).await;
-    peer.ask(1, Request::Subscribe(wire::Subscribe { rooms: vec!["r".into()] })).await;
+    peer.ask(
+        1,
+        Request::Subscribe(wire::Subscribe {
+            rooms: vec!["r".into()],
+        }),
+    )
+    .await;
     peer.raw
 }
 
 /// The status and the name of the code of an HTTP refusal.
 async fn refused(raw: &mut Raw) -> (u16, String) {
     let head = raw.head().await;
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no HTTP answer: {head:?}"));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| panic!("no HTTP answer: {head:?}"));
     let body: Value = serde_json::from_slice(&raw.rest().await).unwrap_or_default();
-    (status, body["error"]["name"].as_str().unwrap_or_default().to_owned())
+    (
+        status,
+        body["error"]["name"].as_str().unwrap_or_default().to_owned(),
+    )
 }
 
 fn upgrade_with(from: &str, to: &str) -> Vec<u8> {
@@ -116,22 +154,61 @@ fn upgrade_with(from: &str, to: &str) -> Vec<u8> {
 async fn strangers_who_do_not_speak_our_http_are_refused() {
     let broker = Broker::with("limits.handshake_timeout=400ms");
     let neighbours = Neighbours::move_in(&broker).await;
-    let tls_hello = [&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03][..], &[7; 200]].concat();
+    let tls_hello = [
+        &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03][..],
+        &[7; 200],
+    ]
+    .concat();
     let flood = format!("GET /v1/ws HTTP/1.1\r\n{}\r\n", "X-Flood: 1\r\n".repeat(65));
     let cases: Vec<(&str, Vec<u8>, u16, &str)> = vec![
-        ("garbage", b"\x00\xff\xfe hello \r\n\r\n".to_vec(), 400, "malformed"),
+        (
+            "garbage",
+            b"\x00\xff\xfe hello \r\n\r\n".to_vec(),
+            400,
+            "malformed",
+        ),
         ("TLS", tls_hello, 400, "malformed"),
         ("HTTP/1.0", upgrade_with("HTTP/1.1", "HTTP/1.0"), 400, "malformed"),
         ("HTTP/9", b"GET / HTTP/9.9\r\n\r\n".to_vec(), 400, "malformed"),
         ("POST", upgrade_with("GET", "POST"), 400, "malformed"),
-        ("version 8", upgrade_with("Version: 13", "Version: 8"), 400, "malformed"),
-        ("short key", upgrade_with("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400, "malformed"),
-        ("no key", upgrade_with("Sec-WebSocket-Key", "X-Key"), 400, "malformed"),
-        ("no Connection", upgrade_with("Connection: Upgrade", "Connection: close"), 400, "malformed"),
+        (
+            "version 8",
+            upgrade_with("Version: 13", "Version: 8"),
+            400,
+            "malformed",
+        ),
+        (
+            "short key",
+            upgrade_with("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
+            400,
+            "malformed",
+        ),
+        (
+            "no key",
+            upgrade_with("Sec-WebSocket-Key", "X-Key"),
+            400,
+            "malformed",
+        ),
+        (
+            "no Connection",
+            upgrade_with("Connection: Upgrade", "Connection: close"),
+            400,
+            "malformed",
+        ),
         ("header flood", flood.into_bytes(), 431, "too_large"),
-        ("head without end", format!("GET /v1/ws HTTP/1.1\r\nX: {}", "y".repeat(20_000)).into_bytes(), 431, "too_large"),
+        (
+            "head without end",
+            format!("GET /v1/ws HTTP/1.1\r\nX: {}", "y".repeat(20_000)).into_bytes(),
+            431,
+            "too_large",
+        ),
         ("nothing", Vec::new(), 408, "handshake_timeout"),
-        ("half a head", b"GET /v1/ws HTTP/1.1\r\nHost".to_vec(), 408, "handshake_timeout"),
+        (
+            "half a head",
+            b"GET /v1/ws HTTP/1.1\r\nHost".to_vec(),
+            408,
+            "handshake_timeout",
+        ),
     ];
     let mut report = Vec::new();
     for (what, bytes, status, name) in cases {
@@ -159,7 +236,9 @@ async fn strangers_who_do_not_speak_our_http_are_refused() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, left).await.expect("all permits come back");
+    tokio::time::timeout(PATIENCE, left)
+        .await
+        .expect("all permits come back");
 }
 
 #[tokio::test]
@@ -176,7 +255,10 @@ async fn who_breaks_websocket_is_closed_with_its_code() {
     let broker = Broker::start();
     let neighbours = Neighbours::move_in(&broker).await;
     let header = |first: u8, len: &[u8]| [&[first], len, &[1, 2, 3, 4]].concat();
-    let pieces: Vec<u8> = std::iter::once(masked(false, 1, b"x")).chain((0..10_000).map(|_| masked(false, 0, b"x"))).flatten().collect();
+    let pieces: Vec<u8> = std::iter::once(masked(false, 1, b"x"))
+        .chain((0..10_000).map(|_| masked(false, 0, b"x")))
+        .flatten()
+        .collect();
     let limit = 64 * 1024;
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("no mask", vec![0x81, 2, b'{', b'}'], 1002),
@@ -186,16 +268,40 @@ async fn who_breaks_websocket_is_closed_with_its_code() {
         ("a long ping", masked(true, 9, &[0; 126]), 1002),
         ("a ping in pieces", masked(false, 9, b""), 1002),
         ("a continuation of nothing", masked(true, 0, b"x"), 1002),
-        ("a message inside another", [masked(false, 1, b"{"), masked(true, 1, b"}")].concat(), 1002),
+        (
+            "a message inside another",
+            [masked(false, 1, b"{"), masked(true, 1, b"}")].concat(),
+            1002,
+        ),
         ("a close code of one byte", masked(true, 8, &[3]), 1002),
-        ("a close code that is never sent", masked(true, 8, &1006_u16.to_be_bytes()), 1002),
+        (
+            "a close code that is never sent",
+            masked(true, 8, &1006_u16.to_be_bytes()),
+            1002,
+        ),
         ("text that is not UTF-8", masked(true, 1, b"{\"\xff\"}"), 1007),
         ("UTF-8 cut at the end", masked(true, 1, b"\xc3"), 1007),
         ("ten thousand pieces", pieces, 1008),
-        ("2^63 bytes", header(0x81, &[&[0xff][..], &(1_u64 << 63).to_be_bytes()].concat()), 1009),
-        ("2^64-1 bytes", header(0x82, &[&[0xff][..], &u64::MAX.to_be_bytes()].concat()), 1009),
-        ("one byte too many", masked(true, 1, &vec![b' '; limit + 1])[..14].to_vec(), 1009),
-        ("one byte too many in pieces", [masked(false, 1, &vec![b' '; limit]), masked(true, 0, b" ")].concat(), 1009),
+        (
+            "2^63 bytes",
+            header(0x81, &[&[0xff][..], &(1_u64 << 63).to_be_bytes()].concat()),
+            1009,
+        ),
+        (
+            "2^64-1 bytes",
+            header(0x82, &[&[0xff][..], &u64::MAX.to_be_bytes()].concat()),
+            1009,
+        ),
+        (
+            "one byte too many",
+            masked(true, 1, &vec![b' '; limit + 1])[..14].to_vec(),
+            1009,
+        ),
+        (
+            "one byte too many in pieces",
+            [masked(false, 1, &vec![b' '; limit]), masked(true, 0, b" ")].concat(),
+            1009,
+        ),
     ];
     let mut report = Vec::new();
     for (what, bytes, code) in cases {
@@ -226,7 +332,11 @@ async fn a_message_that_is_begun_must_be_finished_in_time() {
     let broker = Broker::start();
     lower(&broker, |tunables| tunables.assembly_ms = 400);
     let neighbours = Neighbours::move_in(&broker).await;
-    for begun in [masked(false, 1, b"{"), masked(true, 1, &[b' '; 100])[..50].to_vec(), vec![0x81]] {
+    for begun in [
+        masked(false, 1, b"{"),
+        masked(true, 1, &[b' '; 100])[..50].to_vec(),
+        vec![0x81],
+    ] {
         let mut raw = json_peer(&broker).await;
         // Settings reach a shard with its next tick; the peer's own answer shows that nothing else is in the way.
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -250,7 +360,10 @@ async fn a_message_that_is_begun_must_be_finished_in_time() {
             if frame["reply"]["pong"].is_object() {
                 break;
             }
-            assert!(frame["goaway"].is_null(), "closed although every message was finished: {frame}");
+            assert!(
+                frame["goaway"].is_null(),
+                "closed although every message was finished: {frame}"
+            );
         }
         answered += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -286,7 +399,10 @@ async fn bytes_that_are_no_message_close_the_connection() {
         ("a length without end", vec![0x80]),
         ("a length of eleven bytes", vec![0xff; 11]),
         ("a field length beyond the frame", vec![3, 0x2a, 0x7f, 0x01]),
-        ("a number of eleven bytes", [vec![12, 0x08], vec![0xff; 11]].concat()),
+        (
+            "a number of eleven bytes",
+            [vec![12, 0x08], vec![0xff; 11]].concat(),
+        ),
         ("too many frames", many),
     ];
     let mut report = Vec::new();
@@ -308,13 +424,22 @@ async fn bytes_that_are_no_message_close_the_connection() {
         ("no JSON", "hello"),
         ("half of it", r#"{"id":1,"ping":{"#),
         ("a list", "[]"),
-        ("two requests", r#"{"id":1,"ping":{},"subscribe":{"rooms":["r"]}}"#),
+        (
+            "two requests",
+            r#"{"id":1,"ping":{},"subscribe":{"rooms":["r"]}}"#,
+        ),
         ("a field twice", r#"{"id":1,"id":2,"ping":{}}"#),
         ("a fraction", r#"{"id":1.5,"ping":{}}"#),
-        ("a number that is too large", r#"{"id":99999999999999999999,"ping":{}}"#),
+        (
+            "a number that is too large",
+            r#"{"id":99999999999999999999,"ping":{}}"#,
+        ),
         ("a string for an object", r#"{"id":1,"publish":"r"}"#),
         ("more behind it", r#"{"id":1,"ping":{}} {}"#),
-        ("binary that is not base64", r#"{"id":1,"publish":{"room":"r2","event":"e","binary":"%%%"}}"#),
+        (
+            "binary that is not base64",
+            r#"{"id":1,"publish":{"room":"r2","event":"e","binary":"%%%"}}"#,
+        ),
     ] {
         let mut raw = json_peer(&broker).await;
         raw.write(&masked(true, 1, text.as_bytes())).await;
@@ -355,22 +480,61 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
     let broker = Broker::start();
     let neighbours = Neighbours::move_in(&broker).await;
     let mut raw = json_peer(&broker).await;
-    let deep = format!(r#"{{"id":2,"publish":{{"room":"r2","event":"e","json":{}1{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-    let wide = format!(r#"{{"id":3,"publish":{{"room":"r2","event":"e","text":"{}"}}}}"#, "x".repeat(61 * 1024));
+    let deep = format!(
+        r#"{{"id":2,"publish":{{"room":"r2","event":"e","json":{}1{}}}}}"#,
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    let wide = format!(
+        r#"{{"id":3,"publish":{{"room":"r2","event":"e","text":"{}"}}}}"#,
+        "x".repeat(61 * 1024)
+    );
     let rooms: Vec<String> = (0..129).map(|n| format!("room-{n}")).collect();
     let exclude: Vec<u64> = (0..65).collect();
     let cases = [
         (deep, 2, "invalid,malformed,too_large"),
         (wide, 3, "too_large"),
-        (json!({"id": 4, "subscribe": {"rooms": rooms}}).to_string(), 4, "too_large,quota_exceeded"),
-        (json!({"id": 5, "subscribe": {"rooms": []}}).to_string(), 5, "invalid"),
-        (json!({"id": 6, "publish": {"room": "x".repeat(201), "event": "e"}}).to_string(), 6, "too_large,invalid"),
-        (json!({"id": 7, "publish": {"room": "a\u{202e}b", "event": "e"}}).to_string(), 7, "invalid"),
-        (json!({"id": 8, "publish": {"room": "r2", "event": ""}}).to_string(), 8, "invalid"),
-        (json!({"id": 9, "publish": {"room": "r2", "event": "e", "exclude": exclude}}).to_string(), 9, "too_large"),
-        (json!({"id": 10, "send": {"event": "e"}}).to_string(), 10, "invalid,malformed"),
+        (
+            json!({"id": 4, "subscribe": {"rooms": rooms}}).to_string(),
+            4,
+            "too_large,quota_exceeded",
+        ),
+        (
+            json!({"id": 5, "subscribe": {"rooms": []}}).to_string(),
+            5,
+            "invalid",
+        ),
+        (
+            json!({"id": 6, "publish": {"room": "x".repeat(201), "event": "e"}}).to_string(),
+            6,
+            "too_large,invalid",
+        ),
+        (
+            json!({"id": 7, "publish": {"room": "a\u{202e}b", "event": "e"}}).to_string(),
+            7,
+            "invalid",
+        ),
+        (
+            json!({"id": 8, "publish": {"room": "r2", "event": ""}}).to_string(),
+            8,
+            "invalid",
+        ),
+        (
+            json!({"id": 9, "publish": {"room": "r2", "event": "e", "exclude": exclude}}).to_string(),
+            9,
+            "too_large",
+        ),
+        (
+            json!({"id": 10, "send": {"event": "e"}}).to_string(),
+            10,
+            "invalid,malformed",
+        ),
         (json!({"id": 11, "dance": {}}).to_string(), 11, "unsupported"),
-        (json!({"id": 12, "publish": {"room": "$devices", "event": "e"}}).to_string(), 12, "forbidden"),
+        (
+            json!({"id": 12, "publish": {"room": "$devices", "event": "e"}}).to_string(),
+            12,
+            "forbidden",
+        ),
     ];
     let mut report = Vec::new();
     for (text, id, names) in cases {
@@ -385,8 +549,14 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
     // 127 more are joined; the next is one too many.
     let some: Vec<&str> = rooms.iter().take(127).map(String::as_str).collect();
     raw.say(json!({"id": 20, "subscribe": {"rooms": some}})).await;
-    assert_eq!(reply(&mut raw, 20).await["subscribed"]["rooms"].as_array().map(Vec::len), Some(127));
-    raw.say(json!({"id": 21, "subscribe": {"rooms": ["room-128"]}})).await;
+    assert_eq!(
+        reply(&mut raw, 20).await["subscribed"]["rooms"]
+            .as_array()
+            .map(Vec::len),
+        Some(127)
+    );
+    raw.say(json!({"id": 21, "subscribe": {"rooms": ["room-128"]}}))
+        .await;
     assert_eq!(reply(&mut raw, 21).await["error"]["name"], "quota_exceeded");
     raw.say(json!({"id": 22, "ping": {}})).await;
     assert!(reply(&mut raw, 22).await["pong"].is_object());
@@ -397,7 +567,10 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
 async fn requests_without_end_are_told_when_to_come_again() {
     let broker = Broker::with("limits.requests_per_second=100\nlimits.requests_burst=50");
     // Requests of another kind than the neighbours', which hold to the rate.
-    for (kind, request) in [("good", json!({"ping": {}})), ("bad", json!({"publish": {"room": "", "event": "e"}}))] {
+    for (kind, request) in [
+        ("good", json!({"ping": {}})),
+        ("bad", json!({"publish": {"room": "", "event": "e"}})),
+    ] {
         let mut raw = json_peer(&broker).await;
         let flood: Vec<u8> = (0..500)
             .flat_map(|n| {
@@ -419,10 +592,16 @@ async fn requests_without_end_are_told_when_to_come_again() {
                 _ => served += 1,
             }
         }
-        assert!(served >= 40 && limited >= 300, "{kind}: {served} served, {limited} refused");
+        assert!(
+            served >= 40 && limited >= 300,
+            "{kind}: {served} served, {limited} refused"
+        );
         tokio::time::sleep(Duration::from_millis(wait + 5)).await;
         raw.say(json!({"id": 1_000, "ping": {}})).await;
-        assert!(reply(&mut raw, 1_000).await["pong"].is_object(), "{kind}: who waits as told is served");
+        assert!(
+            reply(&mut raw, 1_000).await["pong"].is_object(),
+            "{kind}: who waits as told is served"
+        );
     }
 }
 
@@ -431,7 +610,14 @@ async fn a_flood_does_not_disturb_its_room() {
     let broker = Broker::with("limits.requests_per_second=1000\nlimits.requests_burst=1000");
     let neighbours = Neighbours::move_in(&broker).await;
     let mut raw = json_peer(&broker).await;
-    let request = masked(true, 1, json!({"publish": {"room": "", "event": "e"}}).to_string().as_bytes()).repeat(1_000);
+    let request = masked(
+        true,
+        1,
+        json!({"publish": {"room": "", "event": "e"}})
+            .to_string()
+            .as_bytes(),
+    )
+    .repeat(1_000);
     for _ in 0..5 {
         if !raw.write(&request).await {
             break;
@@ -442,20 +628,30 @@ async fn a_flood_does_not_disturb_its_room() {
 
 #[tokio::test]
 async fn connections_are_counted_by_address_user_and_tenant() {
-    let broker = Broker::with("limits.connections_per_address=6\nlimits.connections_per_user=2\nlimits.connections_per_tenant=3");
+    let broker = Broker::with(
+        "limits.connections_per_address=6\nlimits.connections_per_user=2\nlimits.connections_per_tenant=3",
+    );
     let mut held = Vec::new();
     for user in ["ann", "ann", "bob"] {
         held.push(broker.join(&token("a", user)).await);
     }
-    assert_eq!(broker.knock(&token("a", "ann")).await.farewell().await, (4102, 4102));
-    assert_eq!(broker.knock(&token("a", "carl")).await.farewell().await, (4102, 4102));
+    assert_eq!(
+        broker.knock(&token("a", "ann")).await.farewell().await,
+        (4102, 4102)
+    );
+    assert_eq!(
+        broker.knock(&token("a", "carl")).await.farewell().await,
+        (4102, 4102)
+    );
     let mut others = Vec::new();
     for user in ["ann", "bob", "carl"] {
         // Those who were refused have gone by now, or go in a moment.
         let join = async {
             loop {
                 let mut raw = Raw::connect(broker.address).await;
-                let head = raw.upgrade(&format!("/v1/ws?token={}", token("b", user)), "").await;
+                let head = raw
+                    .upgrade(&format!("/v1/ws?token={}", token("b", user)), "")
+                    .await;
                 if head.starts_with("HTTP/1.1 101") {
                     break raw;
                 }
@@ -494,7 +690,13 @@ async fn who_connects_too_fast_is_told_when_to_come_again() {
     }
     assert!(refusals > 20, "{refusals}");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(Raw::connect(broker.address).await.upgrade("/v1/ws", "").await.starts_with("HTTP/1.1 101"));
+    assert!(
+        Raw::connect(broker.address)
+            .await
+            .upgrade("/v1/ws", "")
+            .await
+            .starts_with("HTTP/1.1 101")
+    );
     assert!(broker.server.handle().metrics().accept.refused.value() > 20);
     neighbours.assert_undisturbed().await;
 }

@@ -35,12 +35,33 @@ enum To {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Subscribe { peer: usize, room: usize },
-    Unsubscribe { peer: usize, room: usize },
-    Publish { peer: usize, room: usize, exclude: Vec<usize>, myself: bool },
-    Send { peer: usize, to: To, exclude: Vec<usize>, myself: bool },
-    Handle { tenant: usize, room: usize },
-    Device { tenant: usize },
+    Subscribe {
+        peer: usize,
+        room: usize,
+    },
+    Unsubscribe {
+        peer: usize,
+        room: usize,
+    },
+    Publish {
+        peer: usize,
+        room: usize,
+        exclude: Vec<usize>,
+        myself: bool,
+    },
+    Send {
+        peer: usize,
+        to: To,
+        exclude: Vec<usize>,
+        myself: bool,
+    },
+    Handle {
+        tenant: usize,
+        room: usize,
+    },
+    Device {
+        tenant: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -124,10 +145,17 @@ impl World {
             for (user, role) in PEERS {
                 peers.push(broker.join(&full_token(tenant, USERS[user], ROLES[role])).await);
             }
-            let mut tap = broker.server.handle().tenant(tenant).expect("a tenant").subscribe("$devices").expect("a tap");
+            let mut tap = broker
+                .server
+                .handle()
+                .tenant(tenant)
+                .expect("a tenant")
+                .subscribe("$devices")
+                .expect("a tap");
             let mut plug = Raw::connect(broker.address).await;
             let credential = broker.device_token(tenant, None);
-            plug.upgrade(&format!("/shelly?token={}", credential.expose()), "").await;
+            plug.upgrade(&format!("/shelly?token={}", credential.expose()), "")
+                .await;
             plug.say(json!({"src": "plug-same01", "method": "NotifyFullStatus", "params": {"ts": 1.0, "switch:0": {"id": 0, "apower": 0.125}}})).await;
             assert_eq!(tap.next().await.expect("an update").seq.0, 1);
             model.rooms.insert((number, 2), 1);
@@ -137,7 +165,16 @@ impl World {
         let count = peers.len();
         model.joined = vec![Vec::new(); count];
         model.expected = vec![Vec::new(); count];
-        Self { broker, peers, names: vec![HashMap::new(); count], received: vec![Vec::new(); count], plugs, taps, model, n: 0 }
+        Self {
+            broker,
+            peers,
+            names: vec![HashMap::new(); count],
+            received: vec![Vec::new(); count],
+            plugs,
+            taps,
+            model,
+            n: 0,
+        }
     }
 
     /// Asks as a peer; what comes before the answer is noted.
@@ -153,7 +190,10 @@ impl World {
             json!({"direct": direct["json"]})
         } else {
             let push = &frame["push"];
-            let room = self.names[peer].get(&push["room"].as_u64().unwrap_or(0)).cloned().unwrap_or_default();
+            let room = self.names[peer]
+                .get(&push["room"].as_u64().unwrap_or(0))
+                .cloned()
+                .unwrap_or_default();
             let said = match push["event"].as_str() {
                 Some("device-update") => json!({"power": push["json"]["state"]["switch:0"]["apower"]}),
                 _ => push["json"].clone(),
@@ -175,7 +215,9 @@ impl World {
     async fn perform(&mut self, op: Op) {
         match op {
             Op::Subscribe { peer, room } => {
-                let reply = self.ask(peer, json!({"id": 1, "subscribe": {"rooms": [ROOMS[room]]}})).await;
+                let reply = self
+                    .ask(peer, json!({"id": 1, "subscribe": {"rooms": [ROOMS[room]]}}))
+                    .await;
                 let position = &reply["subscribed"]["rooms"][0];
                 let seq = *self.model.rooms.entry((tenant_of(peer), room)).or_insert(0);
                 assert_eq!(position["seq"], seq, "{reply}");
@@ -185,11 +227,18 @@ impl World {
                 self.names[peer].insert(position["room"].as_u64().expect("a number"), ROOMS[room].into());
             }
             Op::Unsubscribe { peer, room } => {
-                let reply = self.ask(peer, json!({"id": 1, "unsubscribe": {"rooms": [ROOMS[room]]}})).await;
+                let reply = self
+                    .ask(peer, json!({"id": 1, "unsubscribe": {"rooms": [ROOMS[room]]}}))
+                    .await;
                 assert!(reply["unsubscribed"].is_object(), "{reply}");
                 self.model.joined[peer].retain(|&joined| joined != room);
             }
-            Op::Publish { peer, room, mut exclude, myself } => {
+            Op::Publish {
+                peer,
+                room,
+                mut exclude,
+                myself,
+            } => {
                 let tenant = tenant_of(peer);
                 let said = self.canary(tenant);
                 let publish = json!({"id": 1, "publish": {
@@ -204,10 +253,19 @@ impl World {
                 let counted_out = usize::from(myself && self.model.joined[peer].contains(&room));
                 exclude.extend(myself.then_some(peer));
                 let (seq, listeners) = self.model.publish(tenant, room, &exclude, &json!({"said": said}));
-                assert_eq!((&reply["published"]["seq"], &reply["published"]["receivers"]), (&json!(seq), &json!(listeners - counted_out)), "{reply}");
+                assert_eq!(
+                    (&reply["published"]["seq"], &reply["published"]["receivers"]),
+                    (&json!(seq), &json!(listeners - counted_out)),
+                    "{reply}"
+                );
                 self.drain_tap(tenant, room, seq).await;
             }
-            Op::Send { peer, to, mut exclude, myself } => {
+            Op::Send {
+                peer,
+                to,
+                mut exclude,
+                myself,
+            } => {
                 let tenant = tenant_of(peer);
                 let said = self.canary(tenant);
                 let mut send = match to {
@@ -225,7 +283,9 @@ impl World {
                 // The same answer whether the connection is one's own, another tenant's, or nobody's.
                 assert_eq!(reply, json!({"id": 1, "sent": {}}));
                 exclude.extend(myself.then_some(peer));
-                for other in (0..self.peers.len()).filter(|&other| tenant_of(other) == tenant && !exclude.contains(&other)) {
+                for other in (0..self.peers.len())
+                    .filter(|&other| tenant_of(other) == tenant && !exclude.contains(&other))
+                {
                     let (user, role) = PEERS[other % PEERS.len()];
                     let meant = match to {
                         To::User(to) => to == user,
@@ -241,8 +301,15 @@ impl World {
             }
             Op::Handle { tenant, room } => {
                 let said = self.canary(tenant);
-                let a = self.broker.server.handle().tenant(TENANTS[tenant]).expect("a tenant");
-                let accepted = a.publish(ROOMS[room], "e", Payload::json(&said).expect("JSON")).expect("published");
+                let a = self
+                    .broker
+                    .server
+                    .handle()
+                    .tenant(TENANTS[tenant])
+                    .expect("a tenant");
+                let accepted = a
+                    .publish(ROOMS[room], "e", Payload::json(&said).expect("JSON"))
+                    .expect("published");
                 let (seq, listeners) = self.model.publish(tenant, room, &[], &json!({"said": said}));
                 assert_eq!((accepted.seq.0, accepted.receivers as usize), (seq, listeners));
                 self.drain_tap(tenant, room, seq).await;
@@ -251,7 +318,9 @@ impl World {
                 self.n += 1;
                 let power = self.n as f64 + [0.25, 0.5][tenant];
                 let params = json!({"ts": 2.0, "switch:0": {"id": 0, "apower": power}});
-                self.plugs[tenant].say(json!({"src": "plug-same01", "method": "NotifyStatus", "params": params})).await;
+                self.plugs[tenant]
+                    .say(json!({"src": "plug-same01", "method": "NotifyStatus", "params": params}))
+                    .await;
                 let said = json!({"said": {"power": power}});
                 let (seq, _) = self.model.publish(tenant, 2, &[], &said);
                 if self.model.rooms.contains_key(&(tenant, 3)) {
@@ -259,7 +328,14 @@ impl World {
                 }
                 self.drain_tap(tenant, 2, seq).await;
                 // The device's own room is written to behind that, in one step with it under the device's lock.
-                let device = self.broker.server.hub().tenants.get(TENANTS[tenant]).expect("a tenant").device("SAME01");
+                let device = self
+                    .broker
+                    .server
+                    .hub()
+                    .tenants
+                    .get(TENANTS[tenant])
+                    .expect("a tenant")
+                    .device("SAME01");
                 drop(device.expect("the device").lock());
             }
         }
@@ -268,14 +344,24 @@ impl World {
 
     async fn drain_tap(&mut self, tenant: usize, room: usize, seq: u64) {
         if ROOMS[room] == "$devices" {
-            let message = tokio::time::timeout(PATIENCE, self.taps[tenant].next()).await.expect("in time").expect("a message");
+            let message = tokio::time::timeout(PATIENCE, self.taps[tenant].next())
+                .await
+                .expect("in time")
+                .expect("a message");
             assert_eq!(message.seq.0, seq);
         }
     }
 
     /// Until the shards have delivered what they have: who leaves or joins next has nothing in between.
     async fn settle(&self) {
-        while self.broker.server.hub().shards.iter().any(|mailbox| mailbox.used() > 0) {
+        while self
+            .broker
+            .server
+            .hub()
+            .shards
+            .iter()
+            .any(|mailbox| mailbox.used() > 0)
+        {
             tokio::task::yield_now().await;
         }
     }
@@ -285,13 +371,25 @@ impl World {
             self.ask(peer, json!({"id": 2, "ping": {}})).await;
             assert_eq!(self.received[peer], self.model.expected[peer], "peer {peer}");
             let other = json!(TENANTS[1 - tenant_of(peer)]).to_string();
-            assert!(self.received[peer].iter().all(|frame| !frame.to_string().contains(&format!("\"canary\":{other}"))));
+            assert!(
+                self.received[peer]
+                    .iter()
+                    .all(|frame| !frame.to_string().contains(&format!("\"canary\":{other}")))
+            );
         }
         let hub = self.broker.server.hub();
         for (number, tenant) in TENANTS.iter().enumerate() {
-            let rooms = self.model.rooms.keys().filter(|(tenant, _)| *tenant == number).count();
+            let rooms = self
+                .model
+                .rooms
+                .keys()
+                .filter(|(tenant, _)| *tenant == number)
+                .count();
             let tenant = hub.tenants.get(tenant).expect("a tenant");
-            assert_eq!((tenant.rooms.len(), tenant.connections(), tenant.devices_len()), (rooms, PEERS.len(), 1));
+            assert_eq!(
+                (tenant.rooms.len(), tenant.connections(), tenant.devices_len()),
+                (rooms, PEERS.len(), 1)
+            );
         }
     }
 }
@@ -313,12 +411,28 @@ proptest! {
 
 #[tokio::test]
 async fn one_tenants_full_quotas_leave_the_others_alone() {
-    let broker = Broker::with("limits.connections_per_tenant=2\nlimits.connections_per_user=1\nlimits.rooms_per_tenant=2\nlimits.devices_per_tenant=1");
+    let broker = Broker::with(
+        "limits.connections_per_tenant=2\nlimits.connections_per_user=1\nlimits.rooms_per_tenant=2\nlimits.devices_per_tenant=1",
+    );
     let mut a = broker.join(&full_token("a", "ann", "staff")).await;
     // The user is full, then the tenant; both of the other tenant are not.
-    assert_eq!(broker.knock(&full_token("a", "ann", "staff")).await.farewell().await, (4102, 4102));
+    assert_eq!(
+        broker
+            .knock(&full_token("a", "ann", "staff"))
+            .await
+            .farewell()
+            .await,
+        (4102, 4102)
+    );
     let _bob = broker.join(&full_token("a", "bob", "staff")).await;
-    assert_eq!(broker.knock(&full_token("a", "carl", "staff")).await.farewell().await, (4102, 4102));
+    assert_eq!(
+        broker
+            .knock(&full_token("a", "carl", "staff"))
+            .await
+            .farewell()
+            .await,
+        (4102, 4102)
+    );
     let mut b = broker.join(&full_token("b", "ann", "staff")).await;
     a.subscribe(&["one", "two"]).await;
     let refused = a.ask(json!({"id": 3, "subscribe": {"rooms": ["three"]}})).await.0;
@@ -328,8 +442,10 @@ async fn one_tenants_full_quotas_leave_the_others_alone() {
         let credential = broker.device_token(tenant, None);
         for (src, refused) in [("plug-d1", false), ("plug-d2", true)] {
             let mut plug = Raw::connect(broker.address).await;
-            plug.upgrade(&format!("/shelly?token={}", credential.expose()), "").await;
-            plug.say(json!({"src": src, "method": "NotifyFullStatus", "params": {"sys": {}}})).await;
+            plug.upgrade(&format!("/shelly?token={}", credential.expose()), "")
+                .await;
+            plug.say(json!({"src": src, "method": "NotifyFullStatus", "params": {"sys": {}}}))
+                .await;
             if refused {
                 assert_eq!(plug.farewell().await.1, 1013);
             } else {
@@ -340,11 +456,21 @@ async fn one_tenants_full_quotas_leave_the_others_alone() {
     // A place that was left is free again.
     drop(a);
     let free = async {
-        while broker.server.hub().tenants.get("a").expect("tenant a").connections() == 2 {
+        while broker
+            .server
+            .hub()
+            .tenants
+            .get("a")
+            .expect("tenant a")
+            .connections()
+            == 2
+        {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, free).await.expect("the place comes back");
+    tokio::time::timeout(PATIENCE, free)
+        .await
+        .expect("the place comes back");
     broker.join(&full_token("a", "ann", "staff")).await;
 }
 
@@ -355,11 +481,18 @@ async fn rights_of_one_name_are_of_one_tenant() {
     let mut reader = broker.join(&sign_for("a", claims("ann", &["news"]))).await;
     let mut other = broker.join(&sign_for("b", claims("ann", &["else"]))).await;
     assert_eq!(reader.subscribe(&["news"]).await.len(), 1);
-    let refused = other.ask(json!({"id": 1, "subscribe": {"rooms": ["news"]}})).await.0;
+    let refused = other
+        .ask(json!({"id": 1, "subscribe": {"rooms": ["news"]}}))
+        .await
+        .0;
     assert_eq!(refused["error"]["name"], "forbidden");
-    let publish = |room: &str| json!({"id": 2, "publish": {"room": room, "event": "e", "idempotency_key": "same"}});
+    let publish =
+        |room: &str| json!({"id": 2, "publish": {"room": room, "event": "e", "idempotency_key": "same"}});
     for (peer, room) in [(&mut reader, "news"), (&mut other, "else")] {
         let reply = peer.ask(publish(room)).await.0;
-        assert_eq!((&reply["published"]["seq"], &reply["published"]["repeated"]), (&json!(1), &json!(false)));
+        assert_eq!(
+            (&reply["published"]["seq"], &reply["published"]["repeated"]),
+            (&json!(1), &json!(false))
+        );
     }
 }

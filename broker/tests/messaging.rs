@@ -165,3 +165,30 @@ async fn every_payload_kind_crosses_the_dialects() {
         assert_eq!(message.payload, payload);
     }
 }
+
+#[tokio::test]
+async fn the_first_dialect_that_is_offered_is_spoken() {
+    let broker = Broker::start();
+    for (offer, chosen) in [
+        ("cauce.v1.json, cauce.v1.proto", "cauce.v1.json"),
+        ("cauce.v1.proto, cauce.v1.json", "cauce.v1.proto"),
+        ("other, cauce.v1.json", "cauce.v1.json"),
+    ] {
+        let mut raw = support::raw::Raw::connect(broker.address).await;
+        let headers = format!(
+            "Sec-WebSocket-Protocol: {offer}\r\nAuthorization: Bearer {}\r\n",
+            token("a", "ann")
+        );
+        let head = raw.upgrade("/v1/ws", &headers).await;
+        assert!(
+            head.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")),
+            "{head}"
+        );
+        let welcome = raw.hear().await;
+        assert_eq!(
+            matches!(welcome, support::raw::Heard::Text(_)),
+            chosen == "cauce.v1.json",
+            "{welcome:?}"
+        );
+    }
+}
