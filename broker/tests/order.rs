@@ -285,6 +285,18 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
         .expect("tenant a")
         .subscribe(ROOMS[0])
         .expect("a tap");
+    let tap = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while let Some(message) = tap.next().await {
+            let text = message.payload.as_text().expect("a text").to_owned();
+            let ended = text == END;
+            taken.push((message.seq.0, text));
+            if ended {
+                break;
+            }
+        }
+        taken
+    });
     let shards: Vec<_> = (0..4).map(|shard| broker.server.hub().load(shard)).collect();
     assert_eq!(shards, [3; 4], "subscribers are on all shards");
 
@@ -363,13 +375,10 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
         all.iter().all(|seen| seen == reference),
         "two subscribers saw different things"
     );
-    let mut taken = Vec::new();
-    while let Some(message) = tap.try_next() {
-        taken.push((
-            message.seq.0,
-            message.payload.as_text().expect("a text").to_owned(),
-        ));
-    }
+    let taken = tokio::time::timeout(PATIENCE, tap)
+        .await
+        .expect("everything arrives")
+        .expect("a tap");
     assert!(taken == reference[ROOMS[0]], "the tap saw another sequence");
     // And so did those who came and went, as far as they were there.
     let mut compared = 0;
