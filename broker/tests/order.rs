@@ -283,8 +283,9 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
     let mut tap = handle
         .tenant("a")
         .expect("tenant a")
-        .subscribe(ROOMS[0])
+        .subscribe(ROOMS[1])
         .expect("a tap");
+    // Its queue holds all of that room, so that it need not keep up with this test's one thread.
     let tap = tokio::spawn(async move {
         let mut taken = Vec::new();
         while let Some(message) = tap.next().await {
@@ -379,7 +380,7 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
         .await
         .expect("everything arrives")
         .expect("a tap");
-    assert!(taken == reference[ROOMS[0]], "the tap saw another sequence");
+    assert!(taken == reference[ROOMS[1]], "the tap saw another sequence");
     // And so did those who came and went, as far as they were there.
     let mut compared = 0;
     for (room, seen) in restless_seen.iter().flatten() {
