@@ -167,13 +167,28 @@ async fn every_payload_kind_crosses_the_dialects() {
 }
 
 #[tokio::test]
-async fn stopping_tells_everybody_and_returns_in_time() {
+async fn the_first_dialect_that_is_offered_is_spoken() {
     let broker = Broker::start();
-    let mut ann = broker.join(&token("a", "ann")).await;
-    let began = std::time::Instant::now();
-    let stopped = tokio::task::spawn_blocking(move || broker.server.stop(std::time::Duration::from_secs(2)));
-    assert_eq!(ann.farewell().await, (4000, 4000));
-    drop(ann);
-    stopped.await.unwrap();
-    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    for (offer, chosen) in [
+        ("cauce.v1.json, cauce.v1.proto", "cauce.v1.json"),
+        ("cauce.v1.proto, cauce.v1.json", "cauce.v1.proto"),
+        ("other, cauce.v1.json", "cauce.v1.json"),
+    ] {
+        let mut raw = support::raw::Raw::connect(broker.address).await;
+        let headers = format!(
+            "Sec-WebSocket-Protocol: {offer}\r\nAuthorization: Bearer {}\r\n",
+            token("a", "ann")
+        );
+        let head = raw.upgrade("/v1/ws", &headers).await;
+        assert!(
+            head.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")),
+            "{head}"
+        );
+        let welcome = raw.hear().await;
+        assert_eq!(
+            matches!(welcome, support::raw::Heard::Text(_)),
+            chosen == "cauce.v1.json",
+            "{welcome:?}"
+        );
+    }
 }

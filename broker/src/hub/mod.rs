@@ -29,7 +29,7 @@ pub use doors::{Door, DoorLimits, Permit};
 pub use records::{NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
-use crate::auth::secret::{CredentialKind, Credentials};
+use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
 use crate::auth::{KeyOwner, Keys, Standing};
 use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
@@ -279,6 +279,27 @@ impl Hub {
             device: row.device.clone(),
             id: row.id.as_str().into(),
         })
+    }
+
+    /// Whether a device token is still good: it may have been revoked, or its tenant switched off, while the socket was on
+    /// its way between threads and in no shard's list of peers to close.
+    ///
+    /// # Errors
+    /// `token_revoked`, `token_expired` or `tenant_disabled`.
+    pub fn still_stands(&self, credential: &DeviceCredential) -> Result<(), Refusal> {
+        if credential.tenant.settings().disabled {
+            return Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off"));
+        }
+        let unix_ms = self.clock.now().unix_ms;
+        let credentials = self.credentials.read();
+        let row = CredentialId::new(&credential.id).and_then(|id| credentials.find(id));
+        match row {
+            Some(row) if row.expires_unix_ms.is_some_and(|end| end <= unix_ms) => {
+                Err(Refusal::new(Code::TokenExpired, "the token has expired"))
+            }
+            Some(row) if row.revoked_unix_ms.is_none() => Ok(()),
+            _ => Err(Refusal::new(Code::TokenRevoked, "the token was revoked")),
+        }
     }
 
     /// A token named a key that is not known.

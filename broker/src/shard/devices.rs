@@ -37,6 +37,7 @@ impl Shard {
         credential: DeviceCredential,
     ) -> Rc<Peer> {
         let now = self.now();
+        let stands = self.hub.still_stands(&credential);
         let stage = Stage::Device(Box::new(DevicePeer {
             credential,
             session: self.hub.next_session(),
@@ -46,6 +47,9 @@ impl Shard {
         let peer = self.register(socket, address, permit, Dialect::Json, stage, now);
         self.metrics().devices_opened.increment();
         self.close_if_stopping(&peer);
+        if let Err(refusal) = stands {
+            self.close(&peer, &refusal);
+        }
         self.arm_next(&peer, now);
         peer
     }
