@@ -294,6 +294,8 @@ fn spawn_shard(
         Some(ingest) => format!("cauce-ingest-{ingest}"),
     };
     Builder::new().name(name).spawn(move || {
+        // Says so also when the thread panics.
+        let _ended = Ended(hub.clone(), index);
         if pin {
             crate::threads::pin(index);
         }
@@ -311,6 +313,15 @@ fn spawn_shard(
             }
         });
     })
+}
+
+/// Tells the hub that a shard's thread has ended.
+struct Ended(Arc<Hub>, usize);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.shard_ended(self.1);
+    }
 }
 
 /// What the control thread does.

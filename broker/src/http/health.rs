@@ -62,6 +62,13 @@ impl Api {
             }),
             Some(Health::Ready) | None => {}
         }
+        for shard in (0..self.hub.plan.total()).filter(|&shard| !self.hub.is_alive(shard)) {
+            troubles.push(Trouble {
+                code: "shard_ended",
+                message: format!("the thread of shard {shard} has ended; start the broker again"),
+                is_fatal: true,
+            });
+        }
         for (shard, mailbox) in self.hub.shards.iter().enumerate() {
             if mailbox.used().saturating_mul(100) > mailbox.capacity().saturating_mul(QUEUE_TROUBLE_PERCENT) {
                 troubles.push(Trouble {
@@ -108,17 +115,13 @@ pub(super) async fn health(State(api): State<Api>) -> HealthView {
     api.health()
 }
 
-/// Whether the process answers at all: if not, start it again.
+/// Whether the process is worth keeping: if it does not answer, or not with 200, start it again.
 #[utoipa::path(get, path = "/health/live", tag = "operation", responses(
-    (status = 200, body = HealthView, description = "It answers")))]
-pub(super) async fn live(State(api): State<Api>) -> Response {
-    let mut health = api.health();
-    // Starting again would not help the store: that is what the other question is for.
-    health.status = match health.status {
-        Status::Unavailable => Status::Degraded,
-        status => status,
-    };
-    health.into_response()
+    (status = 200, body = HealthView, description = "It lives"),
+    (status = 503, body = HealthView, description = "Start it again")))]
+pub(super) async fn live(State(api): State<Api>) -> HealthView {
+    // Whatever ends a thread of ours ends only with the process; troubles that pass are degraded, not unavailable.
+    api.health()
 }
 
 /// Whether to send it traffic.

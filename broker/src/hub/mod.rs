@@ -13,7 +13,7 @@ mod records;
 mod tenants;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use cauce_protocol::message::Recipient;
@@ -100,6 +100,8 @@ pub struct Hub {
     tunables: RwLock<Arc<Tunables>>,
     /// Connections by shard, for placing new ones.
     loads: Box<[AtomicUsize]>,
+    /// Shards whose threads have ended.
+    ended: Box<[AtomicBool]>,
     sessions: Rising,
     calls: Rising,
 }
@@ -129,6 +131,7 @@ impl Hub {
             key_missing: tokio::sync::Notify::new(),
             tunables: RwLock::new(Arc::new(tunables)),
             loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
+            ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
             sessions: Rising::default(),
             calls: Rising::default(),
         }
@@ -353,6 +356,16 @@ impl Hub {
     /// Connections by shard.
     pub fn load(&self, shard: usize) -> usize {
         self.loads[shard].load(Ordering::Relaxed)
+    }
+
+    /// The thread of this shard has ended, whatever the reason.
+    pub fn shard_ended(&self, shard: usize) {
+        self.ended[shard].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the thread of this shard has not ended.
+    pub fn is_alive(&self, shard: usize) -> bool {
+        !self.ended[shard].load(Ordering::Relaxed)
     }
 
     /// A session newer than all before.
