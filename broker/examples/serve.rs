@@ -21,7 +21,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let mut arguments = std::env::args().skip(1);
-    let data_dir = arguments.next().ok_or("usage: serve <data directory> [address]")?;
+    let data_dir = arguments
+        .next()
+        .ok_or("usage: serve <data directory> [address]")?;
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let config = Config {
         data_dir: data_dir.into(),
@@ -31,7 +33,9 @@ fn run() -> Result<(), String> {
     let server = Server::start(&config, Persistence::Store).map_err(|e| e.to_string())?;
     println!("http://{}", server.address());
     let mut rest = Vec::new();
-    std::io::stdin().read_to_end(&mut rest).map_err(|e| e.to_string())?;
+    std::io::stdin()
+        .read_to_end(&mut rest)
+        .map_err(|e| e.to_string())?;
     let stopped = server.stop(Duration::from_secs(10));
     match stopped.unwritten_rows {
         0 => Ok(()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cauce_broker::{Persistence, Server};
 use cauce_client::{Client, Options, Payload};
-use cauce_fleet::{Fleet, FleetOptions, Tokens, Trust};
+use cauce_fleet::{Fleet, FleetOptions, Reach, Tokens, Trust};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
@@ -140,7 +140,10 @@ async fn devices_cross_threads_with_their_tls() {
     let url = format!("wss://127.0.0.1:{}/shelly", broker.address.port());
     let mut options =
         FleetOptions::outbound(url, Tokens::Shared(credential.expose().to_owned()), 3).expect("a fleet");
-    options.trust = Trust::Authorities(pem.into_bytes());
+    let Reach::Outbound { trust, .. } = &mut options.reach else {
+        panic!("an outbound fleet")
+    };
+    *trust = Trust::Authorities(pem.into_bytes());
     options.rate = Some(20.0);
     options.ramp = Duration::ZERO;
     let fleet = Fleet::start(options).expect("a fleet");

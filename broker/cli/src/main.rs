@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod duration;
 mod failure;
+mod files;
 mod logs;
 mod migrate;
 mod output;

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::background::runtime;
 use crate::failure::Failure;
+use crate::files;
 use crate::logs::{self, Level};
 use crate::output;
 use crate::settings::SettingsArgs;
@@ -84,6 +85,7 @@ impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let loaded = self.settings.load()?;
         let level = logs::install(&loaded.config.log)?;
+        files::raise_limit();
         let runtime = runtime()?;
         // Before anything is opened, so that no moment of the start is deaf to them.
         let mut signals = runtime.block_on(async { Signals::listen() })?;

@@ -69,10 +69,13 @@ pub(crate) struct Demo {
     /// Devices, shared between the two tenants
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=20_000))]
     devices: u32,
-    /// Status frames a second of each device, instead of what plugs do by nature
-    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
-    rate: Option<f64>,
-    /// Same seed, same fleet
+    /// Status frames a second of each device
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate, default_value = "1", conflicts_with = "natural")]
+    rate: f64,
+    /// Let plugs report as they do by nature: when something changes, and once a minute
+    #[arg(long)]
+    natural: bool,
+    /// Same seed, same fleets
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where to listen [default: 127.0.0.1:7700, or a free port if that is taken]
@@ -136,7 +139,7 @@ impl Demo {
         let dir = DataDir::take(self.data_dir.clone(), self.keep)?;
         let load = Load {
             devices: self.devices,
-            rate: self.rate,
+            rate: (!self.natural).then_some(self.rate),
         };
         let server = stage::start(self.listen, dir.path(), &load)?;
         let runtime = runtime()?;
@@ -207,13 +210,15 @@ impl Demo {
             }
         }
         let first = self.devices.div_ceil(2);
-        for (party, count) in parties.iter_mut().zip([first, self.devices - first]) {
+        let counts = [first, self.devices - first];
+        // Each tenant has plugs of its own, with lives of their own.
+        for ((party, count), seed) in parties.iter_mut().zip(counts).zip(self.seed..) {
             let url = format!("ws://{}/shelly", server.address());
             let mut options =
                 FleetOptions::outbound(url, Tokens::Shared(party.tenant.device_token.clone()), count)
                     .map_err(Failure::failed)?;
-            options.rate = self.rate;
-            options.seed = self.seed;
+            options.rate = (!self.natural).then_some(self.rate);
+            options.seed = seed;
             options.stamp = Stamp::EmissionTime;
             let fleet = {
                 let _on = devices.handle().enter();
