@@ -22,7 +22,9 @@ impl Shard {
         loop {
             ticks.tick().await;
             let now = self.now();
-            *self.tunables.borrow_mut() = self.hub.tunables();
+            let tunables = self.hub.tunables();
+            self.auth.borrow_mut().set_policy(tunables.policy);
+            *self.tunables.borrow_mut() = tunables;
             self.wheel.borrow_mut().fire(now.mono_ms, &mut due);
             for id in due.drain(..) {
                 if let Some(peer) = self.peer(id) {
