@@ -441,3 +441,33 @@ async fn what_is_no_websocket_or_no_door_is_refused_over_http() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_token_that_ends_while_its_bearer_is_connected_ends_the_connection() {
+    let broker = Broker::with("auth.leeway=0ms");
+    let mut short = claims("ann", &["*"]);
+    short.exp = Some(unix_seconds() + 2);
+    let mut peer = bring(&broker, Way::Header, &sign_for("a", short)).await;
+    let welcome = peer.hear_json().await;
+    let left = welcome["reply"]["welcome"]["expires_in_ms"].as_u64();
+    assert!(left.is_some_and(|ms| (1..=2_000).contains(&ms)), "{welcome}");
+    assert_eq!(peer.farewell().await, (vec![4201], 4201));
+}
+
+#[tokio::test]
+async fn who_is_let_in_within_the_leeway_may_stay_as_long() {
+    let broker = Broker::with("auth.leeway=5m");
+    let mut late = claims("ann", &["*"]);
+    (late.iat, late.exp) = (unix_seconds() - 100, Some(unix_seconds() - 30));
+    let mut peer = bring(&broker, Way::Header, &sign_for("a", late)).await;
+    assert!(peer.hear_json().await["reply"]["welcome"].is_object());
+    for n in 1..=6 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        peer.say(json!({"id": n, "ping": {}})).await;
+        let answer = peer.hear_json().await;
+        assert!(
+            answer["reply"]["pong"].is_object(),
+            "let in, and put out at once: {answer}"
+        );
+    }
+}

@@ -30,7 +30,7 @@ pub use records::{NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
 use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
-use crate::auth::{KeyOwner, Keys, Standing};
+use crate::auth::{KeyOwner, Keys, Policy, Standing};
 use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
@@ -66,8 +66,15 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
+<<<<<<< HEAD
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
+=======
+    /// What is asked of tokens.
+    pub policy: Policy,
+    /// Whether clients may bring a token in the URL.
+    pub query_token: bool,
+>>>>>>> tests
 }
 
 /// How shards divide the work: the first ones serve clients, the others take device streams.

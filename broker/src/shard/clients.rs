@@ -9,7 +9,8 @@ use cauce_protocol::message::{self, Call, Decoded, Hello, Publish, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, RoomName, VERSION, limits, wire,
+    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, RoomName, VERSION, limits,
+    wire,
 };
 
 use super::peer::{Client, Peer, Stage};
@@ -207,7 +208,16 @@ impl Shard {
         tunables: &Tunables,
     ) {
         match decoded {
-            Ok(Ok(message)) => self.handle_message(peer, message, now, tunables),
+            Ok(Ok(message)) => match too_deep(&message, tunables) {
+                None => self.handle_message(peer, message, now, tunables),
+                Some(refusal) => {
+                    let rejected = Rejected {
+                        id: message.id,
+                        refusal,
+                    };
+                    self.handle_decoded(peer, Ok(Err(rejected)), now, tunables);
+                }
+            },
             Ok(Err(Rejected { id, refusal })) => {
                 let refusal = match &mut *peer.stage.borrow_mut() {
                     Stage::Client(client) => {
@@ -556,6 +566,21 @@ impl Shard {
     }
 }
 
+/// Decoding has checked payloads against the protocol's bound; the operator's may be lower.
+fn too_deep(message: &ClientMessage, tunables: &Tunables) -> Option<Refusal> {
+    if tunables.payload_depth_max >= limits::PAYLOAD_DEPTH_MAX {
+        return None;
+    }
+    let payload = match &message.request {
+        Request::Publish(publish) => &publish.payload,
+        Request::Send(send) => &send.payload,
+        _ => return None,
+    };
+    payload
+        .check(tunables.payload_bytes_max, tunables.payload_depth_max)
+        .err()
+}
+
 /// What the handshake told of a client.
 #[derive(Debug)]
 pub struct ClientArrival {
@@ -582,7 +607,7 @@ fn welcome(id: ConnectionId, connection: &Connection, now: Now, tunables: &Tunab
         limits: Some(wire::Limits {
             frame_bytes: number(tunables.frame_bytes_max),
             payload_bytes: number(tunables.payload_bytes_max),
-            payload_depth: number(limits::PAYLOAD_DEPTH_MAX),
+            payload_depth: number(tunables.payload_depth_max),
             room_name_bytes: number(limits::NAME_BYTES_MAX),
             event_name_bytes: number(limits::EVENT_BYTES_MAX),
             subscriptions: number(tunables.connection.subscriptions_max),

@@ -34,7 +34,6 @@ const DEVICE_SUBPROTOCOL: &str = "json-rpc";
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub origins: Arc<RwLock<Origins>>,
-    pub query_token: bool,
     /// Everything that is not a WebSocket goes to the HTTP server.
     pub http: mpsc::Sender<HttpArrival>,
 }
@@ -211,7 +210,7 @@ impl Doors {
 
     fn route(&self, shard: &Shard, head: &Head<'_>) -> Route {
         match (head.path, head.upgrade) {
-            (CLIENT_PATH, Some(_)) => self.route_client(head),
+            (CLIENT_PATH, Some(_)) => self.route_client(head, shard.tunables().query_token),
             (DEVICE_PATH, Some(_)) => route_device(shard, head),
             #[cfg(feature = "testing")]
             (ECHO_PATH, Some(upgrade)) => Route::Echo {
@@ -232,7 +231,7 @@ impl Doors {
         }
     }
 
-    fn route_client(&self, head: &Head<'_>) -> Route {
+    fn route_client(&self, head: &Head<'_>, query_token: bool) -> Route {
         let Some(upgrade) = head.upgrade else {
             return Route::Http;
         };
@@ -261,8 +260,7 @@ impl Doors {
                 .copied()
                 .find(|p| p.starts_with(SUBPROTOCOL_TOKEN_PREFIX))
         });
-        let in_query = self
-            .query_token
+        let in_query = query_token
             .then(|| head.query.and_then(|q| handshake::query_value(q, "token")))
             .flatten();
         let token = bearer(head).or(in_subprotocol).map(str::to_owned).or(in_query);
