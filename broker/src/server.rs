@@ -430,12 +430,9 @@ fn tunables(config: &Config) -> Tunables {
         device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
         devices_max: limits.devices_per_tenant,
         dedup_window_ms: ms(config.rooms.dedup_window),
-<<<<<<< HEAD
         dedup_keys_max: config.rooms.dedup_keys,
-=======
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
->>>>>>> tests
     }
 }
 

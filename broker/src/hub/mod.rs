@@ -66,15 +66,12 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
-<<<<<<< HEAD
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
-=======
     /// What is asked of tokens.
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.
     pub query_token: bool,
->>>>>>> tests
 }
 
 /// How shards divide the work: the first ones serve clients, the others take device streams.
