@@ -1,1 +1,1 @@
-//! Placeholder while the workspace is laid out.
+//! Micro-benches of Cauce: `cargo bench -p cauce-benches`. Figures that decisions rest on are kept in `results/`.

@@ -62,7 +62,7 @@ impl TenantHandle {
     /// waits.
     ///
     /// # Errors
-    /// `invalid` or `too_large` for what breaks a limit, `overloaded` if queues are full, `quota_exceeded` for a room too many.
+    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `overloaded` if queues are full, `quota_exceeded` for a room too many.
     pub fn publish(&self, room: &str, event: &str, payload: Payload) -> Result<Accepted, Refusal> {
         self.publish_once(room, event, payload, None)
     }
@@ -85,6 +85,7 @@ impl TenantHandle {
             key,
             now_ms: self.hub.clock.now().mono_ms,
             window_ms: self.hub.tunables().dedup_window_ms,
+            keys_max: self.hub.tunables().dedup_keys_max,
         });
         self.hub.publish(&self.tenant, room, draft, repeat)
     }

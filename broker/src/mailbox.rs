@@ -91,6 +91,11 @@ impl<T, W: Wake> Mailbox<T, W> {
     pub fn capacity(&self) -> usize {
         self.capacity
     }
+
+    /// What wakes the owner.
+    pub fn waker(&self) -> &W {
+        &self.waker
+    }
 }
 
 /// Wakes a task of a tokio runtime, from any thread.

@@ -147,10 +147,8 @@ impl Server {
         let origins = Arc::new(RwLock::new(config.origins.clone()));
         let doors = Doors {
             origins: origins.clone(),
-            query_token: config.auth.query_token,
             http,
         };
-        let policy = Policy::from(&config.auth);
         let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
         let (address, internal_address) = (listener.address, internal.as_ref().map(|l| l.address));
         let mut server = Self {
@@ -167,7 +165,7 @@ impl Server {
             ending: ending.clone(),
         };
         for index in 0..hub.plan.total() {
-            let thread = spawn_shard(index, hub.clone(), policy, doors.clone(), config.threads.pin);
+            let thread = spawn_shard(index, hub.clone(), doors.clone(), config.threads.pin);
             server.shards.push(thread.map_err(StartError::Thread)?);
         }
         drop(doors);
@@ -211,6 +209,12 @@ impl Server {
     /// The broker from inside the process.
     pub fn handle(&self) -> Handle {
         Handle::new(self.hub.clone())
+    }
+
+    /// The centre itself, for tests of what no client and no administrator may do.
+    #[cfg(feature = "testing")]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Tenants, keys and tokens.
@@ -275,13 +279,7 @@ pub struct Stopped {
     pub unwritten_rows: u64,
 }
 
-fn spawn_shard(
-    index: usize,
-    hub: Arc<Hub>,
-    policy: Policy,
-    doors: Doors,
-    pin: bool,
-) -> io::Result<JoinHandle<()>> {
+fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Result<JoinHandle<()>> {
     let clients = hub.plan.clients;
     let name = match index.checked_sub(clients) {
         None => format!("cauce-shard-{index}"),
@@ -299,7 +297,7 @@ fn spawn_shard(
             Err(error) => return tracing::error!(index, %error, "a shard has no runtime"),
         };
         runtime.block_on(async {
-            let auth = Authenticator::new(hub.keys.clone(), policy, TOKENS_REMEMBERED);
+            let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED);
             let shard = std::rc::Rc::new(Shard::new(index, hub, auth));
             tokio::select! {
                 () = shard.run(&doors) => {}
@@ -432,6 +430,9 @@ fn tunables(config: &Config) -> Tunables {
         device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
         devices_max: limits.devices_per_tenant,
         dedup_window_ms: ms(config.rooms.dedup_window),
+        dedup_keys_max: config.rooms.dedup_keys,
+        policy: Policy::from(&config.auth),
+        query_token: config.auth.query_token,
     }
 }
 

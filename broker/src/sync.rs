@@ -1,4 +1,5 @@
-//! The synchronisation that `mailbox` and `rooms` stand on, replaced by the model checker's under `cfg(shuttle)`.
+//! The synchronisation and the chance that `mailbox` and `rooms` stand on, replaced by the model checker's under
+//! `cfg(shuttle)`: it decides who runs next, and a failing run must be the same when repeated.
 
 #[cfg(not(shuttle))]
 mod real {
@@ -6,6 +7,15 @@ mod real {
 
     pub(crate) use crossbeam_queue::SegQueue;
     pub(crate) use parking_lot::Mutex;
+
+    pub(crate) fn random() -> u64 {
+        let mut bytes = [0; 8];
+        // Without randomness the machine could not have made a TLS key either; the clock still tells lives apart.
+        if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+            return std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64);
+        }
+        u64::from_be_bytes(bytes)
+    }
 }
 
 #[cfg(shuttle)]
@@ -13,6 +23,11 @@ mod checked {
     use std::collections::VecDeque;
 
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+    pub(crate) fn random() -> u64 {
+        use shuttle::rand::RngCore as _;
+        shuttle::rand::thread_rng().next_u64()
+    }
 
     /// shuttle's mutex behind parking_lot's face.
     #[derive(Debug, Default)]

@@ -1,1 +1,79 @@
-fn main() {}
+//! `cauce`: one program to serve, try, simulate and administer. Here arguments become a command and a result an exit code.
+
+mod api;
+mod apikey;
+mod background;
+mod completions;
+mod configuration;
+mod demo;
+mod device;
+mod duration;
+mod failure;
+mod files;
+mod logs;
+mod migrate;
+mod output;
+mod payload;
+mod publish;
+mod serve;
+mod settings;
+mod simulate;
+mod subscribe;
+mod tenant;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cauce",
+    version,
+    about = "Real-time broker for many tenants and their smart plugs",
+    after_help = "Examples:\n  cauce demo                       see it work\n  cauce serve                      run a broker on 127.0.0.1:7700\n  cauce token --user ana           a token for a client\n  cauce sub orders                 listen to a room\n  cauce pub orders order_created '{\"id\":42}'\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(name = "apikey")]
+    ApiKey(apikey::ApiKey),
+    Completions(completions::Completions),
+    Config(configuration::Config),
+    Demo(Box<demo::Demo>),
+    Device(device::Device),
+    Migrate(migrate::Migrate),
+    Pub(publish::Pub),
+    Serve(serve::Serve),
+    Simulate(Box<simulate::Simulate>),
+    Sub(subscribe::Sub),
+    Tenant(tenant::Tenant),
+    Token(token::Token),
+}
+
+fn main() -> ExitCode {
+    // The one TLS provider of the process; only a second call could fail.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let result = match Cli::parse().command {
+        Command::ApiKey(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Config(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Device(command) => command.run(),
+        Command::Migrate(command) => command.run(),
+        Command::Pub(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Simulate(command) => command.run(),
+        Command::Sub(command) => command.run(),
+        Command::Tenant(command) => command.run(),
+        Command::Token(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -44,7 +44,9 @@ impl ConfigError {
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: ", self.source)?;
-        if !self.key.is_empty() {
+        // A flag's source names its key already.
+        let named = matches!(&self.source, Source::Flag(key) if **key == *self.key);
+        if !self.key.is_empty() && !named {
             write!(f, "{}: ", self.key)?;
         }
         f.write_str(&self.message)

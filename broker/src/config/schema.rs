@@ -312,18 +312,16 @@ section! {
 section! {
     /// The database and what is written to it behind the traffic.
     pub Store STORE "store" false {
-        /// SQLite file; `cauce.db` in `data_dir` unless given.
-        path: Option<PathBuf> = Kind::Path, "", Restart;
         /// Rows that one transaction writes at most.
-        flush_rows: usize = count(1, 100_000), "1000", Live;
+        flush_rows: usize = count(1, 100_000), "1000", Restart;
         /// Longest that a row waits for others to be written with.
-        flush_age: Duration = millis(1, MINUTE), "200ms", Live;
+        flush_age: Duration = millis(1, MINUTE), "200ms", Restart;
         /// Bytes that may wait to be written; beyond, newest states replace older ones and the rest is counted as lost.
-        pending_bytes: usize = size(MIB, 16 * GIB), "64MiB", Live;
+        pending_bytes: usize = size(MIB, 16 * GIB), "64MiB", Restart;
         /// How long device readings are kept.
-        readings_retention: Duration = millis(HOUR, 3_660 * DAY), "30d", Live;
+        readings_retention: Duration = millis(HOUR, 3_660 * DAY), "30d", Restart;
         /// How long log and audit rows are kept.
-        logs_retention: Duration = millis(HOUR, 3_660 * DAY), "90d", Live;
+        logs_retention: Duration = millis(HOUR, 3_660 * DAY), "90d", Restart;
     }
 }
 
@@ -402,10 +400,7 @@ impl Config {
 
     /// The database file.
     pub fn database_path(&self) -> PathBuf {
-        self.store
-            .path
-            .clone()
-            .unwrap_or_else(|| self.data_dir.join("cauce.db"))
+        self.data_dir.join("cauce.db")
     }
 
     /// Where the operator's first API key is left.

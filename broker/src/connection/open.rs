@@ -116,13 +116,7 @@ impl Connection {
         settings: &ConnectionSettings,
     ) -> Action {
         let ClientMessage { id, request } = message;
-        if let Err(retry_after_ms) = self.requests.check(
-            settings.requests,
-            now.mono_ms,
-            cost(&request).min(settings.requests_burst),
-        ) {
-            let refusal = Refusal::new(Code::RateLimited, "more requests than this connection may send")
-                .retry_after(retry_after_ms);
+        if let Err(refusal) = self.charge(now, cost(&request), settings) {
             return Action::Refuse { id, refusal };
         }
         let fresh = std::mem::replace(&mut self.fresh, false);
@@ -136,6 +130,25 @@ impl Connection {
             Request::Ping => Ok(Action::Pong { id }),
         };
         judged.unwrap_or_else(|refusal| Action::Refuse { id, refusal })
+    }
+
+    /// What to answer to a request that could not be read to its end: the refusal, unless there are too many of these too.
+    pub fn handle_rejected(&mut self, now: Now, refusal: Refusal, settings: &ConnectionSettings) -> Refusal {
+        self.fresh = false;
+        match self.charge(now, 1, settings) {
+            Ok(()) => refusal,
+            Err(limited) => limited,
+        }
+    }
+
+    fn charge(&mut self, now: Now, cost: u32, settings: &ConnectionSettings) -> Result<(), Refusal> {
+        let cost = cost.min(settings.requests_burst);
+        self.requests
+            .check(settings.requests, now.mono_ms, cost)
+            .map_err(|retry_after_ms| {
+                Refusal::new(Code::RateLimited, "more requests than this connection may send")
+                    .retry_after(retry_after_ms)
+            })
     }
 
     /// A call of this connection was answered.

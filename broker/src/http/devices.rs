@@ -217,7 +217,7 @@ pub(super) async fn put_device(
         .admin
         .set_device_metadata(&caller.actor(), &tenant.id, &device_id(&id)?, metadata)
         .await?;
-    Ok(Json(api.device_detail(&tenant, &*set)?))
+    Ok(Json(api.device_detail(&tenant, &set)?))
 }
 
 /// Assign a device to equipment; its rooms are told. One that has never spoken is announced by this.
@@ -240,7 +240,7 @@ pub(super) async fn assign_device(
         .admin
         .assign_device(&caller.actor(), &tenant.id, &device_id(&id)?, Some(equipment))
         .await?;
-    Ok(Json(api.device_detail(&tenant, &*assigned)?))
+    Ok(Json(api.device_detail(&tenant, &assigned)?))
 }
 
 /// Take a device from its equipment; its rooms are told.
@@ -258,7 +258,7 @@ pub(super) async fn unassign_device(
         .admin
         .assign_device(&caller.actor(), &tenant.id, &device.id, None)
         .await?;
-    Ok(Json(api.device_detail(&tenant, &*assigned)?))
+    Ok(Json(api.device_detail(&tenant, &assigned)?))
 }
 
 /// Call a method of a device and wait for its answer.

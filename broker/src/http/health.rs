@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::store::Health;
+use crate::store::{Health, StoreHandle};
 
 /// A queue beyond this part of its room is a trouble, in per cent.
 const QUEUE_TROUBLE_PERCENT: usize = 80;
@@ -49,7 +49,7 @@ struct Trouble {
 impl Api {
     fn health(&self) -> HealthView {
         let mut troubles = Vec::new();
-        match self.admin.store().map(|store| store.health()) {
+        match self.admin.store().map(StoreHandle::health) {
             Some(Health::Degraded { reason, .. }) => troubles.push(Trouble {
                 code: reason.code(),
                 message: reason.to_string(),

@@ -89,6 +89,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::publish))
         .routes(routes!(publish::publish_batch))
         .routes(routes!(publish::send))
+        .routes(routes!(publish::broadcast))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
         .routes(routes!(devices::list_devices))

@@ -116,6 +116,31 @@ pub(super) struct SendBody {
     binary: Option<String>,
 }
 
+/// A message for everybody who is connected, in every tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BroadcastBody {
+    #[schema(min_length = 1, max_length = 100)]
+    event: String,
+    /// Any JSON.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Value>)]
+    json: Option<Box<RawValue>>,
+    text: Option<String>,
+    /// Bytes in base64.
+    #[schema(content_encoding = "base64")]
+    binary: Option<String>,
+}
+
+/// How far a broadcast went.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Broadcast {
+    /// Tenants whose connections get it.
+    tenants: u64,
+    /// Tenants that could not take it now, because queues are full.
+    refused: u64,
+}
+
 impl Api {
     fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
         let published = self.try_publish(tenant, body);
@@ -148,6 +173,7 @@ impl Api {
             key,
             now_ms: self.hub.clock.now().mono_ms,
             window_ms: self.hub.tunables().dedup_window_ms,
+            keys_max: self.hub.tunables().dedup_keys_max,
         });
         let accepted = self.hub.publish(tenant, room.as_str(), draft, repeat)?;
         Ok(Published {
@@ -218,6 +244,29 @@ pub(super) async fn send(
     let draft = api.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
     api.hub.send(&tenant, to, draft)?;
     Ok(Json(Done {}))
+}
+
+/// Send to everybody who is connected, in every tenant. For the operator: a word before maintenance.
+#[utoipa::path(post, path = "/v1/broadcast", tag = "messages", request_body = BroadcastBody,
+    responses((status = 200, body = Broadcast)))]
+pub(super) async fn broadcast(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(body): Body<BroadcastBody>,
+) -> Answer<Broadcast> {
+    caller.operator(Scope::Publish)?;
+    let draft = api.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+    let mut sent = Broadcast {
+        tenants: 0,
+        refused: 0,
+    };
+    api.hub.tenants.for_each(
+        |tenant| match api.hub.send(tenant, Recipient::Tenant, draft.clone()) {
+            Ok(()) => sent.tenants += 1,
+            Err(_) => sent.refused += 1,
+        },
+    );
+    Ok(Json(sent))
 }
 
 fn recipient(

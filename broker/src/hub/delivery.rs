@@ -89,7 +89,7 @@ pub struct DeviceCredential {
     /// The token serves this device only.
     pub device: Option<DeviceId>,
     /// The token's public part, for revocation and logs.
-    pub id: Box<str>,
+    pub id: Arc<str>,
 }
 
 /// Which connections to close, and what to tell them.
@@ -106,7 +106,7 @@ pub enum Selection {
     Tenant(TenantId),
     User(TenantId, UserId),
     /// Device sockets opened with this device token.
-    DeviceToken(Box<str>),
+    DeviceToken(Arc<str>),
     /// Connections whose token has this id.
     TokenId(TenantId, Box<str>),
 }

@@ -43,7 +43,11 @@ impl Hub {
         let accepted = Instant::now();
         for reply in outcome.replies {
             if let Some(caller) = side.caller(reply.token) {
-                self.answer(caller, reply.result.map_err(|failure| call_refusal(&failure)));
+                let result = reply
+                    .result
+                    .map(mask_tokens)
+                    .map_err(|failure| call_refusal(&failure));
+                self.answer(caller, result);
             }
         }
         if let Some(changes) = &outcome.changes {
@@ -169,6 +173,39 @@ impl Hub {
     }
 }
 
+/// A device that is asked for its configuration tells where it dials, and its token is in that URL. Whoever may call a device
+/// may not therefore become it: the secret is masked in every answer, and in what is logged.
+pub fn mask_tokens(json: Bytes) -> Bytes {
+    const MARK: &[u8] = b"token=";
+    const MASK: &[u8] = b"***";
+    let Some(mut at) = find(&json, MARK) else {
+        return json;
+    };
+    let (mut out, mut rest) = (Vec::with_capacity(json.len()), &json[..]);
+    loop {
+        let (before, after) = rest.split_at(at + MARK.len());
+        out.extend_from_slice(before);
+        out.extend_from_slice(MASK);
+        // Up to the end of the value in the URL, or of the JSON string around it.
+        let end = after
+            .iter()
+            .position(|b| matches!(b, b'&' | b'#' | b'"' | b'\\'))
+            .unwrap_or(after.len());
+        rest = &after[end..];
+        match find(rest, MARK) {
+            Some(next) => at = next,
+            None => {
+                out.extend_from_slice(rest);
+                return out.into();
+            }
+        }
+    }
+}
+
+fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    bytes.windows(mark.len()).position(|window| window == mark)
+}
+
 fn reading_row(
     tenant: &Tenant,
     entry: &SharedDevice,
@@ -188,4 +225,24 @@ fn reading_row(
         energy_wh: reading.energy_wh,
         temperature_c: reading.temperature_c,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_own_token_is_masked_in_what_it_answers() {
+        let masked = |json: &'static str| String::from_utf8(mask_tokens(json.into()).to_vec()).unwrap();
+        assert_eq!(
+            masked(r#"{"ws":{"server":"wss://h/shelly?token=cd_abc&x=1","ssl_ca":"*"}}"#),
+            r#"{"ws":{"server":"wss://h/shelly?token=***&x=1","ssl_ca":"*"}}"#
+        );
+        assert_eq!(
+            masked(r#"["?token=a","?token=b"]"#),
+            r#"["?token=***","?token=***"]"#
+        );
+        assert_eq!(masked(r#"{"was_on":true}"#), r#"{"was_on":true}"#);
+        assert_eq!(masked(r#""token=""#), r#""token=***""#);
+    }
 }

@@ -94,6 +94,11 @@ impl DeviceSide {
         }
     }
 
+    /// Forgets who waits; those in this process find that nobody will answer.
+    pub fn abandon_callers(&mut self) {
+        self.callers.clear();
+    }
+
     /// Who waits for this answer.
     pub fn caller(&mut self, token: CallToken) -> Option<Caller> {
         self.callers.remove(&token)

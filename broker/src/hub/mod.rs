@@ -23,14 +23,14 @@ use parking_lot::RwLock;
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Purpose, Selection, ShardMailbox, ShardMessage,
 };
-pub use device_flow::{DEVICES_ROOM, device_room};
+pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
 pub use records::{NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
-use crate::auth::secret::{CredentialKind, Credentials};
-use crate::auth::{KeyOwner, Keys, Standing};
+use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
+use crate::auth::{KeyOwner, Keys, Policy, Standing};
 use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
@@ -66,6 +66,12 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
+    /// Idempotency keys that a room remembers.
+    pub dedup_keys_max: usize,
+    /// What is asked of tokens.
+    pub policy: Policy,
+    /// Whether clients may bring a token in the URL.
+    pub query_token: bool,
 }
 
 /// How shards divide the work: the first ones serve clients, the others take device streams.
@@ -280,6 +286,27 @@ impl Hub {
             device: row.device.clone(),
             id: row.id.as_str().into(),
         })
+    }
+
+    /// Whether a device token is still good: it may have been revoked, or its tenant switched off, while the socket was on
+    /// its way between threads and in no shard's list of peers to close.
+    ///
+    /// # Errors
+    /// `token_revoked`, `token_expired` or `tenant_disabled`.
+    pub fn still_stands(&self, credential: &DeviceCredential) -> Result<(), Refusal> {
+        if credential.tenant.settings().disabled {
+            return Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off"));
+        }
+        let unix_ms = self.clock.now().unix_ms;
+        let credentials = self.credentials.read();
+        let row = CredentialId::new(&credential.id).and_then(|id| credentials.find(id));
+        match row {
+            Some(row) if row.expires_unix_ms.is_some_and(|end| end <= unix_ms) => {
+                Err(Refusal::new(Code::TokenExpired, "the token has expired"))
+            }
+            Some(row) if row.revoked_unix_ms.is_none() => Ok(()),
+            _ => Err(Refusal::new(Code::TokenRevoked, "the token was revoked")),
+        }
     }
 
     /// A token named a key that is not known.

@@ -9,6 +9,8 @@
 //! - A shard that joins learns the position under the same lock: it gets every later message and none before.
 //! - A room without listeners lingers for a while (its numbering survives a quick reconnect), then closes and leaves the table.
 
+#[cfg(all(test, shuttle))]
+mod models;
 mod room;
 mod table;
 

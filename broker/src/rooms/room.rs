@@ -12,9 +12,6 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// Shards a node may have: one bit each in a room's set of listeners.
 pub const SHARDS_MAX: usize = 64;
 
-/// Idempotency keys that a room remembers; the oldest is forgotten for the next.
-pub(super) const REPEATS_MAX: usize = 1_000;
-
 /// One room of one tenant.
 #[derive(Debug)]
 pub struct Room {
@@ -87,6 +84,8 @@ pub struct Repeat<'a> {
     pub now_ms: u64,
     /// How long a key is remembered, in milliseconds.
     pub window_ms: u64,
+    /// How many keys a room remembers; the oldest is forgotten for the next.
+    pub keys_max: usize,
 }
 
 impl Room {
@@ -286,7 +285,7 @@ impl Repeats {
     }
 
     fn remember(&mut self, repeat: Repeat<'_>, accepted: Accepted) {
-        if self.order.len() >= REPEATS_MAX
+        if self.order.len() >= repeat.keys_max
             && let Some((_, oldest)) = self.order.pop_front()
         {
             self.first.remove(&oldest);

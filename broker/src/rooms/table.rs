@@ -8,7 +8,7 @@ use cauce_protocol::{Code, Epoch, Refusal, RoomId, RoomName, Seq};
 use super::room::{Accepted, Idle, Joined, Listener, NotTaken, Repeat, Room, Tap};
 use crate::mailbox::{Mailbox, Wake};
 use crate::publication::{Draft, RoomKey, Shared};
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, random};
 
 /// What is asked of a publisher when a shard is full: about what a full mailbox takes to drain.
 const OVERLOADED_RETRY_MS: u32 = 200;
@@ -197,15 +197,7 @@ impl RoomTable {
 
 /// A random numbering, so that a position of an earlier life is never mistaken for one of this.
 fn epoch() -> Epoch {
-    let mut bytes = [0; 8];
-    // Without randomness the machine could not have made a TLS key either; the clock still tells lives apart.
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        bytes = std::time::UNIX_EPOCH
-            .elapsed()
-            .map_or(1, |d| d.as_nanos() as u64)
-            .to_be_bytes();
-    }
-    Epoch((u64::from_be_bytes(bytes) & cauce_protocol::limits::INTEGER_MAX).max(1))
+    Epoch((random() & cauce_protocol::limits::INTEGER_MAX).max(1))
 }
 
 /// The last number of a room that exists.

@@ -9,7 +9,8 @@ use cauce_protocol::message::{self, Call, Decoded, Hello, Publish, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, RoomName, VERSION, limits, wire,
+    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, RoomName, VERSION, limits,
+    wire,
 };
 
 use super::peer::{Client, Peer, Stage};
@@ -43,6 +44,7 @@ impl Shard {
         if let Some(token) = token {
             self.authenticate(&peer, 0, &token, 0, now, &tunables);
         }
+        self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
         peer
     }
@@ -77,18 +79,19 @@ impl Shard {
         let (now, tunables) = (self.now(), self.tunables());
         let mut events = std::mem::take(&mut *self.events.borrow_mut());
         let limits = self.reader_limits(peer, &tunables);
-        let (verdict, incomplete) = {
+        let (verdict, incomplete, waited) = {
             let mut reader = peer.reader.borrow_mut();
-            (reader.read(bytes, limits, &mut events), reader.is_incomplete())
+            let verdict = reader.read(bytes, limits, &mut events);
+            (verdict, reader.is_incomplete(), reader.has_waited(&events))
         };
         self.metrics().bytes_in.add(bytes.len() as u64);
         peer.time(|timing| {
             timing.heard_ms = now.mono_ms;
             timing.pinged_ms = 0;
-            timing.begun_ms = match (incomplete, timing.begun_ms) {
-                (false, _) => 0,
-                (true, 0) => now.mono_ms,
-                (true, begun_ms) => begun_ms,
+            timing.begun_ms = match timing.begun_ms {
+                _ if !incomplete => 0,
+                begun_ms if begun_ms != 0 && waited => begun_ms,
+                _ => now.mono_ms,
             };
         });
         if incomplete {
@@ -205,12 +208,30 @@ impl Shard {
         tunables: &Tunables,
     ) {
         match decoded {
-            Ok(Ok(message)) => self.handle_message(peer, message, now, tunables),
-            Ok(Err(Rejected { id, refusal })) => {
-                if matches!(*peer.stage.borrow(), Stage::Opening(_)) {
-                    return self.close(peer, &refusal);
+            Ok(Ok(message)) => match too_deep(&message, tunables) {
+                None => self.handle_message(peer, message, now, tunables),
+                Some(refusal) => {
+                    let rejected = Rejected {
+                        id: message.id,
+                        refusal,
+                    };
+                    self.handle_decoded(peer, Ok(Err(rejected)), now, tunables);
                 }
-                self.refuse(peer, id, &refusal);
+            },
+            Ok(Err(Rejected { id, refusal })) => {
+                let refusal = match &mut *peer.stage.borrow_mut() {
+                    Stage::Client(client) => {
+                        self.metrics().requests.increment();
+                        let connection = &mut client.connection;
+                        Some(connection.handle_rejected(now, refusal.clone(), &tunables.connection))
+                    }
+                    _ => None,
+                }
+                .ok_or(refusal);
+                match refusal {
+                    Ok(refusal) => self.refuse(peer, id, &refusal),
+                    Err(refusal) => self.close(peer, &refusal),
+                }
             }
             Err(error) => self.close(peer, &error.into()),
         }
@@ -377,9 +398,10 @@ impl Shard {
         let mut positions = Vec::with_capacity(names.len());
         for name in names {
             let (room, seq) = match subscriptions.iter().find(|s| s.room.name == *name) {
-                Some(Subscription { room }) => {
-                    (room.clone(), self.seen(room.key).unwrap_or_else(|| room.seq()))
-                }
+                Some(Subscription { room }) => (
+                    room.clone(),
+                    self.position(peer, room.key).unwrap_or_else(|| room.seq()),
+                ),
                 None => match self.join(peer, tenant, name, now.mono_ms) {
                     Ok(joined) => {
                         subscriptions.push(Subscription {
@@ -458,6 +480,7 @@ impl Shard {
                 key: idempotency_key.as_str(),
                 now_ms: now.mono_ms,
                 window_ms: tunables.dedup_window_ms,
+                keys_max: tunables.dedup_keys_max,
             })
         };
         let accepted = match self.hub.publish(tenant, room.as_str(), draft, repeat) {
@@ -470,7 +493,10 @@ impl Shard {
         }
         let receivers = match want_receivers {
             false => 0,
-            true => accepted.receivers - u32::from(exclude_sender && self.has_joined(peer, room.as_str())),
+            // A repeat is answered like the first, when the sender may not have joined yet.
+            true => accepted
+                .receivers
+                .saturating_sub(u32::from(exclude_sender && self.has_joined(peer, room.as_str()))),
         };
         let published = wire::Published {
             epoch: accepted.epoch.0,
@@ -540,6 +566,21 @@ impl Shard {
     }
 }
 
+/// Decoding has checked payloads against the protocol's bound; the operator's may be lower.
+fn too_deep(message: &ClientMessage, tunables: &Tunables) -> Option<Refusal> {
+    if tunables.payload_depth_max >= limits::PAYLOAD_DEPTH_MAX {
+        return None;
+    }
+    let payload = match &message.request {
+        Request::Publish(publish) => &publish.payload,
+        Request::Send(send) => &send.payload,
+        _ => return None,
+    };
+    payload
+        .check(tunables.payload_bytes_max, tunables.payload_depth_max)
+        .err()
+}
+
 /// What the handshake told of a client.
 #[derive(Debug)]
 pub struct ClientArrival {
@@ -566,7 +607,7 @@ fn welcome(id: ConnectionId, connection: &Connection, now: Now, tunables: &Tunab
         limits: Some(wire::Limits {
             frame_bytes: number(tunables.frame_bytes_max),
             payload_bytes: number(tunables.payload_bytes_max),
-            payload_depth: number(limits::PAYLOAD_DEPTH_MAX),
+            payload_depth: number(tunables.payload_depth_max),
             room_name_bytes: number(limits::NAME_BYTES_MAX),
             event_name_bytes: number(limits::EVENT_BYTES_MAX),
             subscriptions: number(tunables.connection.subscriptions_max),

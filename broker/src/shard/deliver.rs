@@ -15,8 +15,7 @@ use crate::rooms::{Joined, Listener, Room};
 /// A room as this shard sees it.
 #[derive(Debug)]
 pub(super) struct LocalRoom {
-    pub(super) room: Arc<Room>,
-    /// The last number that was delivered here: a subscriber that asks for its position again is told this one.
+    /// The last number that was delivered here.
     seen: Seq,
     members: Vec<Member>,
 }
@@ -36,7 +35,7 @@ impl Shard {
         let Some(room) = rooms.get_mut(&publication.key) else {
             return 0;
         };
-        room.seen = publication.seq;
+        room.seen = room.seen.max(publication.seq);
         let mut count = 0;
         for member in &room.members {
             if publication.seq <= member.after {
@@ -100,7 +99,6 @@ impl Shard {
         let joined = tenant.rooms.join(name, Listener::Shard(self.index), now_ms)?;
         let mut rooms = self.rooms.borrow_mut();
         let local = rooms.entry(joined.room.key).or_insert_with(|| LocalRoom {
-            room: joined.room.clone(),
             seen: joined.seq,
             members: Vec::new(),
         });
@@ -132,9 +130,16 @@ impl Shard {
         tenant.rooms.leave_shard(room, self.index, last, now_ms);
     }
 
-    /// The last number delivered here to a room's subscribers.
-    pub(super) fn seen(&self, room: RoomKey) -> Option<Seq> {
-        self.rooms.borrow().get(&room).map(|local| local.seen)
+    /// Where a subscriber's pushes stand: it gets the next number and everything after. It may have joined behind what this
+    /// shard has delivered, when messages from before still wait in the mailbox.
+    pub(super) fn position(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
+        let rooms = self.rooms.borrow();
+        let local = rooms.get(&room)?;
+        let member = local
+            .members
+            .iter()
+            .find(|member| Rc::ptr_eq(&member.peer, peer))?;
+        Some(local.seen.max(member.after))
     }
 }
 

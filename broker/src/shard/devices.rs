@@ -11,7 +11,7 @@ use super::peer::{DevicePeer, Peer, Stage};
 use super::{Shard, Tunables};
 use crate::clock::Now;
 use crate::hub::{
-    DeviceCredential, DeviceEntry, DeviceFrames, Link, Permit, Selection, SharedDevice, Tenant,
+    DeviceCredential, DeviceEntry, DeviceFrames, Link, Permit, Selection, SharedDevice, Tenant, mask_tokens,
 };
 use crate::rate::Gcra;
 use crate::shelly::{self, Frame, Identity, LossReason};
@@ -37,6 +37,7 @@ impl Shard {
         credential: DeviceCredential,
     ) -> Rc<Peer> {
         let now = self.now();
+        let stands = self.hub.still_stands(&credential);
         let stage = Stage::Device(Box::new(DevicePeer {
             credential,
             session: self.hub.next_session(),
@@ -45,6 +46,10 @@ impl Shard {
         }));
         let peer = self.register(socket, address, permit, Dialect::Json, stage, now);
         self.metrics().devices_opened.increment();
+        self.close_if_stopping(&peer);
+        if let Err(refusal) = stands {
+            self.close(&peer, &refusal);
+        }
         self.arm_next(&peer, now);
         peer
     }
@@ -75,6 +80,12 @@ impl Shard {
             }
             (device.credential.clone(), device.session, device.device.clone())
         };
+        // Raw frames for whoever asks for them: `--log info,cauce_broker::shard::devices=trace`.
+        if tracing::enabled!(tracing::Level::TRACE) {
+            let frame = mask_tokens(text.clone());
+            let frame = String::from_utf8_lossy(&frame);
+            tracing::trace!(tenant = %credential.tenant.id, address = %peer.address, %frame, "a device says");
+        }
         let parsed = match Frame::parse(text) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -177,6 +188,7 @@ impl Shard {
         };
         if self.is_stopping() {
             // We go, not the device: it is as it was, and the next start will say "stale" until it speaks.
+            device.lock().abandon_callers();
             return;
         }
         let now = self.now();

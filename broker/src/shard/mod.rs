@@ -18,7 +18,7 @@ mod timers;
 mod turn;
 mod wheel;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
+use self::outbox::{Pushed, Written};
 use self::peer::Stage;
 use self::roster::Rosters;
 use self::wheel::Wheel;
@@ -71,7 +72,8 @@ pub struct Shard {
     scratch: RefCell<Box<[u8]>>,
     events: RefCell<Vec<Event>>,
     spare_buffers: RefCell<Vec<VecDeque<Bytes>>>,
-    stopping: Cell<bool>,
+    /// Why everybody must go.
+    stopping: RefCell<Option<Refusal>>,
 }
 
 impl Shard {
@@ -92,7 +94,7 @@ impl Shard {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             events: RefCell::default(),
             spare_buffers: RefCell::default(),
-            stopping: Cell::new(false),
+            stopping: RefCell::default(),
         }
     }
 
@@ -149,11 +151,21 @@ impl Shard {
     fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
         let mut outbox = peer.outbox.borrow_mut();
         outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
-        if outbox.push(frame, outbox_bytes_max) {
-            drop(outbox);
-            self.mark(peer);
-        } else {
-            self.overflowed.borrow_mut().push(peer.clone());
+        if !outbox.has_room(&frame, outbox_bytes_max) && !peer.blocked.get() {
+            // One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+            let mut written = Written::default();
+            // The turn's end meets the same error, and may drop the peer where this place may not.
+            let _ = outbox.flush(&peer.socket, &mut written);
+            self.metrics().writes.add(written.calls);
+            self.metrics().bytes_out.add(written.bytes);
+        }
+        match outbox.push(frame, outbox_bytes_max) {
+            Pushed::Queued => {
+                drop(outbox);
+                self.mark(peer);
+            }
+            Pushed::Overflowed => self.overflowed.borrow_mut().push(peer.clone()),
+            Pushed::Over => {}
         }
     }
 
@@ -222,6 +234,10 @@ impl Shard {
             *peer.outbox.borrow_mut() = Default::default();
             self.hub.displaced(self.index);
             self.metrics().connections_closed.increment();
+            if self.is_stopping() {
+                // The loop ends with the last peer, and looks at the end of a turn.
+                self.hub.shards[self.index].notify();
+            }
         }
     }
 

@@ -20,6 +20,18 @@ pub(super) struct Outbox {
     bytes: usize,
     /// The first frame has been written in part: it must be finished, or the peer cannot read on.
     begun: bool,
+    /// A frame was refused: from then on all are, or the peer would see a gap before it is told to go.
+    overflowed: bool,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Queued,
+    /// The first that did not fit.
+    Overflowed,
+    /// One after it.
+    Over,
 }
 
 /// Whether all was written.
@@ -31,16 +43,22 @@ pub(super) enum Flushed {
 }
 
 impl Outbox {
-    /// Appends a frame, unless that would be more than `bytes_max`. An empty outbox takes any frame.
-    #[must_use]
-    pub(super) fn push(&mut self, frame: Bytes, bytes_max: usize) -> bool {
-        let bytes = self.bytes + frame.len() + FRAME_OVERHEAD_BYTES;
-        if bytes > bytes_max && !self.frames.is_empty() {
-            return false;
+    /// Whether the frame may be appended: the sum stays within `bytes_max`, or nothing else waits.
+    pub(super) fn has_room(&self, frame: &Bytes, bytes_max: usize) -> bool {
+        self.frames.is_empty() || self.bytes + frame.len() + FRAME_OVERHEAD_BYTES <= bytes_max
+    }
+
+    /// Appends a frame if there is room. After the first that is refused, all are.
+    pub(super) fn push(&mut self, frame: Bytes, bytes_max: usize) -> Pushed {
+        if self.overflowed {
+            return Pushed::Over;
         }
-        self.bytes = bytes;
-        self.frames.push_back(frame);
-        true
+        if !self.has_room(&frame, bytes_max) {
+            self.overflowed = true;
+            return Pushed::Overflowed;
+        }
+        self.push_last(frame);
+        Pushed::Queued
     }
 
     /// Appends a last word whatever the bound says.
@@ -60,11 +78,13 @@ impl Outbox {
     }
 
     /// Bytes that wait, and what their places in the queue take.
-    pub(super) fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
@@ -147,7 +167,7 @@ mod tests {
         ) {
             let mut outbox = Outbox::default();
             for &len in &frames {
-                prop_assert!(outbox.push(Bytes::from(vec![7; len]), usize::MAX));
+                prop_assert_eq!(outbox.push(Bytes::from(vec![7; len]), usize::MAX), Pushed::Queued);
             }
             for step in steps {
                 let left: usize = outbox.frames.iter().map(Bytes::len).sum();
@@ -161,16 +181,25 @@ mod tests {
     #[test]
     fn the_bound_holds_but_never_refuses_a_single_frame() {
         let mut outbox = Outbox::default();
-        assert!(outbox.push(Bytes::from(vec![0; 500]), 100));
-        assert!(!outbox.push(Bytes::from_static(b"x"), 100));
+        assert_eq!(outbox.push(Bytes::from(vec![0; 500]), 100), Pushed::Queued);
+        assert_eq!(outbox.push(Bytes::from_static(b"x"), 100), Pushed::Overflowed);
+    }
+
+    #[test]
+    fn nothing_is_taken_behind_a_frame_that_was_refused() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(Bytes::from_static(b"one"), 100), Pushed::Queued);
+        assert_eq!(outbox.push(Bytes::from(vec![0; 100]), 100), Pushed::Overflowed);
+        assert_eq!(outbox.push(Bytes::from_static(b"three"), 100), Pushed::Over);
+        outbox.push_last(Bytes::from_static(b"goodbye"));
+        assert_eq!(outbox.frames, [&b"one"[..], b"goodbye"]);
     }
 
     #[test]
     fn a_frame_that_was_begun_is_finished_and_the_rest_dropped() {
         let mut outbox = Outbox::default();
-        assert!(
-            outbox.push(Bytes::from_static(b"abc"), 1000) && outbox.push(Bytes::from_static(b"def"), 1000)
-        );
+        outbox.push_last(Bytes::from_static(b"abc"));
+        outbox.push_last(Bytes::from_static(b"def"));
         outbox.advance(1);
         outbox.drop_unsent();
         assert_eq!(outbox.frames, [Bytes::from_static(b"bc")]);

@@ -22,7 +22,9 @@ impl Shard {
         loop {
             ticks.tick().await;
             let now = self.now();
-            *self.tunables.borrow_mut() = self.hub.tunables();
+            let tunables = self.hub.tunables();
+            self.auth.borrow_mut().set_policy(tunables.policy);
+            *self.tunables.borrow_mut() = tunables;
             self.wheel.borrow_mut().fire(now.mono_ms, &mut due);
             for id in due.drain(..) {
                 if let Some(peer) = self.peer(id) {
@@ -36,8 +38,8 @@ impl Shard {
     /// Arms a timer for the peer, unless an earlier one will look anyway.
     pub(super) fn arm(&self, peer: &Peer, at_ms: u64) {
         if at_ms < peer.timing.get().armed_ms {
-            peer.time(|timing| timing.armed_ms = at_ms);
-            self.wheel.borrow_mut().arm(peer.id, at_ms);
+            let armed_ms = self.wheel.borrow_mut().arm(peer.id, at_ms);
+            peer.time(|timing| timing.armed_ms = armed_ms);
         }
     }
 
@@ -49,6 +51,11 @@ impl Shard {
     }
 
     fn handle_timeout(self: &Rc<Self>, peer: &Rc<Peer>, now: Now) {
+        if now.mono_ms < peer.timing.get().armed_ms {
+            // Left over from before an earlier timer was armed, which has armed the next by now. Arming again here would leave
+            // two for ever, and each later case one more.
+            return;
+        }
         peer.time(|timing| timing.armed_ms = u64::MAX);
         if let Some(refusal) = self.verdict(peer, now) {
             self.close(peer, &refusal);
@@ -70,7 +77,11 @@ impl Shard {
         let stage = peer.stage.borrow();
         let expired = match &*stage {
             Stage::Opening(opening) => return opening.handle_timeout(now),
-            Stage::Client(client) => client.connection.principal.is_expired(now.unix_ms),
+            // The door lets in what has ended within the leeway, so it may stay as long.
+            Stage::Client(client) => {
+                let unix_ms = now.unix_ms.saturating_sub(tunables.policy.leeway_ms);
+                client.connection.principal.is_expired(unix_ms)
+            }
             Stage::Device(_) => false,
             Stage::Closing | Stage::Gone => return None,
         };
@@ -108,7 +119,11 @@ impl Shard {
             Stage::Gone => return None,
             Stage::Client(client) => {
                 let ends = client.connection.expires_unix_ms();
-                ends.map(|ends| now.mono_ms + ends.saturating_sub(now.unix_ms))
+                let until = |ends: u64| ends.saturating_add(tunables.policy.leeway_ms);
+                ends.map(|ends| {
+                    now.mono_ms
+                        .saturating_add(until(ends).saturating_sub(now.unix_ms))
+                })
             }
             Stage::Device(device) => device
                 .device

@@ -31,11 +31,12 @@ impl Shard {
             mailbox.begin_turn();
             self.metrics().turns.increment();
             let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
-            let mut released = 0;
+            let (mut released, mut full_bite) = (0, false);
             for n in 0.. {
                 if n == MESSAGES_A_TURN {
                     // Come again after the sockets had their turn.
                     mailbox.notify();
+                    full_bite = true;
                     break;
                 }
                 match mailbox.pop() {
@@ -62,7 +63,13 @@ impl Shard {
             mailbox.release(released);
             self.report(&mut taken.borrow_mut());
             self.close_overflowed();
-            if self.stopping.get() && self.peers.borrow().is_empty() {
+            // The mailbox's bell rings without ever making us wait; a node under load would read no socket otherwise.
+            if full_bite {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::task::consume_budget().await;
+            }
+            if self.is_stopping() && self.peers.borrow().is_empty() {
                 return;
             }
         }
@@ -158,7 +165,7 @@ impl Shard {
     }
 
     fn stop(&self, refusal: &Refusal) {
-        self.stopping.set(true);
+        *self.stopping.borrow_mut() = Some(refusal.clone());
         let peers: Vec<_> = self.peers.borrow().values().cloned().collect();
         for peer in peers {
             self.close(&peer, refusal);
@@ -167,9 +174,17 @@ impl Shard {
         self.hub.shards[self.index].notify();
     }
 
-    /// Whether sockets are still taken.
+    /// Whether no socket is taken any more.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopping.borrow().is_some()
+    }
+
+    /// Sends away a peer whose handshake ended after everybody was told to go: the shard waits for its last peer.
+    pub(super) fn close_if_stopping(&self, peer: &Rc<Peer>) {
+        let refusal = self.stopping.borrow().clone();
+        if let Some(refusal) = refusal {
+            self.close(peer, &refusal);
+        }
     }
 
     /// Sends the answer to a call to the client that waits for it.

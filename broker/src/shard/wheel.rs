@@ -23,10 +23,12 @@ impl<K> Wheel<K> {
         }
     }
 
-    /// Fires `key` at `at_ms` or up to a tick later; earlier if it lies beyond the ring.
-    pub(super) fn arm(&mut self, key: K, at_ms: u64) {
+    /// Fires `key` at `at_ms` or up to a tick later; earlier if it lies beyond the ring. Answers a time that it does not fire
+    /// before.
+    pub(super) fn arm(&mut self, key: K, at_ms: u64) -> u64 {
         let tick = (at_ms / TICK_MS + 1).clamp(self.fired + 1, self.fired + TICKS as u64 - 1);
         self.ring[tick as usize % TICKS].push(key);
+        at_ms.min(tick * TICK_MS)
     }
 
     /// All keys whose time has come, appended to `due`.
@@ -59,7 +61,7 @@ mod tests {
             let start = 12_345;
             let mut wheel = Wheel::new(start);
             for (key, after) in timers.iter().enumerate() {
-                wheel.arm(key, start + after);
+                prop_assert_eq!(wheel.arm(key, start + after), start + after);
             }
             let (mut now, mut before, mut fired) = (start, start, vec![0; timers.len()]);
             for step in steps {
@@ -84,9 +86,11 @@ mod tests {
     #[test]
     fn a_timer_beyond_the_ring_comes_early_to_be_armed_again() {
         let mut wheel = Wheel::new(0);
-        wheel.arm((), 10_000_000);
+        let armed_ms = wheel.arm((), 10_000_000);
         let mut due = Vec::new();
-        wheel.fire(TICKS as u64 * TICK_MS, &mut due);
-        assert_eq!(due.len(), 1);
+        wheel.fire(armed_ms - 1, &mut due);
+        assert_eq!(due.len(), 0);
+        wheel.fire(armed_ms, &mut due);
+        assert_eq!((armed_ms, due.len()), ((TICKS as u64 - 1) * TICK_MS, 1));
     }
 }

@@ -104,9 +104,9 @@ fn place(
         Err(refusal) => {
             hub.metrics.accept.refused.increment();
             if certificate.is_none() {
-                // One try: a stranger is not waited for.
+                // One try: a stranger is not waited for. Past the runtime, which does not know yet that it may write.
                 let answer = crate::websocket::handshake::refuse(429, &refusal);
-                let _ = stream.try_write(answer.as_bytes());
+                io::Write::write(&mut stream.into_std()?, answer.as_bytes())?;
             }
             return Ok(());
         }

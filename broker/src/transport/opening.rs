@@ -34,7 +34,6 @@ const DEVICE_SUBPROTOCOL: &str = "json-rpc";
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub origins: Arc<RwLock<Origins>>,
-    pub query_token: bool,
     /// Everything that is not a WebSocket goes to the HTTP server.
     pub http: mpsc::Sender<HttpArrival>,
 }
@@ -211,7 +210,7 @@ impl Doors {
 
     fn route(&self, shard: &Shard, head: &Head<'_>) -> Route {
         match (head.path, head.upgrade) {
-            (CLIENT_PATH, Some(_)) => self.route_client(head),
+            (CLIENT_PATH, Some(_)) => self.route_client(head, shard.tunables().query_token),
             (DEVICE_PATH, Some(_)) => route_device(shard, head),
             #[cfg(feature = "testing")]
             (ECHO_PATH, Some(upgrade)) => Route::Echo {
@@ -232,7 +231,7 @@ impl Doors {
         }
     }
 
-    fn route_client(&self, head: &Head<'_>) -> Route {
+    fn route_client(&self, head: &Head<'_>, query_token: bool) -> Route {
         let Some(upgrade) = head.upgrade else {
             return Route::Http;
         };
@@ -243,13 +242,13 @@ impl Doors {
                 refusal: Refusal::new(Code::OriginRefused, message),
             };
         }
-        let offered = |name: &str| head.subprotocols.iter().copied().find(|&p| p == name);
-        let (dialect, subprotocol) = match (offered(SUBPROTOCOL_PROTO), offered(SUBPROTOCOL_JSON)) {
-            (Some(name), _) => (Dialect::Proto, Some(name)),
-            (None, Some(name)) => (Dialect::Json, Some(name)),
-            // Plain tools offer nothing and mean text.
-            (None, None) => (Dialect::Json, None),
-        };
+        let chosen = head.subprotocols.iter().copied().find_map(|name| match name {
+            SUBPROTOCOL_PROTO => Some((Dialect::Proto, Some(name))),
+            SUBPROTOCOL_JSON => Some((Dialect::Json, Some(name))),
+            _ => None,
+        });
+        // Plain tools offer nothing and mean text.
+        let (dialect, subprotocol) = chosen.unwrap_or((Dialect::Json, None));
         let in_subprotocol = head
             .subprotocols
             .iter()
@@ -261,8 +260,7 @@ impl Doors {
                 .copied()
                 .find(|p| p.starts_with(SUBPROTOCOL_TOKEN_PREFIX))
         });
-        let in_query = self
-            .query_token
+        let in_query = query_token
             .then(|| head.query.and_then(|q| handshake::query_value(q, "token")))
             .flatten();
         let token = bearer(head).or(in_subprotocol).map(str::to_owned).or(in_query);

@@ -228,9 +228,57 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|d| d as u8)
 }
 
+/// Entry for the fuzzer: a head is the same however much follows it, is waited for while it is not whole, and what is answered
+/// to it is one head itself, whatever the peer wrote.
+#[doc(hidden)]
+pub fn fuzz_handshake(data: &[u8]) {
+    let Ok(Some(head)) = parse(data) else { return };
+    assert!(head.len <= data.len());
+    for end in [0, head.len / 2, head.len - 1] {
+        assert_eq!(
+            parse(&data[..end]),
+            Ok(None),
+            "a beginning was taken for the whole"
+        );
+    }
+    assert_eq!(
+        parse(&data[..head.len]).as_ref().map(Option::as_ref),
+        Ok(Some(&head))
+    );
+    if let Some(query) = head.query {
+        let _ = query_value(query, "token");
+    }
+    let Some(upgrade) = head.upgrade else { return };
+    for subprotocol in head.subprotocols.iter().copied().map(Some).chain([None]) {
+        let answer = accept(upgrade, subprotocol);
+        let mut headers = [httparse::EMPTY_HEADER; 8];
+        let mut response = httparse::Response::new(&mut headers);
+        assert_eq!(
+            response.parse(answer.as_bytes()),
+            Ok(httparse::Status::Complete(answer.len()))
+        );
+        assert_eq!(
+            response.headers.len(),
+            3 + usize::from(subprotocol.is_some()),
+            "the peer wrote a header of ours"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_damaged_head_is_read_without_harm(at in 0..SAMPLE.len(), byte: u8, cut in 0..SAMPLE.len()) {
+            let mut bytes = SAMPLE.as_bytes().to_vec();
+            bytes[at] = byte;
+            fuzz_handshake(&bytes);
+            fuzz_handshake(&bytes[..cut]);
+        }
+    }
 
     const SAMPLE: &str = "GET /v1/ws?token=a%2Eb&x=1 HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\

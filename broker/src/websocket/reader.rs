@@ -127,6 +127,13 @@ impl Reader {
         !self.partial.is_empty() || self.fragmented.is_some()
     }
 
+    /// Whether what has begun and not ended may have begun before these events: a data message ends whatever was open, and a
+    /// control frame ends a piece of a frame, but not a message in pieces.
+    pub fn has_waited(&self, events: &[Event]) -> bool {
+        let data = |event: &Event| matches!(event, Event::Text(_) | Event::Binary(_));
+        self.is_incomplete() && !events.iter().any(data) && (events.is_empty() || self.fragmented.is_some())
+    }
+
     /// Bytes kept for this peer.
     pub fn buffered_bytes(&self) -> usize {
         self.partial.capacity() + self.fragmented.as_ref().map_or(0, |f| f.bytes.capacity())
@@ -476,6 +483,29 @@ mod tests {
             .flatten()
             .collect();
         assert_eq!(violation(&many), 1008, "too many pieces");
+    }
+
+    #[test]
+    fn only_what_was_open_before_has_waited() {
+        let mut reader = Reader::default();
+        let mut after = |bytes: &[u8]| {
+            let mut events = Vec::new();
+            reader.read(&mut bytes.to_vec(), LIMITS, &mut events).unwrap();
+            reader.has_waited(&events)
+        };
+        let message = masked(true, 2, b"message");
+        assert!(after(&message[..5]), "begun");
+        assert!(after(&message[5..8]), "still the same");
+        assert!(
+            !after(&[&message[8..], &message[..3]].concat()),
+            "the next one began just now"
+        );
+        assert!(!after(&message[3..]), "nothing is open");
+        after(&masked(false, 1, b"in pieces"));
+        assert!(after(&masked(true, 9, b"ping")), "a ping does not end it");
+        assert!(!after(
+            &[masked(true, 0, b"."), masked(false, 1, b"another")].concat()
+        ));
     }
 
     #[test]

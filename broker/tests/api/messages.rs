@@ -245,3 +245,49 @@ async fn a_tenants_key_acts_for_its_own_tenant_only() {
     );
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn a_broadcast_reaches_everybody_in_every_tenant_and_is_the_operators() {
+    use futures_util::StreamExt as _;
+    use tokio_tungstenite::tungstenite::Message;
+
+    let broker = Broker::in_memory();
+    let mut peers = Vec::new();
+    for tenant in ["acme", "zeta"] {
+        broker.tenant(tenant).await;
+        let path = format!("/v1/tokens?tenant={tenant}");
+        let token = broker.post(&path, json!({ "user": "ann" })).await.ok();
+        let token = token["token"].as_str().unwrap();
+        let url = format!("ws://{}/v1/ws?token={token}", broker.server().address());
+        let (mut peer, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        assert!(
+            peer.next()
+                .await
+                .unwrap()
+                .unwrap()
+                .to_text()
+                .unwrap()
+                .contains("welcome")
+        );
+        peers.push(peer);
+    }
+    let body = json!({ "event": "maintenance", "json": { "minutes": 5 } });
+    let sent = broker.post("/v1/broadcast", body.clone()).await.ok();
+    // The tenant `default` is one of them.
+    assert_eq!(sent, json!({ "tenants": 3, "refused": 0 }));
+    for peer in &mut peers {
+        let Some(Ok(Message::Text(text))) = peer.next().await else {
+            panic!("no text")
+        };
+        let expected = json!({ "direct": { "event": "maintenance", "json": { "minutes": 5 } } });
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            expected
+        );
+    }
+    let acme = broker.key("acme", &[Scope::Publish]).await;
+    let refused = broker.ask(&acme, Method::POST, "/v1/broadcast", Some(body)).await;
+    assert_eq!(refused.refusal(), (403, "forbidden"));
+    drop(peers);
+    broker.stop().await;
+}

@@ -198,11 +198,6 @@ async fn a_broker_without_a_database_says_that_it_keeps_no_history() {
     broker.stop().await;
 }
 
-/// The end of a secret, which is secret in all of them; ids stand in front.
-fn tail(secret: &str) -> &str {
-    &secret[secret.len() - 36..]
-}
-
 /// Everything that was logged, of all tests in this process that run meanwhile: more is only better here.
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);

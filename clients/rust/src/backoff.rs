@@ -13,6 +13,9 @@ pub(crate) const STABLE: Duration = Duration::from_secs(60);
 /// The least delay where the code says "later" and no time is given.
 pub(crate) const LATER: Duration = Duration::from_secs(1);
 
+/// The longest time that a broker, or whatever answers in its place, can make us wait.
+pub(crate) const FLOOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[derive(Debug)]
 pub(crate) struct Backoff {
     /// Failures in a row, as far as they matter for the ceiling.
@@ -34,12 +37,12 @@ impl Backoff {
         // Eight doublings of FIRST pass CEILING; stopping there keeps the shift small.
         let ceiling = (FIRST * (1 << self.failures.min(8))).min(CEILING);
         self.failures = self.failures.saturating_add(1);
-        floor + ceiling.mul_f64(self.random.f64())
+        floor.min(FLOOR_MAX) + ceiling.mul_f64(self.random.f64())
     }
 
     /// A time that was told, spread over a second, for a retry on a connection that lives.
     pub(crate) fn spread(&mut self, floor: Duration) -> Duration {
-        floor + LATER.mul_f64(self.random.f64())
+        floor.min(FLOOR_MAX) + LATER.mul_f64(self.random.f64())
     }
 
     /// A connection ended that had been open since `opened`.
@@ -69,6 +72,13 @@ mod tests {
                 prop_assert!(delay >= floor && delay <= floor + ceiling, "{delay:?} of {ceiling:?}");
             }
         }
+    }
+
+    #[test]
+    fn nobody_makes_us_wait_longer_than_a_day() {
+        let mut backoff = Backoff::new(1);
+        assert!(backoff.next(Duration::MAX) <= FLOOR_MAX + FIRST);
+        assert!(backoff.spread(Duration::MAX) <= FLOOR_MAX + LATER);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cauce_protocol::wire::{self, client_frame::Request, reply::Outcome};
-use cauce_protocol::{ConnectionId, Payload, RoomName, UserId, server::Dialect};
+use cauce_protocol::{ConnectionId, Payload, RoomName, server::Dialect};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection::OfflineBounds;
@@ -217,13 +217,8 @@ impl Client {
     }
 
     /// Sends to all connections of a user, whatever rooms they are in.
-    pub fn send_to_user<'a>(&'a self, user: &UserId, event: &str, payload: Payload) -> Send<'a> {
-        Send::new(
-            &self.handle,
-            Recipient::User(user.as_str().to_owned()),
-            event,
-            payload,
-        )
+    pub fn send_to_user<'a>(&'a self, user: &str, event: &str, payload: Payload) -> Send<'a> {
+        Send::new(&self.handle, Recipient::User(user.to_owned()), event, payload)
     }
 
     /// Sends to all users of a role.

@@ -286,6 +286,16 @@ impl Future for Driver {
     }
 }
 
+impl Drop for Driver {
+    /// Also where the runtime ends before the client does: whoever waits is told.
+    fn drop(&mut self) {
+        self.connection.handle_control(Control::Close);
+        if let Some(status) = self.connection.poll_status() {
+            self.status.send_replace(status);
+        }
+    }
+}
+
 fn handle(connection: &mut Connection, now: Instant, received: Received) -> Result<(), DecodeError> {
     match received {
         Received::Frames(message) => {

@@ -11,6 +11,9 @@ use cauce_protocol::server::Dialect;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type TokenFuture = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
 
+/// Longer times are shortened to this: a clock holds it, and nobody waits for more.
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Whether a lost connection is made again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reconnect {
@@ -153,14 +156,14 @@ impl Options {
     /// For the token, the name, the socket, TLS and the handshake together. Default 10 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.min(TIME_MAX);
         self
     }
 
     /// From a request to its answer on an open connection. Default 10 s. Time offline is [`Options::offline_queue`]'s.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.request_timeout = timeout.min(TIME_MAX);
         self
     }
 
@@ -183,7 +186,7 @@ impl Options {
     #[must_use]
     pub fn offline_queue(mut self, requests_max: usize, age_max: Duration) -> Self {
         self.offline_count_max = requests_max;
-        self.offline_age_max = age_max;
+        self.offline_age_max = age_max.min(TIME_MAX);
         self
     }
 

@@ -16,6 +16,7 @@ pub(crate) use cauce_protocol::wire::send::To as Recipient;
 use crate::client::{Handle, unexpected};
 use crate::connection::{Delivery, Submission};
 use crate::error::{Error, ErrorKind};
+use crate::options::TIME_MAX;
 
 /// How much longer we wait than the broker was told to, so that its own answer about the time arrives.
 const CALL_MARGIN: Duration = Duration::from_secs(2);
@@ -243,7 +244,7 @@ impl<'a> Call<'a> {
 
     /// How long the device may take. Default: the time for a request.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(TIME_MAX);
         self
     }
 

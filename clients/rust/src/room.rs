@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use cauce_protocol::RoomName;
+use cauce_protocol::{Epoch, RoomName, Seq};
 use futures_util::Stream;
 
 use crate::client::Handle;
@@ -20,23 +20,27 @@ use crate::queue::Queue;
 /// It lives through lost connections: see [`Event::Resubscribed`]. It keeps the client connected as long as it lives.
 pub struct Subscription {
     room: RoomName,
-    joined: Option<Position>,
+    start: Position,
     queue: Arc<Queue<Event>>,
     handle: Arc<Handle>,
 }
 
 impl Subscription {
+    /// Not joined yet: until [`Subscription::joined_at`] it is there to take the room back if it is dropped.
     pub(crate) fn new(room: RoomName, queue: Arc<Queue<Event>>, handle: Arc<Handle>) -> Self {
         Self {
             room,
-            joined: None,
+            start: Position {
+                epoch: Epoch(0),
+                seq: Seq(0),
+            },
             queue,
             handle,
         }
     }
 
     pub(crate) fn joined_at(mut self, position: Position) -> Self {
-        self.joined = Some(position);
+        self.start = position;
         self
     }
 
@@ -45,8 +49,8 @@ impl Subscription {
     }
 
     /// Where the room stood when this subscription began: its first message carries the number after it.
-    pub fn start(&self) -> Option<Position> {
-        self.joined
+    pub fn start(&self) -> Position {
+        self.start
     }
 
     /// The next event; `None` after the end. Cancel-safe: an event is taken only when it is returned.
@@ -78,7 +82,7 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
             .field("room", &self.room)
-            .field("joined", &self.joined)
+            .field("start", &self.start)
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cauce_protocol::limits::{FRAME_BYTES_MAX, FRAMES_A_MESSAGE_MAX};
 use cauce_protocol::server::Dialect;
-use cauce_protocol::{Code, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO, wire};
+use cauce_protocol::{Advice, Code, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO, wire};
 use futures_util::{Sink, Stream};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::net::TcpStream;
@@ -218,17 +218,7 @@ fn handshake_error(error: WsError, at: &str) -> Error {
         WsError::Http(response) => {
             let status = response.status();
             // A broker says why in the body; a proxy in front of it says what it likes.
-            if let Some(error) = response
-                .body()
-                .as_deref()
-                .and_then(|body| serde_json::from_slice::<wire::Error>(body).ok())
-                .filter(|error| {
-                    u16::try_from(error.code)
-                        .ok()
-                        .and_then(Code::from_number)
-                        .is_some()
-                })
-            {
+            if let Some(error) = response.body().as_deref().and_then(refusal) {
                 return error.into();
             }
             let after = response.headers().get(header::RETRY_AFTER);
@@ -250,6 +240,17 @@ fn handshake_error(error: WsError, at: &str) -> Error {
         ),
         e => Error::with_source(ErrorKind::Connect, format!("cannot connect to {at}: {e}"), e),
     }
+}
+
+/// The error in a broker's HTTP answer. What does not hold a code of the table is somebody else's.
+fn refusal(body: &[u8]) -> Option<wire::Error> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        error: wire::Error,
+    }
+    let Body { error } = serde_json::from_slice(body).ok()?;
+    let code = u16::try_from(error.code).ok()?;
+    Advice::of(code).map(|_| error)
 }
 
 /// What came in.
@@ -360,7 +361,7 @@ fn closed(frame: Option<CloseFrame>) -> Error {
         return Error::new(ErrorKind::ConnectionLost, "the broker closed the connection");
     };
     let code = u16::from(frame.code);
-    match cauce_protocol::Advice::of(code) {
+    match Advice::of(code) {
         Some(_) => Error::from_code(code, frame.reason.as_str(), None),
         None => Error::new(
             ErrorKind::ConnectionLost,

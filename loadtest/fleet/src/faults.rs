@@ -90,7 +90,7 @@ impl FaultPlan {
         self.terse
     }
 
-    /// The same plan with every fault rate set by `set`; for tests and for callers that have no text.
+    /// The same plan with `fault` at `per_minute`, kept within 0 and [`FAULT_RATE_MAX`].
     #[must_use]
     pub fn with(mut self, fault: Fault, per_minute: f64) -> Self {
         self.per_minute[fault.place()] = per_minute.clamp(0.0, FAULT_RATE_MAX);

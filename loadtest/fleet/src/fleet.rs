@@ -1,134 +1,35 @@
 //! A running fleet: starts the devices, counts what they do, stops them.
 
-use crate::device::{Cadence, Device, Mode, Setup, Stamp};
-use crate::faults::FaultPlan;
-use crate::firmware::Firmware;
+use crate::device::{Device, Setup};
+use crate::digest::Digest;
 use crate::identity::DeviceId;
-use crate::models::{DEFAULT_MODELS, ModelError, ModelMix};
+use crate::lan::LanDriver;
+use crate::options::{DEVICES_MAX, FleetError, FleetOptions, LanBind, Reach};
 use crate::outbound::Driver;
 use crate::rng::Rng;
+use crate::secret::Password;
 use crate::stats::{Counters, DeviceStats, FleetStats};
-use crate::target::{Target, TargetError, Tokens, Trust};
+use crate::stop::Stop;
+use crate::target::{Target, Tokens, Trust};
 use crate::time::FleetClock;
-use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Most devices in one fleet.
-pub const DEVICES_MAX: u32 = 100_000;
-/// Most status frames per device and second.
-pub const RATE_MAX: f64 = 1000.0;
 /// How long [`Fleet::stop`] waits for the devices to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keeps the chance of connections apart from that of devices, which use their index as stream.
 const CONNECTION_STREAMS: u64 = 1 << 32;
 
-/// What a fleet is to be. [`FleetOptions::outbound`] gives a faithful fleet; change what should differ.
-#[derive(Clone, Debug)]
-pub struct FleetOptions {
-    /// What devices dial, `ws://` or `wss://`, without the token unless `tokens` is [`Tokens::None`].
-    pub url: String,
-    /// Their credentials.
-    pub tokens: Tokens,
-    /// Which certificates they accept.
-    pub trust: Trust,
-    /// How many there are, up to [`DEVICES_MAX`].
-    pub devices: u32,
-    /// Which models.
-    pub models: ModelMix,
-    /// Status frames per device and second, each with a change, instead of the natural cadence; up to
-    /// [`RATE_MAX`].
-    pub rate: Option<f64>,
-    /// What goes wrong.
-    pub faults: FaultPlan,
-    /// Same seed, same fleet.
-    pub seed: u64,
-    /// Whether status frames carry the moment of their emission.
-    pub stamp: Stamp,
-    /// One firmware for all; `None` keeps what each model was captured with.
-    pub firmware: Option<Firmware>,
-    /// How often sleepers wake; `None` keeps hours.
-    pub wakeup: Option<Duration>,
-    /// The first dials are spread over this time.
-    pub ramp: Duration,
-}
-
-impl FleetOptions {
-    /// A fleet of `devices` plugs that dial `url` and behave as real ones.
-    ///
-    /// # Errors
-    /// Only if the built-in list of models is broken, which a test excludes.
-    pub fn outbound(url: impl Into<String>, tokens: Tokens, devices: u32) -> Result<Self, FleetError> {
-        Ok(Self {
-            url: url.into(),
-            tokens,
-            trust: Trust::default(),
-            devices,
-            models: ModelMix::parse(DEFAULT_MODELS).map_err(FleetError::Models)?,
-            rate: None,
-            faults: FaultPlan::default(),
-            seed: 1,
-            stamp: Stamp::Off,
-            firmware: None,
-            wakeup: None,
-            ramp: Duration::from_secs(1),
-        })
-    }
-
-    fn cadence(&self) -> Result<Cadence, FleetError> {
-        match self.rate {
-            None => Ok(Cadence::Natural),
-            Some(rate) if rate > 0.0 && rate <= RATE_MAX => {
-                Ok(Cadence::Every(Duration::from_secs_f64(1.0 / rate)))
-            }
-            Some(_) => Err(FleetError::Rate),
-        }
-    }
-}
-
-/// Why a fleet does not start.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum FleetError {
-    /// Not between 1 and [`DEVICES_MAX`] devices.
-    Devices(u32),
-    /// The list of models is wrong.
-    Models(ModelError),
-    /// This model has no outbound WebSocket in its firmware.
-    NotOutbound(&'static str),
-    /// Not above 0 and up to [`RATE_MAX`] frames a second.
-    Rate,
-    /// The URL or its certificates cannot be used.
-    Target(TargetError),
-}
-
-impl fmt::Display for FleetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Devices(count) => write!(f, "{count} devices: a fleet has from 1 to {DEVICES_MAX}"),
-            Self::Models(error) => error.fmt(f),
-            Self::NotOutbound(name) => {
-                write!(
-                    f,
-                    "model {name} cannot dial out: its firmware has no outbound WebSocket; use LAN mode"
-                )
-            }
-            Self::Rate => write!(
-                f,
-                "a rate is above 0 and at most {RATE_MAX} frames per device and second"
-            ),
-            Self::Target(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for FleetError {}
-
-/// A fleet of devices that dial out. Dropping it ends all devices at once, without goodbye.
+/// A running fleet. Dropping it ends all devices at once, without goodbye.
 #[derive(Debug)]
 pub struct Fleet {
     counters: Vec<(DeviceId, Arc<Counters>)>,
+    addresses: Vec<SocketAddr>,
     clock: FleetClock,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -138,15 +39,39 @@ impl Fleet {
     /// Starts a fleet on the current tokio runtime, one task per device.
     ///
     /// # Errors
-    /// See [`FleetError`]; nothing has been dialled then.
+    /// See [`FleetError`]; nothing has been dialled then, and nothing listens.
     ///
     /// # Panics
     /// Outside a tokio runtime with time and I/O.
     pub fn start(options: FleetOptions) -> Result<Self, FleetError> {
-        let cadence = options.cadence()?;
         if !(1..=DEVICES_MAX).contains(&options.devices) {
             return Err(FleetError::Devices(options.devices));
         }
+        let clock = FleetClock::start();
+        let setup = Arc::new(options.setup(clock.now())?);
+        let (stop, _) = watch::channel(false);
+        let mut fleet = Self {
+            counters: Vec::new(),
+            addresses: Vec::new(),
+            clock,
+            stop,
+            tasks: JoinSet::new(),
+        };
+        match &options.reach {
+            Reach::Outbound { url, tokens, trust } => fleet.dial_out(&options, &setup, url, tokens, trust)?,
+            Reach::Lan { bind, password } => fleet.listen(&options, &setup, *bind, password.as_ref())?,
+        }
+        Ok(fleet)
+    }
+
+    fn dial_out(
+        &mut self,
+        options: &FleetOptions,
+        setup: &Arc<Setup>,
+        url: &str,
+        tokens: &Tokens,
+        trust: &Trust,
+    ) -> Result<(), FleetError> {
         if let Some(model) = options
             .models
             .models()
@@ -154,37 +79,14 @@ impl Fleet {
         {
             return Err(FleetError::NotOutbound(model.name()));
         }
-        let target = Arc::new(Target::new(&options.url, &options.trust).map_err(FleetError::Target)?);
-        let clock = FleetClock::start();
-        let now = clock.now();
-        let setup = Arc::new(Setup {
-            seed: options.seed,
-            started_at: now,
-            mode: Mode::Outbound,
-            cadence,
-            faults: options.faults,
-            stamp: options.stamp,
-            firmware: options.firmware,
-            wakeup: options.wakeup,
-            password_set: false,
-        });
-        let (stop, stopped) = watch::channel(false);
-        let mut fleet = Self {
-            counters: Vec::new(),
-            clock,
-            stop,
-            tasks: JoinSet::new(),
-        };
+        let target = Arc::new(Target::new(url, trust).map_err(FleetError::Target)?);
         for index in 0..options.devices {
-            let model = options.models.model_of(index).clone();
-            let mut device = Device::new(model, setup.clone(), index, now);
-            let url = target.url_for(device.id(), &options.tokens);
+            let (mut device, counters) = self.add(options, setup, index);
+            let url = target.url_for(device.id(), tokens);
             device.set_server(url.clone());
-            let counters = Arc::new(Counters::default());
-            fleet.counters.push((device.id().clone(), counters.clone()));
             let mut rng = Rng::new(options.seed, CONNECTION_STREAMS + u64::from(index));
-            let first_dial = now.plus(rng.duration(Duration::ZERO, options.ramp));
-            let (target, stop) = (target.clone(), stopped.clone());
+            let first_dial = setup.started_at.plus(rng.duration(Duration::ZERO, options.ramp));
+            let (clock, target, stop) = (self.clock, target.clone(), Stop::new(self.stop.subscribe()));
             let driver = Driver {
                 device,
                 clock,
@@ -195,9 +97,61 @@ impl Fleet {
                 rng,
                 first_dial,
             };
-            fleet.tasks.spawn(driver.run());
+            self.tasks.spawn(driver.run());
         }
-        Ok(fleet)
+        Ok(())
+    }
+
+    fn listen(
+        &mut self,
+        options: &FleetOptions,
+        setup: &Arc<Setup>,
+        bind: LanBind,
+        password: Option<&Password>,
+    ) -> Result<(), FleetError> {
+        let listeners: Vec<TcpListener> = (0..options.devices)
+            .map(|index| listener(bind, index))
+            .collect::<Result<_, _>>()?;
+        for (index, listener) in (0..).zip(listeners) {
+            let (device, counters) = self.add(options, setup, index);
+            let address = listener
+                .local_addr()
+                .map_err(|error| FleetError::Bind(any_address(), error.kind()))?;
+            self.addresses.push(address);
+            let guard = password.map(|password| {
+                let nonce_seed = options.seed ^ u64::from(index);
+                Digest::new(
+                    device.firmware().digest_kind(),
+                    device.id().as_str(),
+                    &password.0,
+                    nonce_seed,
+                )
+            });
+            let (clock, stop) = (self.clock, Stop::new(self.stop.subscribe()));
+            let driver = LanDriver {
+                device,
+                guard,
+                clock,
+                listener,
+                counters,
+                stop,
+            };
+            self.tasks.spawn(driver.run());
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, options: &FleetOptions, setup: &Arc<Setup>, index: u32) -> (Device, Arc<Counters>) {
+        let model = options.models.model_of(index).clone();
+        let device = Device::new(model, setup.clone(), index, setup.started_at);
+        let counters = Arc::new(Counters::default());
+        self.counters.push((device.id().clone(), counters.clone()));
+        (device, counters)
+    }
+
+    /// Where the devices of a LAN fleet listen, in the order of their indexes; empty for one that dials out.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The ids of all devices, in the order of their indexes.
@@ -240,4 +194,16 @@ impl Fleet {
         }
         self.snapshot()
     }
+}
+
+fn listener(bind: LanBind, index: u32) -> Result<TcpListener, FleetError> {
+    let address = bind.address(index).ok_or(FleetError::NoAddress(index))?;
+    let refuse = |error: io::Error| FleetError::Bind(address, error.kind());
+    let listener = std::net::TcpListener::bind(address).map_err(refuse)?;
+    listener.set_nonblocking(true).map_err(refuse)?;
+    TcpListener::from_std(listener).map_err(refuse)
+}
+
+const fn any_address() -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }

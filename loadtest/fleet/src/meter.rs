@@ -129,6 +129,12 @@ impl Meter {
         }
     }
 
+    /// Whether every number of the counter prints as zero.
+    pub(crate) fn prints_as_empty(&self, flow: Flow) -> bool {
+        let shown = self.to_json(flow, 0);
+        shown["total"] == json!(0) && shown["by_minute"] == json!([0, 0, 0])
+    }
+
     fn counter_mut(&mut self, flow: Flow) -> &mut Counter {
         match flow {
             Flow::All => &mut self.all,

@@ -38,6 +38,7 @@ const CATALOGUE: &[Entry] = catalogue! {
     "floodg4" => "matterbridge/shellyfloodg4-E8F60A6275D0",
     "htg3" => "matterbridge/shellyhtg3-3030F9EC8468",
     "i4g3" => "matterbridge/shellyi4g3-5432045661B4",
+    "mini1g3" => "matterbridge/shelly1minig3-543204547478",
     "outdoorsg3" => "matterbridge/shellyoutdoorsg3-E4B3232D5610",
     "plugsg3" => "matterbridge/shellyplugsg3-8CBFEAA133F0",
     "plugsg3-fw1.2" => "matterbridge/shellyplugsg3-5432045CE094",
@@ -167,10 +168,25 @@ impl Model {
     }
 
     pub(crate) fn greeting(&self) -> Greeting {
-        match self.info.get("app").and_then(Value::as_str) {
-            Some("WallDisplay") => Greeting::PartialStatus,
-            _ => Greeting::FullStatus,
+        if self.is_wall_display() {
+            Greeting::PartialStatus
+        } else {
+            Greeting::FullStatus
         }
+    }
+
+    /// Wall Displays run another firmware (Android), which differs in small things everywhere.
+    pub(crate) fn is_wall_display(&self) -> bool {
+        self.app() == Some("WallDisplay")
+    }
+
+    /// Outdoor plugs are what balcony power plants are plugged into.
+    pub(crate) fn is_outdoor_plug(&self) -> bool {
+        self.app() == Some("OutdoorPlugSG3")
+    }
+
+    fn app(&self) -> Option<&str> {
+        self.info.get("app").and_then(Value::as_str)
     }
 }
 

@@ -3,6 +3,8 @@
 
 use crate::identity::DeviceId;
 use crate::rng::Rng;
+use crate::secret::SecretUrl;
+use crate::session::socket_config;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use std::fmt;
@@ -13,17 +15,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
+/// What an outbound connection runs over.
+pub(crate) type Stream = MaybeTlsStream<TcpStream>;
 /// An outbound connection.
-pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// A device reads calls, which are small; the default buffer of 128 KiB would be the larger part of a fleet's
-/// memory.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames larger than this are refused: the firmware's own limit is lower still.
-const FRAME_BYTES_MAX: usize = 64 * 1024;
+pub(crate) type Socket = WebSocketStream<Stream>;
 
 /// The credentials of the devices.
 #[derive(Clone, Default)]
@@ -57,22 +54,6 @@ pub enum Trust {
     Authorities(Vec<u8>),
     /// Any. Only for servers of one's own.
     Anything,
-}
-
-/// A complete URL with a token in it.
-#[derive(Clone)]
-pub(crate) struct SecretUrl(Arc<str>);
-
-impl SecretUrl {
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// What a device offers in its upgrade request. Real firmware differs here, and servers must take each.
@@ -189,12 +170,16 @@ impl Target {
     /// The URL a device dials. The token is percent-encoded; a query already there is kept.
     pub(crate) fn url_for(&self, device: &DeviceId, tokens: &Tokens) -> SecretUrl {
         let token = match tokens {
-            Tokens::None => return SecretUrl(self.url.as_str().into()),
+            Tokens::None => return SecretUrl::new(&self.url),
             Tokens::Shared(token) => token.clone(),
             Tokens::PerDevice(token_of) => token_of(device),
         };
         let separator = if self.url.contains('?') { '&' } else { '?' };
-        SecretUrl(format!("{}{separator}token={}", self.url, percent_encode(&token)).into())
+        SecretUrl::new(&format!(
+            "{}{separator}token={}",
+            self.url,
+            percent_encode(&token)
+        ))
     }
 
     /// Dials and upgrades. Cancel-safe in the sense that a dropped dial leaves nothing but a closed socket.
@@ -208,15 +193,10 @@ impl Target {
         stream
             .set_nodelay(true)
             .map_err(|error| DialError::Io(error.kind()))?;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(FRAME_BYTES_MAX))
-            .max_frame_size(Some(FRAME_BYTES_MAX));
         let dialled = tokio_tungstenite::client_async_tls_with_config(
             request,
             stream,
-            Some(config),
+            Some(socket_config()),
             self.connector.clone(),
         );
         let (socket, response) = dialled.await?;

@@ -162,6 +162,20 @@ async fn what_the_fleet_counts_is_what_the_server_got() {
 }
 
 #[tokio::test]
+async fn hundreds_of_devices_share_a_thread() {
+    let (url, mut seen) = serve(None).await;
+    let fleet = Fleet::start(options(&url, 300)).expect("started");
+    until(&fleet, |stats| {
+        stats.totals.connected == 300 && stats.totals.full_frames == 300
+    })
+    .await;
+    let stats = fleet.stop().await;
+    let counts = drain(&mut seen, stats.totals.connects).await;
+    assert_eq!(counts["NotifyFullStatus"], 300);
+    assert_eq!(counts.values().sum::<u64>(), stats.totals.frames_sent());
+}
+
+#[tokio::test]
 async fn each_device_shows_its_token_percent_encoded() {
     let (url, mut seen) = serve(None).await;
     let fleet = Fleet::start(options(&url, 1)).expect("started");
@@ -173,7 +187,11 @@ async fn each_device_shows_its_token_percent_encoded() {
 
     let (url, mut seen) = serve(None).await;
     let mut options = options(&url, 3);
-    options.tokens = Tokens::PerDevice(Arc::new(|id| format!("token-of-{id}")));
+    let tokens = Tokens::PerDevice(Arc::new(|id| format!("token-of-{id}")));
+    options = FleetOptions {
+        ramp: options.ramp,
+        ..FleetOptions::outbound(&url, tokens, 3).expect("options")
+    };
     let fleet = Fleet::start(options).expect("started");
     let mut expected: Vec<_> = fleet.devices().map(|id| Some(format!("token-of-{id}"))).collect();
     let mut tokens = Vec::new();
@@ -274,12 +292,12 @@ async fn a_sleeper_says_bye_over_the_wire() {
 #[tokio::test]
 async fn a_half_open_device_sends_no_fin_and_dials_again() {
     let (url, mut seen) = serve(None).await;
-    let mut options = options(&url, 4);
+    let mut options = options(&url, 16);
     options.models = ModelMix::parse("plugsg3").expect("a list");
     options.faults = "half-open=20".parse().expect("a plan");
     let fleet = Fleet::start(options).expect("started");
     until(&fleet, |stats| {
-        stats.totals.half_open >= 2 && stats.totals.connects >= 6
+        stats.totals.half_open >= 2 && stats.totals.connects >= 18
     })
     .await;
     while let Ok(event) = seen.try_recv() {
@@ -338,7 +356,9 @@ async fn wrong_options_are_refused_before_anything_is_dialled() {
         FleetError::NotOutbound("azplug")
     );
     for url in ["", "http://127.0.0.1/", "ws://", "ws:///x", "nonsense"] {
-        let error = refused(&|options| options.url = url.into());
+        let error = refused(&|options| {
+            *options = FleetOptions::outbound(url, Tokens::None, 1).expect("options");
+        });
         assert!(matches!(error, FleetError::Target(TargetError::Url(_))), "{url}");
     }
 }
@@ -347,7 +367,7 @@ async fn wrong_options_are_refused_before_anything_is_dialled() {
 async fn no_debug_output_shows_a_token() {
     let (url, mut seen) = serve(None).await;
     let options = options(&format!("{url}?token=in-the-url"), 1);
-    let mut shown = format!("{:?}", options.tokens);
+    let mut shown = format!("{:?}", options.reach);
     let fleet = Fleet::start(options).expect("started");
     shown += &format!("{fleet:?}");
     assert!(matches!(next(&mut seen).await, Seen::Opened { .. }));

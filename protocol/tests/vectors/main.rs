@@ -203,7 +203,7 @@ fn a_websocket_message_holds_one_or_many_frames() {
         (
             "pushes_and_an_answer",
             down,
-            "What one turn of the broker had for this connection, in order.",
+            "A reader loops over the frames of a message, however many they are, in their order.",
             server_frames(&[(0, 0), (0, 1), (8, 0), (0, 2)]),
         ),
     ]

@@ -202,7 +202,10 @@ fn errors() -> Vec<Said> {
             "forbidden",
             "Request 7 is refused for good.",
             &error(
-                &Refusal::new(Code::Forbidden, "this token may not publish to orders"),
+                &Refusal::new(
+                    Code::Forbidden,
+                    "the token lacks the right to publish to this room",
+                ),
                 7,
             ),
         ),

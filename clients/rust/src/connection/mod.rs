@@ -7,6 +7,8 @@
 //! What must stay true: hello goes first and nothing else before the welcome; joins go before waiting requests, so that a
 //! client hears what it publishes; a broker that is silent too long is left; what the broker advises is what happens.
 
+mod ending;
+mod incoming;
 mod requests;
 mod rooms;
 mod timers;
@@ -22,21 +24,22 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cauce_protocol::server::Dialect;
-use cauce_protocol::wire::{client_frame::Request, reply::Outcome, server_frame};
-use cauce_protocol::{Advice, Code, ConnectionId, Payload, RoomName, TenantId, UserId, limits, wire};
+use cauce_protocol::wire::client_frame::Request;
+use cauce_protocol::{Code, RoomName, limits, wire};
 use prost::Message as _;
 
 use self::requests::Requests;
-use self::rooms::{Joined, Left, Refused, Rooms};
+use self::rooms::{Joined, Left, Rooms};
 use self::timers::{Timer, Timers};
-use crate::backoff::{self, Backoff};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Direct, DirectMessage, Event};
+use crate::event::Event;
 use crate::options::Reconnect;
 use crate::queue::Queue;
 use crate::room::Inboxes;
-use crate::status::{Session, Status};
+use crate::status::Status;
 
+pub(crate) use self::ending::closed_error;
 pub(crate) use self::requests::{Delivery, OfflineBounds, Submission};
 
 /// Time between the socket and the welcome.
@@ -200,31 +203,6 @@ impl Connection {
         self.heard = now;
     }
 
-    pub(crate) fn handle_frame(&mut self, now: Instant, frame: wire::ServerFrame) {
-        use server_frame::Message;
-        self.heard = now;
-        match frame.message {
-            Some(Message::Push(push)) => self.rooms.push(push),
-            Some(Message::Advance(advance)) => self.rooms.advance(advance),
-            Some(Message::Direct(direct)) => self.handle_direct(direct),
-            Some(Message::Reply(reply)) => self.handle_reply(now, reply),
-            Some(Message::Goaway(goaway)) => self.handle_goaway(now, goaway),
-            // A message of a later version, which we did not ask for.
-            None => tracing::debug!("a message that this version does not know"),
-        }
-    }
-
-    /// The socket could not be had, or ended.
-    pub(crate) fn handle_lost(&mut self, now: Instant, error: Error) {
-        if matches!(
-            self.phase,
-            Phase::Dialling | Phase::Opening { .. } | Phase::Open(_)
-        ) {
-            let error = self.goaway.take().unwrap_or(error);
-            self.lose(now, &error);
-        }
-    }
-
     pub(crate) fn handle_command(&mut self, now: Instant, command: Command) {
         if matches!(self.phase, Phase::Closed) {
             // Dropping its sender answers it: the caller knows that the client is closed.
@@ -324,126 +302,6 @@ impl Connection {
         }
     }
 
-    fn handle_direct(&mut self, direct: wire::Direct) {
-        use wire::direct::Payload as P;
-        let payload = match direct.payload {
-            None => Payload::NULL,
-            Some(P::Json(json)) => Payload::Json(json),
-            Some(P::Text(text)) => Payload::Text(text.into()),
-            Some(P::Binary(binary)) => Payload::Binary(binary),
-        };
-        self.inboxes.push(&Direct::Message(DirectMessage {
-            event: direct.event.into(),
-            payload,
-        }));
-    }
-
-    fn handle_goaway(&mut self, now: Instant, goaway: wire::Goaway) {
-        let error = goaway.error.unwrap_or_default().into();
-        tracing::debug!(%error, "the broker asks us to go");
-        self.goaway = Some(error);
-        if let Phase::Open(open) = &mut self.phase {
-            open.leave_at = Some(now + GOAWAY_GRACE);
-        }
-    }
-
-    fn handle_reply(&mut self, now: Instant, reply: wire::Reply) {
-        let wire::Reply { id, outcome } = reply;
-        let outcome = match outcome {
-            None => Err(Error::new(
-                ErrorKind::Protocol,
-                "the broker's answer is of a kind that this version does not know",
-            )),
-            Some(Outcome::Error(error)) => Err(Error::from(error)),
-            Some(outcome) => Ok(outcome),
-        };
-        match self.phase {
-            Phase::Opening { hello, .. } => match outcome {
-                Ok(Outcome::Welcome(welcome)) if id == hello || id == 0 => self.welcome(now, &welcome),
-                Err(error) if id == hello || id == 0 => {
-                    self.leave_broker(now, Code::GoingAway, &error);
-                }
-                _ => tracing::debug!(id, "an answer before the welcome"),
-            },
-            Phase::Open(_) if self.rooms.is_asked(id) => self.handle_subscribe_reply(now, id, outcome),
-            Phase::Open(_) => {
-                if let Err(error) = &outcome
-                    && id == 0
-                {
-                    tracing::debug!(%error, "a request without an answer was refused");
-                } else if !self.requests.answer(id, &mut self.timers, outcome) {
-                    // It came after the time-out, or answers our own ping or a second hello.
-                    tracing::trace!(id, "an answer that nobody waits for");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_subscribe_reply(&mut self, now: Instant, id: u32, outcome: Result<Outcome, Error>) {
-        match outcome {
-            Ok(Outcome::Subscribed(subscribed)) => {
-                if let Err(error) = self.rooms.join(id, &subscribed) {
-                    self.leave_broker(now, Code::Malformed, &error);
-                }
-            }
-            Ok(_) => {
-                let error = Error::new(
-                    ErrorKind::Protocol,
-                    "the broker answered a subscribe with something else",
-                );
-                self.leave_broker(now, Code::Malformed, &error);
-            }
-            Err(error) => {
-                let floor = error.retry_after().unwrap_or(backoff::LATER);
-                let later = now + self.backoff.spread(floor);
-                if let Refused::Later(keys) = self.rooms.refuse(id, &error, later) {
-                    for key in keys {
-                        self.timers.set(later, Timer::Room(key));
-                    }
-                }
-            }
-        }
-        // Lists that were refused are asked for again in halves, lists that were accepted have made room for others.
-        self.ask_for_rooms(now);
-    }
-
-    fn welcome(&mut self, now: Instant, welcome: &wire::Welcome) {
-        let session = match session(now, welcome) {
-            Ok(session) => session,
-            Err(error) => {
-                self.leave_broker(now, Code::Unsupported, &error);
-                return;
-            }
-        };
-        let limits = welcome.limits.unwrap_or_default();
-        let frame_bytes_max = at_most(
-            limits.frame_bytes,
-            limits::FRAME_BYTES_DEFAULT,
-            limits::FRAME_BYTES_MAX,
-        );
-        let rooms_max = at_most(
-            limits.rooms_a_request,
-            limits::ROOMS_A_REQUEST_MAX,
-            limits::ROOMS_A_REQUEST_MAX,
-        );
-        self.phase = Phase::Open(Open {
-            since: now,
-            heartbeat: session.heartbeat,
-            token_expires: session.token_expires,
-            frame_bytes_max,
-            rooms_max,
-            leave_at: None,
-            silence: Silence::AskAt(now + session.heartbeat + HEARTBEAT_GRACE),
-        });
-        self.welcomed = true;
-        self.goaway = None;
-        self.status = Some(Status::Online(Arc::new(session)));
-        self.rooms.welcome(rooms_max);
-        self.ask_for_rooms(now);
-        self.requests.online(now, &mut self.timers);
-    }
-
     /// Asks for every room that is wanted now.
     pub(crate) fn ask_for_rooms(&mut self, now: Instant) {
         let Phase::Open(open) = &self.phase else {
@@ -497,89 +355,6 @@ impl Connection {
         if let Some(room) = self.rooms.expire(key, now, &error) {
             self.leave(&room);
         }
-    }
-
-    /// We end it. The driver drops the socket and says nothing about it.
-    fn leave_broker(&mut self, now: Instant, code: Code, error: &Error) {
-        self.actions.push_back(Action::Disconnect { code: code.number() });
-        self.lose(now, error);
-    }
-
-    /// The bytes of the broker are not this protocol.
-    pub(crate) fn handle_malformed(&mut self, now: Instant, code: Code, message: String) {
-        if matches!(self.phase, Phase::Opening { .. } | Phase::Open(_)) {
-            self.leave_broker(now, code, &Error::new(ErrorKind::Protocol, message));
-        }
-    }
-
-    fn lose(&mut self, now: Instant, error: &Error) {
-        let mut expired = false;
-        if let Phase::Open(open) = &self.phase {
-            self.backoff.ended(open.since, now);
-            expired = open.token_expires.is_some_and(|at| at <= now);
-        }
-        self.goaway = None;
-        self.control.clear();
-        self.timers.clear_subscribes();
-        self.rooms.lose();
-        let lost = Error::with_source(
-            ErrorKind::ConnectionLost,
-            "the connection was lost before the answer; it may have been carried out",
-            error.clone(),
-        );
-        self.requests.lose(now, &mut self.timers, &lost);
-        let Some((floor, mut token)) = self.advised(error) else {
-            self.close(Some(error));
-            return;
-        };
-        if expired && self.settings.renewable {
-            token = TokenUse::Renew;
-        }
-        let until = now + self.backoff.next(floor);
-        tracing::debug!(%error, wait = ?until.saturating_duration_since(now), "waiting to connect again");
-        self.phase = Phase::Waiting { until, token };
-        self.status = Some(Status::Waiting {
-            until,
-            reason: error.clone(),
-        });
-    }
-
-    /// The least time to wait and the token to come with; `None` to stay away.
-    fn advised(&self, error: &Error) -> Option<(Duration, TokenUse)> {
-        match self.settings.reconnect {
-            Reconnect::Always => {}
-            Reconnect::AfterWelcome if self.welcomed => {}
-            Reconnect::AfterWelcome | Reconnect::Never => return None,
-        }
-        let floor = error.retry_after().unwrap_or(Duration::ZERO);
-        match error.advice() {
-            Some(Advice::Never) => None,
-            Some(Advice::RenewToken) => self.settings.renewable.then_some((floor, TokenUse::Renew)),
-            Some(Advice::RetryLater) => Some((error.retry_after().unwrap_or(backoff::LATER), TokenUse::Same)),
-            Some(Advice::RetryNow) => Some((floor, TokenUse::Same)),
-            // A wrong address or another kind of server. Once it was right, it may be a proxy in a bad moment.
-            None if !self.welcomed && matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Protocol) => {
-                None
-            }
-            None => Some((floor, TokenUse::Same)),
-        }
-    }
-
-    fn close(&mut self, reason: Option<&Error>) {
-        if matches!(self.phase, Phase::Closed) {
-            return;
-        }
-        let closed = closed_error(reason);
-        self.requests.close(&mut self.timers, &closed);
-        self.rooms.close(reason, &closed);
-        self.inboxes.finish();
-        self.control.clear();
-        self.timers = Timers::default();
-        self.phase = Phase::Closed;
-        self.status = Some(Status::Closed {
-            reason: reason.cloned(),
-        });
-        self.actions.push_back(Action::Stop);
     }
 
     /// Appends one frame in the dialect of the connection. `None` if there is none now.
@@ -655,55 +430,6 @@ impl Connection {
             Phase::Open(open) => open.rooms_max,
             _ => limits::ROOMS_A_REQUEST_MAX,
         }
-    }
-}
-
-/// What requests hear after the end.
-pub(crate) fn closed_error(reason: Option<&Error>) -> Error {
-    match reason {
-        None => Error::new(ErrorKind::Closed, "the client was closed"),
-        Some(reason) => Error::with_source(
-            ErrorKind::Closed,
-            format!("the client was closed for good: {reason}"),
-            reason.clone(),
-        ),
-    }
-}
-
-fn session(now: Instant, welcome: &wire::Welcome) -> Result<Session, Error> {
-    if welcome.version != cauce_protocol::VERSION {
-        return Err(Error::from_code(
-            Code::Unsupported.number(),
-            format!(
-                "the broker speaks version {} of the protocol, this client {}",
-                welcome.version,
-                cauce_protocol::VERSION
-            ),
-            None,
-        ));
-    }
-    let name = |what, error| Error::new(ErrorKind::Protocol, format!("welcome: {what} {error}"));
-    Ok(Session {
-        connection: ConnectionId(welcome.connection),
-        tenant: TenantId::new(&welcome.tenant).map_err(|e| name("tenant", e))?,
-        user: UserId::new(&welcome.user).map_err(|e| name("user", e))?,
-        heartbeat: match welcome.heartbeat_ms {
-            0 => HEARTBEAT_DEFAULT,
-            ms => Duration::from_millis(ms.into()),
-        },
-        // A time too far for the clock to hold is never.
-        token_expires: Some(welcome.expires_in_ms)
-            .filter(|&ms| ms > 0)
-            .and_then(|ms| now.checked_add(Duration::from_millis(ms))),
-    })
-}
-
-/// A limit the broker told, within what the protocol allows; 0 means that it told none.
-fn at_most(told: u32, default: usize, max: usize) -> usize {
-    match usize::try_from(told) {
-        Ok(0) => default,
-        Ok(told) => told.min(max),
-        Err(_) => max,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::identity::{DeviceId, Identity, Mac};
 use crate::models::Model;
 use crate::outlet::Outlet;
 use crate::rng::Rng;
-use crate::target::SecretUrl;
+use crate::secret::SecretUrl;
 use crate::time::Timestamp;
 use life::Life;
 use serde_json::{Map, Value};
@@ -189,7 +189,7 @@ impl Device {
     pub fn new(model: Arc<Model>, setup: Arc<Setup>, index: u32, now: Timestamp) -> Self {
         let mut rng = Rng::new(setup.seed, u64::from(index));
         let identity = Identity::new(model.captured_id.clone(), model.captured_mac, setup.seed, index);
-        let solar = model.name().starts_with("outdoor") && rng.one_in(3);
+        let solar = model.is_outdoor_plug() && rng.one_in(3);
         let mut outlets: Vec<_> = model
             .status
             .iter()
@@ -360,8 +360,13 @@ impl Device {
             envelope: self.envelope,
             params,
         };
-        if kind == FrameKind::Status && self.setup.faults.mean_gap(Fault::Repeat).is_some() {
-            self.last_status = Some(notification.clone());
+        match kind {
+            // After a full status the last delta is news of yesterday: sending it again would change something.
+            FrameKind::Full | FrameKind::Greeting => self.last_status = None,
+            FrameKind::Status if self.setup.faults.mean_gap(Fault::Repeat).is_some() => {
+                self.last_status = Some(notification.clone());
+            }
+            _ => {}
         }
         out.push(Output::Notify(notification));
     }

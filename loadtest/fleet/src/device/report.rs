@@ -43,6 +43,12 @@ impl Device {
 
     fn notify_full(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         let params = self.full_status(now);
+        for outlet in &mut self.outlets {
+            outlet.mark_reported(now, &self.firmware);
+        }
+        for sensor in &mut self.sensors {
+            sensor.mark_reported();
+        }
         self.notify(now, FrameKind::Full, params, out);
     }
 
@@ -98,8 +104,12 @@ impl Device {
                     self.notify_component(now, &key, fields, out);
                 }
             }
+            // Without an audience nothing is told, so nothing may be marked as told.
+            let told = self.has_audience();
             for place in 0..self.sensors.len() {
-                if let Some(fields) = self.sensors[place].drift(&mut self.rng) {
+                self.sensors[place].drift(&mut self.rng);
+                let delta = if told { self.sensors[place].delta() } else { None };
+                if let Some(fields) = delta {
                     let key = self.sensors[place].key().to_owned();
                     self.notify_component(now, &key, fields, out);
                 }
@@ -170,7 +180,7 @@ impl Device {
             if self.rng.one_in(2) {
                 self.due.zero_power = now.plus(ZERO_POWER_DELAY);
             } else {
-                outlet.forget_zero_power();
+                outlet.lose_zero_power();
             }
         }
         if let Some(fields) = changed {

@@ -14,6 +14,8 @@ pub(super) struct Sensor {
     quantity: Quantity,
     /// Tenths of a degree or of a percent.
     tenths: i64,
+    /// What was last told; `None` before the first time.
+    reported: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +45,7 @@ impl Sensor {
                 key,
                 quantity,
                 tenths: captured + rng.between(-20, 20),
+                reported: None,
             })
             .collect()
     }
@@ -51,21 +54,28 @@ impl Sensor {
         &self.key
     }
 
-    /// Moves a little, or not. Returns what changed.
-    pub(super) fn drift(&mut self, rng: &mut Rng) -> Option<Map<String, Value>> {
-        let moved = rng.between(-3, 3);
+    /// Moves a little, or not.
+    pub(super) fn drift(&mut self, rng: &mut Rng) {
         let (low, high) = match self.quantity {
             Quantity::Temperature => (-100, 400),
             Quantity::Humidity => (50, 950),
         };
-        let next = (self.tenths + moved).clamp(low, high);
-        let changed = next != self.tenths;
-        self.tenths = next;
-        changed.then(|| {
+        self.tenths = (self.tenths + rng.between(-3, 3)).clamp(low, high);
+    }
+
+    /// The reading as a delta, if it is not what was last told; marks it as told.
+    pub(super) fn delta(&mut self) -> Option<Map<String, Value>> {
+        let news = self.reported != Some(self.tenths);
+        self.mark_reported();
+        news.then(|| {
             let mut fields = Map::new();
             self.write(&mut fields);
             fields
         })
+    }
+
+    pub(super) fn mark_reported(&mut self) {
+        self.reported = Some(self.tenths);
     }
 
     fn write(&self, fields: &mut Map<String, Value>) {
@@ -104,7 +114,7 @@ impl Device {
         let Value::Object(mut status) = status else {
             return Map::new();
         };
-        for outlet in &mut self.outlets {
+        for outlet in &self.outlets {
             if let Some(Value::Object(fields)) = status.get_mut(outlet.key()) {
                 outlet.write_status(now, &self.firmware, fields);
             }

@@ -1,0 +1,12 @@
+//! The program itself, run as people and scripts run it.
+
+mod configuration;
+mod crash;
+mod demo;
+mod devices;
+mod help;
+mod messages;
+mod serve;
+mod simulate;
+mod support;
+mod tls;
