@@ -1,5 +1,7 @@
 //! From bytes of a request to our types, or a refusal in the one form. Nobody else here sees raw input.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
@@ -9,7 +11,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use cauce_protocol::Code;
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::answer::Refused;
 
@@ -52,9 +56,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut chunks)).await;
         }
         let body = body?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|e| unreadable(&e))
+        match serde_json::from_slice(&body) {
+            Ok(Object(body)) => Ok(Self(body)),
+            Err(error) => Err(unreadable(&error)),
+        }
     }
 }
 
@@ -101,6 +106,30 @@ fn unreadable(error: &serde_json::Error) -> Refused {
     };
     // The library's words end with line and column.
     Refused::new(code, format!("the body cannot be read: {error}"))
+}
+
+/// A JSON object. Without this, a list of the members' values in their order would do as well.
+#[derive(Debug, Default)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
 }
 
 /// What stands behind the question mark.

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::answer::{Answer, Done, ErrorBody, Refused};
 use super::caller::Caller;
-use super::extract::{Body, Params};
+use super::extract::{Body, Object, Params};
 use super::page::TenantQuery;
 use crate::auth::secret::Scope;
 use crate::hub::Tenant;
@@ -90,8 +90,8 @@ pub(super) struct Published {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchBody {
-    #[schema(min_items = 1, max_items = 100)]
-    messages: Vec<PublishBody>,
+    #[schema(value_type = Vec<PublishBody>, min_items = 1, max_items = 100)]
+    messages: Vec<Object<PublishBody>>,
 }
 
 /// In the order of the messages.
@@ -237,7 +237,7 @@ pub(super) async fn publish_batch(
             format!("a batch has 1 to {BATCH_MAX} messages"),
         ));
     }
-    let publish = |message| match api.publish_one(&tenant, message) {
+    let publish = |Object(message)| match api.publish_one(&tenant, message) {
         Ok(published) => BatchItem::Published(published),
         Err(refusal) => BatchItem::Refused(Refused::from(refusal).body()),
     };

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::answer::{Answer, Done, Refused};
 use super::caller::Caller;
-use super::extract::{Body, Named, Params};
+use super::extract::{Body, Named, Object, Params};
 use super::page::{Page, after, limit};
 use super::publish::bad_name;
 use crate::admin::{NewSigningKey, NewTenant, SigningKeyInfo, TenantInfo, TenantUpdate};
@@ -64,7 +64,8 @@ pub(super) struct NewTenantBody {
     #[schema(max_length = 256)]
     name: Option<String>,
     #[serde(default)]
-    settings: SettingsBody,
+    #[schema(value_type = SettingsBody)]
+    settings: Object<SettingsBody>,
 }
 
 /// What may be set of a tenant.
@@ -201,7 +202,7 @@ pub(super) async fn create_tenant(
     let new = NewTenant {
         id: tenant_id(&body.id)?,
         name: body.name,
-        role_grants: body.settings.role_grants,
+        role_grants: body.settings.0.role_grants,
     };
     let tenant = api.admin.create_tenant(&caller.actor(), new).await?;
     Ok(Json(tenant.try_into()?))

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::answer::Answer;
 use super::caller::Caller;
-use super::extract::{Body, Params};
+use super::extract::{Body, Object, Params};
 use super::page::TenantQuery;
 use super::publish::bad_name;
 use crate::admin::{NewToken, TOKEN_LIFETIME_DEFAULT};
@@ -30,7 +30,7 @@ pub(super) struct TokenBody {
     roles: Vec<String>,
     #[serde(default)]
     #[schema(value_type = Vec<RuleBody>)]
-    grants: Vec<Rule>,
+    grants: Vec<Object<Rule>>,
     /// Seconds; an hour unless given.
     #[schema(minimum = 1, maximum = 86400, default = 3600)]
     expires_in: Option<u64>,
@@ -68,7 +68,7 @@ pub(super) async fn create_token(
     let new = NewToken {
         user: UserId::new(&body.user).map_err(|e| bad_name("user", e))?,
         roles: roles?,
-        grants: body.grants,
+        grants: body.grants.into_iter().map(|Object(rule)| rule).collect(),
         lifetime: body
             .expires_in
             .map_or(TOKEN_LIFETIME_DEFAULT, Duration::from_secs),

@@ -18,6 +18,7 @@ async fn malformed_json_is_refused_with_its_place() {
         ("{\"room\": \"r\"", "malformed", "line 1 column"),
         ("", "malformed", "line 1 column 0"),
         ("[]", "invalid", "line 1 column"),
+        (r#"["r","e"]"#, "invalid", "expected an object"),
         (
             "{\"room\":\"r\",\"event\":\"e\",\"colour\":1}",
             "invalid",

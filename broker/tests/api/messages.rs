@@ -69,6 +69,11 @@ async fn one_bad_message_of_a_batch_does_not_keep_the_others_back() {
     assert_eq!((&results[0]["seq"], &results[3]["seq"]), (&json!(1), &json!(2)));
     assert_eq!(results[1]["error"]["name"], "forbidden");
     assert_eq!(results[2]["error"]["name"], "invalid");
+    let lists = json!({ "messages": [["r", "e"]] });
+    assert_eq!(
+        broker.post("/v1/publish/batch", lists).await.refusal(),
+        (400, "invalid")
+    );
     for count in [0, 101] {
         let messages = vec![json!({ "room": "r", "event": "e" }); count];
         let answer = broker
