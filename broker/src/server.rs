@@ -297,7 +297,8 @@ fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Resu
             Err(error) => return tracing::error!(index, %error, "a shard has no runtime"),
         };
         runtime.block_on(async {
-            let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED);
+            let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED)
+                .with_nudge(hub.key_missing.clone());
             let shard = std::rc::Rc::new(Shard::new(index, hub, auth));
             tokio::select! {
                 () = shard.run(&doors) => {}

@@ -288,12 +288,7 @@ impl Shard {
             .authenticate(token, now, |tenant| self.hub.standing(tenant.as_str()));
         let principal = match verified {
             Ok(principal) => principal,
-            Err(denied) => {
-                if denied.unknown_kid {
-                    self.hub.missing_key();
-                }
-                return self.close(peer, &denied.refusal);
-            }
+            Err(denied) => return self.close(peer, &denied.refusal),
         };
         // The standing was asked a moment ago; a tenant is never taken out of the table while the node runs.
         let Some(tenant) = self.hub.tenants.get(principal.tenant.as_str()) else {
