@@ -24,7 +24,7 @@ if ! command -v promtool >/dev/null; then
         || { apt-get update >/dev/null && apt-get install -y --no-install-recommends prometheus >/dev/null; }
 fi
 if ! "$venv/bin/schemathesis" --version 2>/dev/null | grep -q "$schemathesis_version"; then
-    python3 -m venv "$venv"
+    python3 -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet "schemathesis==$schemathesis_version"
 fi
 
@@ -48,10 +48,12 @@ metrics() {
 }
 
 metrics
+# Not its checks of missing keys: whoever keeps asking without one is answered 429, which it takes for a fault. That every
+# operation wants a key is held by a test of its own.
 "$venv/bin/schemathesis" run "$url/openapi.json" \
     --header "Authorization: Bearer $key" \
     --exclude-path-regex '^/health' \
-    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,ignored_auth \
+    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,negative_data_rejection,unsupported_method \
     --max-examples "$examples" \
     --request-timeout 30 \
     --seed 1 \
