@@ -238,8 +238,8 @@ impl Server {
         Ok(())
     }
 
-    /// Stops: no new connections; peers are told to come again; what is queued for the store is written. Blocks at most about
-    /// as long as `deadline`.
+    /// Stops: no new connections; peers are told to come again; what is queued for the store is written. Blocks for up to two
+    /// seconds in which peers take their leave, and then for at most about `deadline` until the store has written.
     pub fn stop(mut self, deadline: Duration) -> Stopped {
         self.closing.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
