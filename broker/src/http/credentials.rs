@@ -52,14 +52,29 @@ pub(super) struct ApiKeyBody {
     #[serde(default)]
     #[schema(max_length = 256)]
     name: String,
-    /// publish, rooms, devices, commands, tenants, keys, tokens, stats, or all.
-    #[schema(min_items = 1, max_items = 64)]
+    #[schema(value_type = Vec<ScopeName>, min_items = 1)]
     scopes: Vec<String>,
     /// With an operator's key: for this tenant; `default` unless given.
     tenant: Option<String>,
     /// With an operator's key: a key of the operator.
     #[serde(default)]
     operator: bool,
+}
+
+/// What an API key may be used for.
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes `Scope` in the document")]
+enum ScopeName {
+    Publish,
+    Rooms,
+    Devices,
+    Commands,
+    Tenants,
+    Keys,
+    Tokens,
+    Stats,
+    All,
 }
 
 /// A device token: all but the secret.
@@ -90,7 +105,7 @@ pub(super) struct NewDeviceTokenView {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeviceTokenBody {
     /// The only device that may use it: its MAC in upper case. Any device of the tenant unless given.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(pattern = "^[0-9A-Z]{1,64}$")]
     device: Option<String>,
     /// For people.
     #[serde(default)]

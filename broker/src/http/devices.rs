@@ -92,7 +92,7 @@ pub(super) struct AssignmentBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct CallBody {
     /// As the device names it: `Switch.Set`.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(pattern = "^[0-9A-Za-z._-]{1,100}$")]
     method: String,
     #[schema(value_type = Option<Object>)]
     params: Option<Box<RawValue>>,

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 use cauce_protocol::Code;
+use cauce_protocol::limits::INTEGER_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -71,8 +72,10 @@ pub(super) struct ReadingsQuery {
     /// With an operator's key: the tenant; `default` unless given.
     tenant: Option<String>,
     /// Measured at or after, in milliseconds since 1970.
+    #[param(maximum = 9007199254740991u64)]
     from: Option<u64>,
     /// Measured before, in milliseconds since 1970.
+    #[param(maximum = 9007199254740991u64)]
     to: Option<u64>,
     /// Only of this channel; then a page may have fewer items than `limit` and still a next one.
     channel: Option<String>,
@@ -115,9 +118,8 @@ pub(super) async fn list_readings(
     let read = ReadingQuery {
         tenant: tenant.id.clone(),
         device: device.id.clone(),
-        from_ms: query.from.unwrap_or(0),
-        // What the database can hold.
-        to_ms: query.to.unwrap_or(u64::MAX).min(i64::MAX as u64),
+        from_ms: moment("from", query.from)?.unwrap_or(0),
+        to_ms: moment("to", query.to)?.unwrap_or(INTEGER_MAX),
         limit: limit(query.limit)? as u32,
         after: after(query.cursor.as_deref())?
             .map(|key| reading_cursor(&key))
@@ -136,6 +138,17 @@ pub(super) async fn list_readings(
         .map(|next| cursor(&format!("{}.{}", next.ts_ms, next.seq)));
     let items = rows.filter(wanted).map(ReadingView::from).collect();
     Ok(Json(Page { items, next }))
+}
+
+/// A time that is exact in every JSON: until the year 287396.
+fn moment(name: &str, ms: Option<u64>) -> Result<Option<u64>, Refused> {
+    match ms {
+        Some(ms) if ms > INTEGER_MAX => {
+            let message = format!("{name} is a time in milliseconds since 1970, at most {INTEGER_MAX}");
+            Err(Refused::new(Code::Invalid, message))
+        }
+        ms => Ok(ms),
+    }
 }
 
 fn reading_cursor(key: &str) -> Result<ReadingCursor, Refused> {

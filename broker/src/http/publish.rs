@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use cauce_protocol::limits::{EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
+use cauce_protocol::limits::{EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, INTEGER_MAX};
 use cauce_protocol::message::{Recipient, Text, check_event};
 use cauce_protocol::{Code, ConnectionId, NameError, Payload, Refusal, Role, RoomName, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -28,14 +28,14 @@ const BATCH_MAX: usize = 100;
 /// user ids have no control characters.
 const PUBLISHER: &str = "\u{0}api";
 
-/// A message for a room. At most one of `json`, `text` and `binary`; none means JSON `null`.
+/// A message for a room. The bounds of its members are here in words, because in a batch each message is judged for itself. At
+/// most one of `json`, `text` and `binary`; none means JSON `null`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PublishBody {
-    #[schema(min_length = 1, max_length = 200)]
+    /// 1 to 200 bytes.
     room: String,
-    /// What the message is about.
-    #[schema(min_length = 1, max_length = 100)]
+    /// What the message is about, in 1 to 100 bytes.
     event: String,
     /// Any JSON.
     #[serde(default, deserialize_with = "present")]
@@ -43,20 +43,34 @@ pub(super) struct PublishBody {
     json: Option<Box<RawValue>>,
     text: Option<String>,
     /// Bytes in base64.
-    #[schema(content_encoding = "base64")]
     binary: Option<String>,
-    /// A repeat with the same key is answered like the first and not sent again.
-    #[schema(max_length = 128)]
+    /// A repeat with the same key is answered like the first and not sent again. At most 128 bytes.
     idempotency_key: Option<String>,
-    /// Connections that the message is not for.
+    /// Connections that the message is not for, at most 64.
     #[serde(default)]
-    #[schema(max_items = 64)]
-    exclude: Vec<u64>,
+    #[schema(value_type = Vec<u64>)]
+    exclude: Vec<Connection>,
 }
 
 /// `null` is a payload too.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// The id of a connection, as the broker gives them: exact in every JSON.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u64")]
+struct Connection(ConnectionId);
+
+impl TryFrom<u64> for Connection {
+    type Error = &'static str;
+
+    fn try_from(id: u64) -> Result<Self, Self::Error> {
+        match id {
+            0..=INTEGER_MAX => Ok(Self(ConnectionId(id))),
+            _ => Err("a connection's id is at most 2^53 - 1"),
+        }
+    }
 }
 
 /// Where a message has its place.
@@ -100,7 +114,8 @@ pub(super) enum BatchItem {
 pub(super) struct SendBody {
     user: Option<String>,
     role: Option<String>,
-    connection: Option<u64>,
+    #[schema(value_type = Option<u64>, maximum = 9007199254740991u64)]
+    connection: Option<Connection>,
     /// True for everybody.
     #[serde(default)]
     tenant: bool,
@@ -167,7 +182,7 @@ impl Api {
             return Err(Refusal::new(Code::TooLarge, message));
         }
         let mut draft = self.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
-        draft.excluded = body.exclude.into_iter().map(ConnectionId).collect();
+        draft.excluded = body.exclude.into_iter().map(|connection| connection.0).collect();
         let repeat = key.map(|key| Repeat {
             publisher: PUBLISHER,
             key,
@@ -272,7 +287,7 @@ pub(super) async fn broadcast(
 fn recipient(
     user: Option<String>,
     role: Option<String>,
-    connection: Option<u64>,
+    connection: Option<Connection>,
     tenant: bool,
 ) -> Result<Recipient, Refusal> {
     match (user, role, connection, tenant) {
@@ -282,7 +297,7 @@ fn recipient(
         (None, Some(role), None, false) => Role::new(&role)
             .map(Recipient::Role)
             .map_err(|e| bad_name("role", e)),
-        (None, None, Some(connection), false) => Ok(Recipient::Connection(ConnectionId(connection))),
+        (None, None, Some(connection), false) => Ok(Recipient::Connection(connection.0)),
         (None, None, None, true) => Ok(Recipient::Tenant),
         _ => {
             let message = "give exactly one of user, role, connection and tenant: true";

@@ -126,13 +126,33 @@ pub(super) struct SigningKeyBody {
     /// Chosen by the broker unless given.
     #[schema(min_length = 1, max_length = 200)]
     kid: Option<String>,
-    /// HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA.
+    #[schema(value_type = AlgorithmName)]
     alg: String,
     #[serde(default, deserialize_with = "secret")]
     #[schema(value_type = Option<String>, min_length = 32)]
     secret: Option<SecretString>,
     /// In PEM.
     public_key: Option<String>,
+}
+
+/// What a key signs with (RFC 7518 §3.1, RFC 8037).
+#[derive(ToSchema, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(dead_code, reason = "describes `Algorithm` in the document")]
+enum AlgorithmName {
+    Hs256,
+    Hs384,
+    Hs512,
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
 }
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {

@@ -157,6 +157,10 @@ async fn a_call_gets_the_devices_own_answer_and_is_on_record() {
         let page = broker.get(&format!("{DEVICE}/readings?{filter}")).await.ok();
         assert_eq!(page["items"].as_array().unwrap().len(), rows, "{filter}");
     }
+    let beyond = broker
+        .get(&format!("{DEVICE}/readings?to=9007199254740992"))
+        .await;
+    assert_eq!(beyond.refusal(), (400, "invalid"));
     let audit = until(&broker, "/v1/audit?tenant=default&limit=1", |page| {
         page["items"][0]["action"] == "device.call Switch.Set"
     })

@@ -104,6 +104,22 @@ async fn every_operation_of_the_document_is_served_and_no_other() {
     broker.stop().await;
 }
 
+#[test]
+fn the_document_names_every_scope_and_every_algorithm() {
+    let document = serde_json::to_value(cauce_broker::http::document()).unwrap();
+    let names = |schema: &str| document["components"]["schemas"][schema]["enum"].clone();
+    let scopes: Vec<&str> = cauce_broker::auth::secret::Scope::ALL
+        .iter()
+        .map(|s| s.name())
+        .collect();
+    let algorithms: Vec<&str> = cauce_broker::config::Algorithm::ALL
+        .iter()
+        .map(|a| a.name())
+        .collect();
+    assert_eq!(names("ScopeName"), json!(scopes));
+    assert_eq!(names("AlgorithmName"), json!(algorithms));
+}
+
 #[tokio::test]
 async fn every_operation_under_v1_wants_a_key() {
     let broker = Broker::in_memory();

@@ -111,6 +111,10 @@ async fn what_breaks_a_rule_is_refused_with_its_code() {
             json!({ "room": "r", "event": "e", "colour": "red" }),
             (400, "invalid"),
         ),
+        (
+            json!({ "room": "r", "event": "e", "exclude": [1_u64 << 53] }),
+            (400, "invalid"),
+        ),
         (json!({ "room": "r" }), (400, "invalid")),
         (json!({ "room": 1, "event": "e" }), (400, "invalid")),
     ] {
