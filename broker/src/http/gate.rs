@@ -168,7 +168,9 @@ mod tests {
         let gate = Gate::default();
         let id = |n: usize| {
             let digits = b"0123456789abcdefghjkmnpqrstvwxyz";
-            let name: String = (0..16).map(|i| char::from(digits[(n >> (i * 5)) & 31])).collect();
+            let name: String = (0..16)
+                .map(|i| char::from(digits[n.checked_shr(i * 5).unwrap_or(0) & 31]))
+                .collect();
             CredentialId::new(&name).unwrap()
         };
         for _ in 0..2_000 {
