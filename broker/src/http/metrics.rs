@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cauce_protocol::Code;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use super::Api;
 use super::answer::Refused;
+use super::exposition::{Writer, classic};
 use super::process::ProcessFigures;
 use crate::metrics::{Counter, LATENCY_BOUNDS_US, ShardMetrics};
 use crate::store::{FLUSH_BUCKETS_MS, Health, StoreHandle};
@@ -61,32 +61,6 @@ pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Resul
         }
         _ => ([(header::CONTENT_TYPE, CLASSIC)], classic(&text)).into_response(),
     })
-}
-
-/// The older form: there a counter is described under the name that its samples have.
-fn classic(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 1_024);
-    let mut lines = text.lines().peekable();
-    while let Some(line) = lines.next() {
-        let described = line
-            .strip_prefix("# HELP ")
-            .or_else(|| line.strip_prefix("# TYPE "));
-        match described.and_then(|rest| rest.split_once(' ')) {
-            Some((name, rest)) => {
-                let kind = if line.starts_with("# TYPE ") {
-                    Some(line)
-                } else {
-                    lines.peek().copied()
-                };
-                let is_counter = kind.is_some_and(|kind| kind.ends_with(" counter"));
-                let suffix = if is_counter { "_total" } else { "" };
-                out.extend([&line[..7], name, suffix, " ", rest, "\n"]);
-            }
-            None if line == "# EOF" || line.starts_with("# UNIT ") => {}
-            None => out.extend([line, "\n"]),
-        }
-    }
-    out
 }
 
 /// Reads all counters at each scrape.
@@ -432,80 +406,9 @@ fn write_process(out: &mut Writer<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// The library's encoder, for numbers that are kept elsewhere.
-struct Writer<'a>(DescriptorEncoder<'a>);
-
-impl Writer<'_> {
-    /// The name without `_total`, which the form adds.
-    fn counter(
-        &mut self,
-        name: &str,
-        help: &str,
-        value: impl prometheus_client::encoding::EncodeCounterValue,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn counters<L: Into<String>>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (of, value) in values {
-            let labels = [(label, of.into())];
-            let mut sample = metric.encode_family(&labels)?;
-            sample.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&value)
-    }
-
-    fn gauges<L: Into<String>>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (of, value) in values {
-            let labels = [(label, of.into())];
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    /// `counts` has one more than `bounds`, and is not cumulative.
-    fn histogram(&mut self, name: &str, help: &str, sum: f64, bounds: &[f64], counts: &[u64]) -> fmt::Result {
-        let bounds = bounds.iter().copied().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
-        let count = counts.iter().sum();
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_older_form_describes_a_counter_under_its_full_name() {
-        let text = "# HELP a Things.\n# TYPE a counter\na_total 1\n# HELP b Now.\n# TYPE b gauge\n# UNIT b bytes\nb 2\n# EOF\n";
-        let expected =
-            "# HELP a_total Things.\n# TYPE a_total counter\na_total 1\n# HELP b Now.\n# TYPE b gauge\nb 2\n";
-        assert_eq!(classic(text), expected);
-    }
 
     #[test]
     fn answers_are_counted_by_their_hundred() {

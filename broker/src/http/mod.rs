@@ -13,6 +13,7 @@ mod answer;
 mod caller;
 mod credentials;
 mod devices;
+mod exposition;
 mod extract;
 mod gate;
 mod health;
