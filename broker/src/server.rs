@@ -238,8 +238,8 @@ impl Server {
         Ok(())
     }
 
-    /// Stops: no new connections; peers are told to come again; what is queued for the store is written. Blocks at most about
-    /// as long as `deadline`.
+    /// Stops: no new connections; peers are told to come again; what is queued for the store is written. Blocks for up to two
+    /// seconds in which peers take their leave, and then for at most about `deadline` until the store has written.
     pub fn stop(mut self, deadline: Duration) -> Stopped {
         self.closing.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
@@ -297,7 +297,8 @@ fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Resu
             Err(error) => return tracing::error!(index, %error, "a shard has no runtime"),
         };
         runtime.block_on(async {
-            let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED);
+            let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED)
+                .with_nudge(hub.key_missing.clone());
             let shard = std::rc::Rc::new(Shard::new(index, hub, auth));
             tokio::select! {
                 () = shard.run(&doors) => {}

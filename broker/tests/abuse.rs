@@ -492,12 +492,12 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
     let rooms: Vec<String> = (0..129).map(|n| format!("room-{n}")).collect();
     let exclude: Vec<u64> = (0..65).collect();
     let cases = [
-        (deep, 2, "invalid,malformed,too_large"),
+        (deep, 2, "too_large"),
         (wide, 3, "too_large"),
         (
             json!({"id": 4, "subscribe": {"rooms": rooms}}).to_string(),
             4,
-            "too_large,quota_exceeded",
+            "too_large",
         ),
         (
             json!({"id": 5, "subscribe": {"rooms": []}}).to_string(),
@@ -507,7 +507,7 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
         (
             json!({"id": 6, "publish": {"room": "x".repeat(201), "event": "e"}}).to_string(),
             6,
-            "too_large,invalid",
+            "too_large",
         ),
         (
             json!({"id": 7, "publish": {"room": "a\u{202e}b", "event": "e"}}).to_string(),
@@ -527,7 +527,7 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
         (
             json!({"id": 10, "send": {"event": "e"}}).to_string(),
             10,
-            "invalid,malformed",
+            "invalid",
         ),
         (json!({"id": 11, "dance": {}}).to_string(), 11, "unsupported"),
         (
@@ -537,11 +537,10 @@ async fn a_request_beyond_a_limit_is_refused_and_the_connection_stays() {
         ),
     ];
     let mut report = Vec::new();
-    for (text, id, names) in cases {
+    for (text, id, name) in cases {
         raw.write(&masked(true, 1, text.as_bytes())).await;
         let reply = reply(&mut raw, id).await;
-        let name = reply["error"]["name"].as_str().unwrap_or_default();
-        if !names.split(',').any(|allowed| allowed == name) {
+        if reply["error"]["name"] != name {
             report.push(format!("request {id}: {reply}"));
         }
     }

@@ -33,7 +33,13 @@ pub(crate) struct Access {
     #[arg(long, global = true, env = "CAUCE_URL", default_value = "http://127.0.0.1:7700", value_name = "URL", value_parser = parse_url)]
     pub(crate) url: Url,
     /// API key; without one, the operator's key in the data directory is used for a broker on this machine
-    #[arg(long, global = true, env = "CAUCE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        global = true,
+        env = "CAUCE_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
     api_key: Option<String>,
     /// Data directory of the broker, for its `operator.key` [default: ./cauce-data]
     #[arg(long, global = true, env = "CAUCE_DATA_DIR", value_name = "DIR")]

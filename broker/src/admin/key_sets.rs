@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Admin, AdminError};
-use crate::auth::fetch::{Nudge, Refresher};
+use crate::auth::fetch::Refresher;
 use crate::auth::{KeySource, keys};
 use crate::config::{AuthJwks, Config};
 
@@ -39,30 +39,22 @@ impl Admin {
         loop {
             let refresher = {
                 let auth = self.auth.read();
-                Refresher::new(self.hub.keys.clone(), &auth, self.hub.clock)
+                Refresher::new(
+                    self.hub.keys.clone(),
+                    &auth,
+                    self.hub.clock,
+                    self.hub.key_missing.clone(),
+                )
             };
             match refresher {
-                Ok(refresher) => {
-                    let nudge = refresher.nudge();
-                    tokio::select! {
-                        () = refresher.run() => {}
-                        () = self.pass_on(&nudge) => {}
-                        () = self.auth_changed.notified() => continue,
-                    }
-                }
+                Ok(refresher) => tokio::select! {
+                    () = refresher.run() => {}
+                    () = self.auth_changed.notified() => continue,
+                },
                 Err(error) => tracing::error!(%error, "key sets are not followed"),
             }
             // Nothing to follow, until the configuration says otherwise.
             self.auth_changed.notified().await;
-        }
-    }
-
-    /// Passes on that keys are missed.
-    async fn pass_on(&self, nudge: &Nudge) {
-        loop {
-            self.hub.key_missing.notified().await;
-            // Whoever missed the key has been answered; the set is fetched for the next one.
-            let _ = nudge.unknown_kid(self.hub.clock.now().mono_ms);
         }
     }
 }

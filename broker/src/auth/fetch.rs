@@ -66,6 +66,8 @@ pub struct Nudge(Arc<NudgeState>);
 
 #[derive(Debug, Default)]
 struct NudgeState {
+    /// Somebody fetches: without key sets no unknown key will ever become known.
+    followed: AtomicBool,
     wanted: AtomicBool,
     notify: Notify,
     /// When all sets that were due had last been tried; 0 for never.
@@ -85,6 +87,9 @@ impl Nudge {
     /// A token named a key that nobody knows. `now_ms` is of the clock that the refresher was given. Causes a fetch at most
     /// every [`UNKNOWN_KID_INTERVAL_MS`].
     pub fn unknown_kid(&self, now_ms: u64) -> Prospect {
+        if !self.0.followed.load(Ordering::Acquire) {
+            return Prospect::Unknown;
+        }
         let tried_ms = self.0.tried_ms.load(Ordering::Acquire);
         if tried_ms != 0 && now_ms < tried_ms.saturating_add(UNKNOWN_KID_INTERVAL_MS) {
             return Prospect::Unknown;
@@ -115,11 +120,11 @@ struct Set {
 }
 
 impl Refresher {
-    /// For all of `[[auth.jwks]]`.
+    /// For all of `[[auth.jwks]]`; woken by `nudge`, which outlives it and is for whoever meets unknown key names.
     ///
     /// # Errors
     /// [`FetchError::Url`] for an address that the configuration's own check would have refused.
-    pub fn new(keys: Arc<Keys>, auth: &config::Auth, clock: Clock) -> Result<Self, FetchError> {
+    pub fn new(keys: Arc<Keys>, auth: &config::Auth, clock: Clock, nudge: Nudge) -> Result<Self, FetchError> {
         let now_ms = clock.now().mono_ms;
         let set = |(index, set): (usize, &config::AuthJwks)| {
             let url = Url::parse(&set.url).map_err(|_| FetchError::Url)?;
@@ -140,17 +145,13 @@ impl Refresher {
                 schedule: Schedule::new(refresh_ms, now_ms),
             })
         };
+        nudge.0.followed.store(!auth.jwks.is_empty(), Ordering::Release);
         Ok(Self {
             keys,
             sets: auth.jwks.iter().enumerate().map(set).collect::<Result<_, _>>()?,
-            nudge: Nudge::default(),
+            nudge,
             clock,
         })
-    }
-
-    /// For whoever meets unknown key names.
-    pub fn nudge(&self) -> Nudge {
-        self.nudge.clone()
     }
 
     /// Fetches whenever a set is due, for ever. Ends at once without sets. May be dropped at any await.
@@ -322,7 +323,10 @@ mod tests {
     fn refresher(url: &str) -> (Arc<Keys>, Refresher) {
         let keys = Arc::new(Keys::default());
         let auth = auth(url, &["allow_http=true"]);
-        (keys.clone(), Refresher::new(keys, &auth, Clock::start()).unwrap())
+        (
+            keys.clone(),
+            Refresher::new(keys, &auth, Clock::start(), Nudge::default()).unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -418,7 +422,7 @@ mod tests {
         let (keys, mut refresher) = refresher(&url);
         // Not due by itself within this test.
         refresher.sets[0].schedule = Schedule::new(600_000, u64::MAX / 2);
-        let (nudge, clock) = (refresher.nudge(), refresher.clock);
+        let (nudge, clock) = (refresher.nudge.clone(), refresher.clock);
         let running = tokio::spawn(refresher.run());
         for _ in 0..100 {
             assert_eq!(nudge.unknown_kid(clock.now().mono_ms), Prospect::Coming);
@@ -444,7 +448,7 @@ mod tests {
     #[tokio::test]
     async fn without_sets_there_is_nothing_to_run() {
         let auth = config::Config::default().auth;
-        let refresher = Refresher::new(Arc::default(), &auth, Clock::start()).unwrap();
+        let refresher = Refresher::new(Arc::default(), &auth, Clock::start(), Nudge::default()).unwrap();
         tokio::time::timeout(Duration::from_secs(5), refresher.run())
             .await
             .unwrap();

@@ -209,7 +209,7 @@ section! {
         /// Rooms that one connection may have joined.
         subscriptions_per_connection: usize = count(1, 4_096), "128", Live;
         /// Rooms of one tenant that are in use.
-        rooms_per_tenant: usize = count(1, 10_000_000), "100000", Live;
+        rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
         /// Bytes that may wait for one reader before it is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
         /// Bytes that may wait for one shard; beyond, publishers are refused until it has caught up.
@@ -233,7 +233,7 @@ section! {
         /// Calls of one connection that wait for an answer.
         calls_outstanding: usize = count(1, 4_096), "64", Live;
         /// Time for an answer where the caller names none.
-        call_timeout: Duration = millis(100, 5 * MINUTE), "10s", Live;
+        call_timeout: Duration = millis(100, MINUTE), "10s", Live;
     }
 }
 
@@ -339,7 +339,7 @@ section! {
     /// Rooms.
     pub Rooms ROOMS "rooms" false {
         /// How long a room's numbering goes on after the last subscriber has left.
-        linger: Duration = millis(SECOND, DAY), "60s", Live;
+        linger: Duration = millis(SECOND, DAY), "60s", Restart;
         /// How long a repeated idempotency key is recognised.
         dedup_window: Duration = millis(SECOND, HOUR), "5m", Live;
         /// Idempotency keys that a room remembers.

@@ -29,6 +29,7 @@ pub use doors::{Door, DoorLimits, Permit};
 pub use records::{NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
+use crate::auth::fetch::Nudge;
 use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
 use crate::auth::{KeyOwner, Keys, Policy, Standing};
 use crate::clock::Clock;
@@ -100,7 +101,7 @@ pub struct Hub {
     pub keys: Arc<Keys>,
     pub credentials: RwLock<Credentials>,
     /// Rung when a token names a key that is not known: a key set may have changed.
-    pub key_missing: tokio::sync::Notify,
+    pub key_missing: Nudge,
     tunables: RwLock<Arc<Tunables>>,
     /// Connections by shard, for placing new ones.
     loads: Box<[AtomicUsize]>,
@@ -132,7 +133,7 @@ impl Hub {
             records,
             keys: Arc::default(),
             credentials: RwLock::default(),
-            key_missing: tokio::sync::Notify::new(),
+            key_missing: Nudge::default(),
             tunables: RwLock::new(Arc::new(tunables)),
             loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
@@ -307,11 +308,6 @@ impl Hub {
             Some(row) if row.revoked_unix_ms.is_none() => Ok(()),
             _ => Err(Refusal::new(Code::TokenRevoked, "the token was revoked")),
         }
-    }
-
-    /// A token named a key that is not known.
-    pub fn missing_key(&self) {
-        self.key_missing.notify_one();
     }
 
     /// Closes connections on one shard.

@@ -197,11 +197,18 @@ impl Room {
     }
 
     /// Closes the room if nobody has listened since `idle_before_ms`; otherwise says when to look again, if at all.
-    pub(super) fn close_if_idle(&self, idle_before_ms: u64) -> Idle {
+    pub(super) fn close_if_idle(&self, idle_before_ms: u64, now_ms: u64) -> Idle {
         let mut state = self.state.lock();
         if !state.is_idle() {
             state.lingering = false;
             Idle::InUse
+        } else if state
+            .repeats
+            .as_ref()
+            .is_some_and(|repeats| repeats.until_ms > now_ms)
+        {
+            // Its keys are promised for longer than it lingers: look again as if it had just been left.
+            Idle::Since(now_ms)
         } else if state.idle_since_ms > idle_before_ms {
             Idle::Since(state.idle_since_ms)
         } else {
@@ -265,6 +272,8 @@ fn reserve<M, W: Wake>(
 struct Repeats {
     first: HashMap<Box<str>, Accepted, foldhash::fast::RandomState>,
     order: VecDeque<(u64, Box<str>)>,
+    /// The last of them is remembered until then.
+    until_ms: u64,
 }
 
 impl Repeats {
@@ -291,6 +300,7 @@ impl Repeats {
             self.first.remove(&oldest);
         }
         let name = Self::name(repeat);
+        self.until_ms = repeat.now_ms + repeat.window_ms;
         self.order.push_back((repeat.now_ms, name.clone()));
         self.first.insert(name, accepted);
     }

@@ -146,7 +146,7 @@ impl RoomTable {
                 }
             };
             let Some(room) = room else { break };
-            match room.close_if_idle(idle_before) {
+            match room.close_if_idle(idle_before, now_ms) {
                 Idle::InUse => {}
                 Idle::Since(since_ms) => self.linger(&room, since_ms),
                 Idle::Closed => self.remove(&room),
@@ -204,5 +204,45 @@ fn epoch() -> Epoch {
 impl RoomTable {
     pub fn position(&self, name: &str) -> Option<(Epoch, Seq)> {
         self.get(name).map(|room| (room.epoch, room.seq()))
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use cauce_protocol::{Payload, message::Text};
+
+    use super::*;
+    use crate::hub::ShardMailbox;
+
+    #[test]
+    fn a_room_stays_for_as_long_as_its_keys_are_promised() {
+        let limits = TableLimits {
+            rooms_max: 10,
+            linger_ms: 60_000,
+        };
+        let table = RoomTable::new(limits, StdArc::default());
+        let mailboxes: [StdArc<ShardMailbox>; 0] = [];
+        let publish = |now_ms: u64| {
+            let repeat = Repeat {
+                publisher: "ann",
+                key: "k",
+                now_ms,
+                window_ms: 300_000,
+                keys_max: 10,
+            };
+            let draft = Draft::new(Text::from("e"), Payload::NULL);
+            table
+                .publish("r", draft, Some(repeat), now_ms, &mailboxes)
+                .unwrap()
+        };
+        assert!(!publish(1_000).repeated);
+        for now_ms in (1_000..=299_000).step_by(1_000) {
+            table.sweep(now_ms);
+        }
+        assert!(publish(300_000).repeated);
+        for now_ms in (300_000..=500_000).step_by(1_000) {
+            table.sweep(now_ms);
+        }
+        assert!(table.is_empty());
     }
 }

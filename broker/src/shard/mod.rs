@@ -13,6 +13,7 @@ mod deliver;
 mod devices;
 mod outbox;
 mod peer;
+mod reading;
 mod roster;
 mod timers;
 mod turn;

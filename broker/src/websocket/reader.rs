@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::frame::{CONTROL_BYTES_MAX, Opcode};
 
@@ -115,9 +115,12 @@ impl Reader {
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(input);
         let used = self.read_frames(&mut partial, limits, events)?;
-        partial.advance(used);
-        if !partial.is_empty() {
+        if used == 0 {
+            // Still the same frame, in a buffer that was made for it.
             self.partial = partial;
+        } else {
+            // What is left gets a buffer of its own size: the old one has held a whole read, and would keep all of it.
+            self.keep(&partial[used..], limits);
         }
         Ok(())
     }
@@ -483,6 +486,26 @@ mod tests {
             .flatten()
             .collect();
         assert_eq!(violation(&many), 1008, "too many pieces");
+    }
+
+    #[test]
+    fn the_beginning_of_a_frame_does_not_pin_the_read_that_brought_it() {
+        let message = masked(true, 2, &[7; 1_000]);
+        let (mut reader, mut events) = (Reader::default(), Vec::new());
+        reader
+            .read(&mut message[..10].to_vec(), LIMITS, &mut events)
+            .unwrap();
+        // The rest of it, as much more as a read holds, and the first bytes of the next.
+        let mut read = message[10..].to_vec();
+        read.extend(message.repeat(60));
+        read.extend(&message[..20]);
+        reader.read(&mut read, LIMITS, &mut events).unwrap();
+        assert_eq!(events.len(), 61);
+        assert!(
+            reader.buffered_bytes() <= 2 * message.len(),
+            "{}",
+            reader.buffered_bytes()
+        );
     }
 
     #[test]

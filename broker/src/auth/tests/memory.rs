@@ -108,8 +108,9 @@ async fn a_token_with_an_unknown_key_waits_for_the_key_sets_and_is_refused_after
     };
     let config = config::load(inputs).unwrap().config;
     let (keys, clock) = (Arc::new(acme()), Clock::start());
-    let refresher = Refresher::new(keys.clone(), &config.auth, clock).unwrap();
-    let mut auth = Authenticator::new(keys, POLICY, 8).with_nudge(refresher.nudge());
+    let nudge = crate::auth::fetch::Nudge::default();
+    let refresher = Refresher::new(keys.clone(), &config.auth, clock, nudge.clone()).unwrap();
+    let mut auth = Authenticator::new(keys, POLICY, 8).with_nudge(nudge);
     let token = forge(&json!({"alg": "HS256", "kid": "k9"}), &good_claims());
     let code = |auth: &mut Authenticator| {
         let mono_ms = clock.now().mono_ms;

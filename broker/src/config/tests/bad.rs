@@ -355,7 +355,7 @@ fn bad_environment_and_flags_name_the_variable_and_the_flag() {
         ("=", "flag : "),
         (
             "limits.connections=0",
-            "flag limits.connections: limits.connections: must not be zero",
+            "flag limits.connections: must not be zero",
         ),
     ] {
         let error = flag(text).unwrap_err().to_string();
