@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 schemathesis_version=4.32.5
 examples="${CHECK_API_EXAMPLES:-60}"
-venv=target/check-api
+venv="$PWD/target/check-api"
 work="$(mktemp -d)"
 broker=
 
@@ -54,7 +54,8 @@ ask() {
 # Generated requests. Not the checks of missing keys: whoever keeps asking without one is answered 429, which they take for a
 # fault. That every operation wants a key is held by a test of its own.
 generate() {
-    "$venv/bin/schemathesis" --config-file "$1" run "$url/openapi.json" \
+    # In the temporary folder, because it leaves what it learned where it runs.
+    (cd "$work" && "$venv/bin/schemathesis" --config-file "$1" run "$url/openapi.json" \
         --header "Authorization: Bearer $key" \
         --exclude-path-regex '^/health' \
         --checks "$checks" \
@@ -62,7 +63,7 @@ generate() {
         --request-timeout 30 \
         --seed 1 \
         --suppress-health-check all \
-        --no-color
+        --no-color)
 }
 checks=not_a_server_error,status_code_conformance,content_type_conformance
 checks+=,response_headers_conformance,response_schema_conformance,negative_data_rejection,unsupported_method
