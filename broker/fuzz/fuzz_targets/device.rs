@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cauce_broker::shelly::fuzz_device(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cauce_broker_fuzz::shelly::fuzz_device(data));

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cauce_broker::websocket::handshake::fuzz_handshake(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cauce_broker_fuzz::websocket::handshake::fuzz_handshake(data));

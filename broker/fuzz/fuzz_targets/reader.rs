@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cauce_broker::websocket::reader::fuzz_reader(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cauce_broker_fuzz::websocket::reader::fuzz_reader(data));
