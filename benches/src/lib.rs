@@ -1,1 +1,1 @@
-//! Micro-benches of Cauce: `cargo bench -p cauce-benches`. Figures that decisions rest on are kept in `results/`.
+//! Micro-benches of Cauce: `cargo bench -p cauce-benches`. Figures that decisions rest on are kept in docs/BENCHMARKS.md.
