@@ -3,6 +3,7 @@
 # Single stages by name: `scripts/test.sh lint unit`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+scripts/install-tools.sh
 
 stages=(lint unit models fuzz conformance api devices)
 passed=0
