@@ -108,8 +108,17 @@ impl Doors {
         let limit = Duration::from_millis(tunables.handshake_ms);
         let mut input = BytesMut::new();
         let route = tokio::time::timeout(limit, async {
+            let mut looked_at = 0;
             loop {
-                match handshake::parse(&input) {
+                // Garbage is known by its beginning. After that a head is parsed once it may be whole, so that one that comes
+                // byte by byte costs no more than one that comes at once.
+                let parsed = if looked_at == 0 || handshake::may_end(&input, looked_at) {
+                    handshake::parse(&input)
+                } else {
+                    Ok(None)
+                };
+                looked_at = input.len();
+                match parsed {
                     Ok(Some(head)) => {
                         let (route, len) = (self.route(&shard, &head), head.len);
                         return Some((route, len));

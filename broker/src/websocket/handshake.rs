@@ -53,6 +53,13 @@ impl HeadError {
     }
 }
 
+/// Whether `input`, of which the first `looked_at` bytes held no end, may hold the end of a head: an empty line.
+pub fn may_end(input: &[u8], looked_at: usize) -> bool {
+    // The end may have begun in what was looked at: three bytes of `\r\n\r\n`.
+    let new = &input[looked_at.saturating_sub(3).min(input.len())..];
+    new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+}
+
 /// The head at the front of `input`; `None` until it is whole.
 ///
 /// # Errors
@@ -299,6 +306,18 @@ mod tests {
     fn a_head_in_pieces_is_waited_for() {
         for end in 0..SAMPLE.len() - 4 {
             assert_eq!(parse(&SAMPLE.as_bytes()[..end]), Ok(None), "{end}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_seen_wherever_it_is_cut() {
+        for text in [SAMPLE.to_owned(), SAMPLE.replace("\r\n", "\n")] {
+            let len = parse(text.as_bytes()).unwrap().unwrap().len;
+            for cut in 0..len {
+                let head = &text.as_bytes()[..len];
+                assert!(may_end(head, cut), "{cut}");
+                assert!(!may_end(&head[..cut], 0), "{cut}");
+            }
         }
     }
 
