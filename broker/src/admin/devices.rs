@@ -12,8 +12,8 @@ use serde_json::json;
 use super::error::store_refusal;
 use super::registry::no_tenant;
 use super::{Actor, Admin, check_label, detail};
-use crate::hub::{DEVICES_ROOM, DeviceEntry, Tenant, device_room, nobody};
-use crate::publication::Draft;
+use crate::hub::{DEVICES_ROOM, DeviceEntry, Tenant, device_room};
+use crate::publication::{Draft, Excluded};
 use crate::shelly::{self, DeviceKey, Identity};
 use crate::store::{Assignment, JSON_BYTES_MAX};
 
@@ -127,7 +127,7 @@ impl Admin {
             let draft = Draft {
                 event: Text::from_static(ASSIGNMENT_EVENT),
                 payload: Payload::Json(said.clone()),
-                excluded: nobody(),
+                excluded: Excluded::new(),
                 accepted: Instant::now(),
             };
             if let Some(Err(refusal)) = self.hub.publish_if_open(&owner, room, draft) {

@@ -35,8 +35,8 @@ use crate::auth::{KeyOwner, Keys, Policy, Standing};
 use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
-use crate::publication::{Direct, Draft, Excluded};
-use crate::rooms::{Accepted, Repeat, TableLimits};
+use crate::publication::{Direct, Draft};
+use crate::rooms::{Accepted, Repeat, TableLimits, overloaded};
 use crate::shelly::{CallToken, Session};
 
 /// How many low bits of a connection id name its shard.
@@ -198,11 +198,7 @@ impl Hub {
                 for mailbox in &self.shards[shards.start..shards.start + taken] {
                     mailbox.release(cost);
                 }
-                return Err(Refusal::new(
-                    Code::Overloaded,
-                    "the broker's queues are full; try again shortly",
-                )
-                .retry_after(200));
+                return Err(overloaded());
             }
         }
         for mailbox in &self.shards[shards] {
@@ -372,9 +368,4 @@ impl Hub {
     pub fn next_session(&self) -> Session {
         Session::new(self.sessions.next())
     }
-}
-
-/// Nobody is excluded.
-pub fn nobody() -> Excluded {
-    Excluded::new()
 }

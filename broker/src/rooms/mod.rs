@@ -15,4 +15,4 @@ mod room;
 mod table;
 
 pub use room::{Accepted, Joined, Listener, Repeat, Room, SHARDS_MAX, Tap};
-pub use table::{RoomKeys, RoomTable, TableLimits};
+pub use table::{RoomKeys, RoomTable, TableLimits, overloaded};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc as StdArc;
 
-use cauce_protocol::{Code, Epoch, Refusal, RoomId, RoomName, Seq};
+use cauce_protocol::{Code, Epoch, Refusal, RoomId, RoomName};
 
 use super::room::{Accepted, Idle, Joined, Listener, NotTaken, Repeat, Room, Tap};
 use crate::mailbox::{Mailbox, Wake};
@@ -96,11 +96,7 @@ impl RoomTable {
                 Err(NotTaken::Closed) => self.remove(&room),
                 Err(NotTaken::Full(shard)) => {
                     tracing::debug!(shard, "a full mailbox refused a message");
-                    return Err(Refusal::new(
-                        Code::Overloaded,
-                        "the broker's queues are full; try again shortly",
-                    )
-                    .retry_after(OVERLOADED_RETRY_MS));
+                    return Err(overloaded());
                 }
             }
         }
@@ -195,16 +191,15 @@ impl RoomTable {
     }
 }
 
+/// What a publisher is told when a shard is full: nobody got the message, and it may be sent again.
+pub fn overloaded() -> Refusal {
+    let message = "the broker's queues are full; try again shortly";
+    Refusal::new(Code::Overloaded, message).retry_after(OVERLOADED_RETRY_MS)
+}
+
 /// A random numbering, so that a position of an earlier life is never mistaken for one of this.
 fn epoch() -> Epoch {
     Epoch((random() & cauce_protocol::limits::INTEGER_MAX).max(1))
-}
-
-/// The last number of a room that exists.
-impl RoomTable {
-    pub fn position(&self, name: &str) -> Option<(Epoch, Seq)> {
-        self.get(name).map(|room| (room.epoch, room.seq()))
-    }
 }
 
 #[cfg(all(test, not(shuttle)))]
