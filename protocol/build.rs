@@ -3,17 +3,33 @@
 /// Messages whose JSON twin is simply their fields. Those that hold a payload or a choice are written out in `src/json.rs`.
 const PLAIN: &[&str] = &[
     "Advance",
+    "Cancel",
+    "Done",
+    "Ended",
     "Error",
+    "Gap",
     "Goaway",
     "Hello",
+    "History",
     "Limits",
+    "MarkRead",
+    "Notifications",
+    "NotificationsRead",
+    "Notified",
     "Ping",
     "Pong",
+    "Presence",
     "Published",
+    "Refresh",
+    "Refreshed",
+    "Revoke",
     "RoomPosition",
     "Sent",
+    "Serve",
     "Subscribe",
     "Subscribed",
+    "Subscription",
+    "Unserve",
     "Unsubscribe",
     "Unsubscribed",
     "Welcome",
@@ -33,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     // An absent message is left out of the twin, not shown as null.
-    for field in ["Goaway.error", "Welcome.limits"] {
+    for field in ["Ended.error", "Goaway.error", "Welcome.limits"] {
         config.field_attribute(
             format!(".cauce.v1.{field}"),
             "#[serde(skip_serializing_if = \"Option::is_none\")]",

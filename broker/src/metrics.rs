@@ -85,14 +85,24 @@ pub struct ShardMetrics {
     /// Turns of the loop that found work.
     pub turns: Counter,
     pub latency: Latency,
-    closes: [Counter; Code::ALL.len()],
+    closes: Closes,
+}
+
+/// A counter a code.
+#[derive(Debug)]
+struct Closes([Counter; Code::ALL.len()]);
+
+impl Default for Closes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 impl ShardMetrics {
     /// The broker closed a connection for this reason.
     pub fn closed(&self, code: Code) {
         if let Some(at) = Code::ALL.iter().position(|&c| c == code) {
-            self.closes[at].increment();
+            self.closes.0[at].increment();
         }
     }
 
@@ -100,7 +110,7 @@ impl ShardMetrics {
     pub fn closes(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
         Code::ALL
             .iter()
-            .zip(&self.closes)
+            .zip(&self.closes.0)
             .map(|(&code, counter)| (code, counter.value()))
     }
 }

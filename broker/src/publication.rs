@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use cauce_protocol::message::Text;
 use cauce_protocol::server::{self, Dialect};
-use cauce_protocol::{ConnectionId, Epoch, Payload, RoomId, Seq, TenantId};
+use cauce_protocol::{ConnectionId, Epoch, Payload, RoomId, Seq, TenantId, UserId};
 use smallvec::SmallVec;
 
 use crate::websocket::frame::{Opcode, frame, header_len, put_header};
@@ -28,8 +28,13 @@ pub struct Publication {
     pub event: Text,
     pub payload: Payload,
     pub excluded: Excluded,
-    /// When the broker took it, for the latency that we report.
+    /// What it is about within its event; empty means nothing in particular.
+    pub topic: Text,
+    /// Who published it, if it was a user.
+    pub user: Option<UserId>,
+    /// When the broker took it: for the latency that we report, and in milliseconds since 1970.
     pub accepted: Instant,
+    pub unix_ms: u64,
     encoded: Encoded,
     skipped: Encoded,
 }
@@ -45,7 +50,10 @@ impl Publication {
             event: draft.event,
             payload: draft.payload,
             excluded: draft.excluded,
+            topic: draft.topic,
+            user: draft.user,
             accepted: draft.accepted,
+            unix_ms: draft.unix_ms,
             encoded: Encoded::default(),
             skipped: Encoded::default(),
         }
@@ -53,7 +61,7 @@ impl Publication {
 
     /// What it costs a mailbox and an outbox, in bytes: the payload and about what its frame and bookkeeping take.
     pub fn cost(&self) -> usize {
-        cost(&self.event, &self.payload)
+        cost(&self.event, &self.payload) + self.topic.as_bytes().len()
     }
 
     /// The whole WebSocket frame for subscribers of this dialect.
@@ -63,6 +71,7 @@ impl Publication {
             seq: self.seq,
             event: self.event.as_str(),
             payload: &self.payload,
+            key: self.topic.as_str(),
         };
         self.encoded.get(dialect, |dialect| match dialect {
             Dialect::Proto => binary_frame(push.len(), |out| push.put(out)),
@@ -84,7 +93,12 @@ pub struct Draft {
     pub event: Text,
     pub payload: Payload,
     pub excluded: Excluded,
+    /// See [`Publication::topic`].
+    pub topic: Text,
+    pub user: Option<UserId>,
     pub accepted: Instant,
+    /// Set by the hub.
+    pub unix_ms: u64,
 }
 
 impl Draft {
@@ -94,13 +108,16 @@ impl Draft {
             event,
             payload,
             excluded: Excluded::new(),
+            topic: Text::default(),
+            user: None,
             accepted: Instant::now(),
+            unix_ms: 0,
         }
     }
 
     /// See [`Publication::cost`].
     pub fn cost(&self) -> usize {
-        cost(&self.event, &self.payload)
+        cost(&self.event, &self.payload) + self.topic.as_bytes().len()
     }
 }
 

@@ -262,6 +262,7 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
             1,
             Request::Subscribe(wire::Subscribe {
                 rooms: ROOMS.map(Into::into).to_vec(),
+                ..wire::Subscribe::default()
             }),
         )
         .await;

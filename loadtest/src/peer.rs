@@ -48,6 +48,7 @@ impl Peer {
             features: 0,
             token: token.into(),
             client: "loadtest".into(),
+            previous: Vec::new(),
         };
         peer.send(wire::client_frame::Request::Hello(hello)).await?;
         match peer.reply().await? {
@@ -59,6 +60,7 @@ impl Peer {
     pub(crate) async fn subscribe(&mut self, room: &str) -> io::Result<()> {
         let subscribe = wire::Subscribe {
             rooms: vec![room.into()],
+            ..wire::Subscribe::default()
         };
         self.send(wire::client_frame::Request::Subscribe(subscribe))
             .await?;

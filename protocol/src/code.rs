@@ -73,6 +73,8 @@ codes! {
     DeviceOffline = 4105, "device_offline";
     /// A limit of the tenant on rooms, devices or subscriptions is reached.
     QuotaExceeded = 4106, "quota_exceeded";
+    /// Nobody serves this method now, or whoever did was lost before it answered.
+    NotServed = 4107, "not_served";
 
     /// No token was given.
     Unauthenticated = 4200, "unauthenticated";
@@ -107,6 +109,12 @@ codes! {
     OriginRefused = 4310, "origin_refused";
     /// The device answered with an error of its own.
     DeviceError = 4311, "device_error";
+    /// The server of the method answered with an error of its own.
+    MethodError = 4312, "method_error";
+    /// The caller gave up waiting.
+    Cancelled = 4313, "cancelled";
+    /// The payload breaks the schema of its event; the message names the path.
+    SchemaViolation = 4314, "schema_violation";
 }
 
 impl Code {

@@ -127,14 +127,13 @@ fn depth(value: &serde_json::Value) -> usize {
 
 fn within_limits(request: &Request) {
     match request {
-        Request::Subscribe(rooms) | Request::Unsubscribe(rooms) => {
-            assert!((1..=ROOMS_A_REQUEST_MAX).contains(&rooms.len()));
-        }
+        Request::Subscribe(rooms) => assert!((1..=ROOMS_A_REQUEST_MAX).contains(&rooms.len())),
+        Request::Unsubscribe(rooms) => assert!((1..=ROOMS_A_REQUEST_MAX).contains(&rooms.len())),
         Request::Publish(Publish { payload, exclude, .. }) | Request::Send(Send { payload, exclude, .. }) => {
             assert!(payload.len() <= BYTES_MAX && exclude.len() <= EXCLUDE_MAX);
         }
         Request::Call(Call { params, .. }) => assert!(params.len() <= BYTES_MAX),
-        Request::Hello(_) | Request::Ping => {}
+        _ => {}
     }
 }
 

@@ -199,6 +199,13 @@ number!(
     Epoch
 );
 
+/// A place in a room that is never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    pub epoch: Epoch,
+    pub seq: Seq,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,22 @@ struct ClientFrame<'a> {
     call: Option<CallTwin<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ping: Option<wire::Ping>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh: Option<wire::Refresh>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<wire::History>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<wire::Presence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serve: Option<wire::Serve>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unserve: Option<wire::Unserve>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancel: Option<wire::Cancel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notifications: Option<wire::Notifications>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark_read: Option<wire::MarkRead>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -62,6 +78,10 @@ struct PublishTwin<'a> {
     exclude: Vec<u64>,
     #[serde(skip_serializing_if = "is_default")]
     want_receivers: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    key: String,
+    #[serde(skip_serializing_if = "is_default")]
+    ack: i32,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -100,6 +120,8 @@ struct CallTwin<'a> {
     params: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "is_default")]
     timeout_ms: u32,
+    #[serde(skip_serializing_if = "is_default")]
+    retry: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -123,6 +145,8 @@ struct PushTwin<'a> {
     seq: u64,
     #[serde(borrow)]
     event: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "is_default")]
+    key: Cow<'a, str>,
     #[serde(borrow, deserialize_with = "raw", skip_serializing_if = "Option::is_none")]
     json: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,6 +267,14 @@ pub fn decode_client(text: &[u8]) -> Result<wire::ClientFrame, DecodeError> {
     requests.extend(frame.subscribe.map(Request::Subscribe));
     requests.extend(frame.unsubscribe.map(Request::Unsubscribe));
     requests.extend(frame.ping.map(Request::Ping));
+    requests.extend(frame.refresh.map(Request::Refresh));
+    requests.extend(frame.history.map(Request::History));
+    requests.extend(frame.presence.map(Request::Presence));
+    requests.extend(frame.serve.map(Request::Serve));
+    requests.extend(frame.unserve.map(Request::Unserve));
+    requests.extend(frame.cancel.map(Request::Cancel));
+    requests.extend(frame.notifications.map(Request::Notifications));
+    requests.extend(frame.mark_read.map(Request::MarkRead));
     if let Some(twin) = frame.publish {
         requests.push(Request::Publish(wire::Publish {
             room: twin.room,
@@ -252,6 +284,8 @@ pub fn decode_client(text: &[u8]) -> Result<wire::ClientFrame, DecodeError> {
             exclude_sender: twin.exclude_sender,
             exclude: twin.exclude,
             want_receivers: twin.want_receivers,
+            key: twin.key,
+            ack: twin.ack,
         }));
     }
     if let Some(twin) = frame.send {
@@ -278,6 +312,7 @@ pub fn decode_client(text: &[u8]) -> Result<wire::ClientFrame, DecodeError> {
             method: twin.method,
             params: twin.params.map(copied).unwrap_or_default(),
             timeout_ms: twin.timeout_ms,
+            retry: twin.retry,
         }));
     }
     if requests.len() > 1 {
@@ -301,6 +336,14 @@ pub fn encode_client(frame: &wire::ClientFrame) -> String {
         send: None,
         call: None,
         ping: None,
+        refresh: None,
+        history: None,
+        presence: None,
+        serve: None,
+        unserve: None,
+        cancel: None,
+        notifications: None,
+        mark_read: None,
     };
     match &frame.request {
         None => {}
@@ -308,6 +351,15 @@ pub fn encode_client(frame: &wire::ClientFrame) -> String {
         Some(Request::Subscribe(subscribe)) => twin.subscribe = Some(subscribe.clone()),
         Some(Request::Unsubscribe(unsubscribe)) => twin.unsubscribe = Some(unsubscribe.clone()),
         Some(Request::Ping(ping)) => twin.ping = Some(*ping),
+        Some(Request::Refresh(refresh)) => twin.refresh = Some(refresh.clone()),
+        Some(Request::History(history)) => twin.history = Some(history.clone()),
+        Some(Request::Presence(presence)) => twin.presence = Some(presence.clone()),
+        Some(Request::Serve(serve)) => twin.serve = Some(serve.clone()),
+        Some(Request::Unserve(unserve)) => twin.unserve = Some(unserve.clone()),
+        Some(Request::Cancel(cancel)) => twin.cancel = Some(*cancel),
+        Some(Request::Notifications(asked)) => twin.notifications = Some(*asked),
+        Some(Request::MarkRead(mark)) => twin.mark_read = Some(mark.clone()),
+        Some(Request::Respond(_) | Request::Notify(_)) => {}
         Some(Request::Publish(publish)) => {
             let mut out = PublishTwin {
                 room: publish.room.clone(),
@@ -316,6 +368,8 @@ pub fn encode_client(frame: &wire::ClientFrame) -> String {
                 exclude_sender: publish.exclude_sender,
                 exclude: publish.exclude.clone(),
                 want_receivers: publish.want_receivers,
+                key: publish.key.clone(),
+                ack: publish.ack,
                 ..PublishTwin::default()
             };
             payload_into!(&publish.payload, wire::publish::Payload, out);
@@ -345,6 +399,7 @@ pub fn encode_client(frame: &wire::ClientFrame) -> String {
                 method: call.method.clone(),
                 params: Some(&call.params).filter(|p| !p.is_empty()).map(|p| shown(p)),
                 timeout_ms: call.timeout_ms,
+                retry: call.retry,
             });
         }
     }
@@ -362,6 +417,7 @@ pub fn decode_server(text: &[u8]) -> Result<wire::ServerFrame, DecodeError> {
             seq: twin.seq,
             event: twin.event.into_owned(),
             payload: payload_from!(twin, wire::push::Payload),
+            key: twin.key.into_owned(),
         }))
     } else if let Some(twin) = frame.direct {
         Some(Message::Direct(wire::Direct {
@@ -417,6 +473,7 @@ pub fn encode_server(frame: &wire::ServerFrame) -> String {
                 room: push.room,
                 seq: push.seq,
                 event: Cow::Borrowed(&push.event),
+                key: Cow::Borrowed(&push.key),
                 ..PushTwin::default()
             };
             payload_into!(&push.payload, wire::push::Payload, out);
@@ -433,6 +490,7 @@ pub fn encode_server(frame: &wire::ServerFrame) -> String {
         Some(Message::Reply(reply)) => twin.reply = Some(reply_twin(reply)),
         Some(Message::Advance(advance)) => twin.advance = Some(*advance),
         Some(Message::Goaway(goaway)) => twin.goaway = Some(goaway.clone()),
+        Some(_) => {}
     }
     to_string(&twin)
 }
@@ -466,6 +524,7 @@ fn reply_twin(reply: &wire::Reply) -> ReplyTwin<'_> {
             });
         }
         Some(Outcome::Pong(pong)) => twin.pong = Some(*pong),
+        Some(_) => {}
     }
     twin
 }
@@ -477,6 +536,10 @@ pub(crate) fn push(push: &Push<'_>) -> String {
     // Writing into a `String` cannot fail.
     let _ = write!(out, "{{\"push\":{{\"room\":{},\"seq\":{},", push.room, push.seq);
     put_event_and_payload(&mut out, push.event, push.payload);
+    if !push.key.is_empty() {
+        out.push_str(",\"key\":");
+        out.push_str(&to_string(push.key));
+    }
     out.push_str("}}");
     out
 }

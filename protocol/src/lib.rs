@@ -33,7 +33,8 @@ pub mod wire {
 pub use code::{Advice, Code, Refusal};
 pub use frame::DecodeError;
 pub use ids::{
-    ConnectionId, DeviceId, Epoch, EventName, NameError, Role, RoomId, RoomName, Seq, TenantId, UserId,
+    ConnectionId, DeviceId, Epoch, EventName, NameError, Position, Role, RoomId, RoomName, Seq, TenantId,
+    UserId,
 };
 pub use message::{ClientMessage, Rejected, Request};
 pub use payload::Payload;

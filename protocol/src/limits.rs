@@ -30,6 +30,41 @@ pub const ROOMS_A_REQUEST_MAX: usize = 128;
 /// Connections that one publish or send may exclude.
 pub const EXCLUDE_MAX: usize = 64;
 
+/// Events that the filter of one subscription may list.
+pub const FILTER_EVENTS_MAX: usize = 32;
+
+/// Keys that the filter of one subscription may list.
+pub const FILTER_KEYS_MAX: usize = 64;
+
+/// Longest key of a message, in bytes.
+pub const KEY_BYTES_MAX: usize = 100;
+
+/// Shortest and longest interval of a sampled subscription, in milliseconds.
+pub const SAMPLE_MS_MIN: u32 = 10;
+pub const SAMPLE_MS_MAX: u32 = 3_600_000;
+
+/// Entries of one page of history, presence or notifications.
+pub const PAGE_MAX: usize = 1_000;
+
+/// Earlier connections that a hello may name.
+pub const PREVIOUS_MAX: usize = 8;
+
+/// Methods that one serve or unserve may name.
+pub const METHODS_A_REQUEST_MAX: usize = 64;
+
+/// Longest error that the server of a method may answer with, in bytes.
+pub const ERROR_BYTES_MAX: usize = 1_024;
+
+/// Longest title and message of a notification, in bytes.
+pub const NOTIFICATION_TITLE_BYTES_MAX: usize = 200;
+pub const NOTIFICATION_MESSAGE_BYTES_MAX: usize = 4_096;
+
+/// Notifications that one request may mark as read by id.
+pub const MARK_READ_MAX: usize = 100;
+
+/// List entries and fields that a request at its limits has: a subscribe whose rooms all have options, or fewer with filters.
+pub const REQUEST_ENTRIES_MAX: usize = 10 * ROOMS_A_REQUEST_MAX;
+
 /// Longest token, in bytes (8 KiB is what common proxies let pass in a header).
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
@@ -49,7 +84,12 @@ const _: () = assert!(FRAME_BYTES_DEFAULT <= FRAME_BYTES_MAX);
 // The fields beside a payload always fit into what PAYLOAD_BYTES_MAX leaves: names, key, exclude list as varints.
 const _: () = assert!(
     FRAME_BYTES_MAX - PAYLOAD_BYTES_MAX
-        >= NAME_BYTES_MAX + EVENT_BYTES_MAX + IDEMPOTENCY_KEY_BYTES_MAX + EXCLUDE_MAX * 10 + 64
+        >= NAME_BYTES_MAX
+            + EVENT_BYTES_MAX
+            + IDEMPOTENCY_KEY_BYTES_MAX
+            + KEY_BYTES_MAX
+            + EXCLUDE_MAX * 10
+            + 64
 );
 // A room list at its limits fits into a frame of default size.
 const _: () = assert!(ROOMS_A_REQUEST_MAX * (NAME_BYTES_MAX + 4) < FRAME_BYTES_DEFAULT);

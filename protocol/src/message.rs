@@ -9,17 +9,25 @@ use prost::Message as _;
 
 use crate::code::{Code, Refusal};
 use crate::frame::DecodeError;
-use crate::ids::{self, ConnectionId, DeviceId, NameError, Role, RoomName, UserId};
+use crate::ids::{self, ConnectionId, NameError, Role, RoomName, UserId};
 use crate::json;
 use crate::limits::{
-    CLIENT_NAME_BYTES_MAX, EVENT_BYTES_MAX, EXCLUDE_MAX, METHOD_BYTES_MAX, PAYLOAD_DEPTH_MAX,
-    ROOMS_A_REQUEST_MAX, TOKEN_BYTES_MAX,
+    CLIENT_NAME_BYTES_MAX, EVENT_BYTES_MAX, EXCLUDE_MAX, PAYLOAD_DEPTH_MAX, PREVIOUS_MAX,
+    REQUEST_ENTRIES_MAX, TOKEN_BYTES_MAX,
 };
-use crate::payload::{Payload, check_json};
+use crate::payload::Payload;
 use crate::publish;
-pub use crate::publish::Publish;
+pub use crate::publish::{Ack, Publish};
 use crate::varint::{Reader, Value};
 use crate::wire;
+
+mod calls;
+mod notifications;
+mod rooms;
+
+pub use calls::{Call, Callee, MethodPattern, Respond, Serve, check_method, check_params};
+pub use notifications::{Audience, MarkRead, NotificationKind, Notifications, Notify, Priority};
+pub use rooms::{Direction, Filter, History, Policy, Presence, Subscription, Watch};
 
 /// A slice of the received frame that is UTF-8. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
@@ -82,12 +90,39 @@ pub struct ClientMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Hello(Hello),
-    Subscribe(Vec<RoomName>),
+    Subscribe(Vec<Subscription>),
     Unsubscribe(Vec<RoomName>),
     Publish(Publish),
     Send(Send),
     Call(Call),
     Ping,
+    Refresh(Secret),
+    History(History),
+    Presence(Presence),
+    Serve(Serve),
+    Unserve(Vec<MethodPattern>),
+    Respond(Respond),
+    /// The request id of the call.
+    Cancel(u32),
+    Notify(Notify),
+    Notifications(Notifications),
+    MarkRead(MarkRead),
+}
+
+/// A token: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -97,6 +132,8 @@ pub struct Hello {
     /// A secret: it is never shown.
     pub token: String,
     pub client: String,
+    /// This client's earlier connections.
+    pub previous: Vec<ConnectionId>,
 }
 
 impl std::fmt::Debug for Hello {
@@ -125,16 +162,6 @@ pub enum Recipient {
     Connection(ConnectionId),
     Role(Role),
     Tenant,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    pub device: DeviceId,
-    pub method: String,
-    /// A JSON object, or empty.
-    pub params: Bytes,
-    /// 0 means the default.
-    pub timeout_ms: u32,
 }
 
 /// One request is refused; the connection goes on.
@@ -177,17 +204,24 @@ pub fn decode_json(text: &[u8], payload_bytes_max: usize) -> Result<Decoded, Dec
 
 /// Fields that a frame may have, with the entries of its lists: more than any request at its limits needs. Each costs at
 /// least two bytes on the wire and up to 24 in memory, before the checks see it.
-const FIELDS_MAX: usize = ROOMS_A_REQUEST_MAX + EXCLUDE_MAX + 64;
+const FIELDS_MAX: usize = REQUEST_ENTRIES_MAX + EXCLUDE_MAX + 64;
 
 /// Lists of numbers that may be packed into one field, by request and field.
-const PACKED: [(u32, u32); 2] = [(field::PUBLISH, 8), (field::SEND, 10)];
+const PACKED: [(u32, u32); 4] = [
+    (field::HELLO, 5),
+    (field::PUBLISH, 8),
+    (field::SEND, 10),
+    (field::MARK_READ, 1),
+];
 
 /// Numbers of the schema.
 mod field {
     pub(super) const ID: u32 = 1;
+    pub(super) const HELLO: u32 = 2;
     pub(super) const PUBLISH: u32 = 5;
     pub(super) const SEND: u32 = 6;
-    pub(super) const LAST_REQUEST: u32 = 8;
+    pub(super) const MARK_READ: u32 = 18;
+    pub(super) const LAST_REQUEST: u32 = 18;
 }
 
 /// Counts what a frame holds before the generated types keep every entry of its lists.
@@ -256,8 +290,10 @@ pub(crate) fn check(frame: wire::ClientFrame, payload_bytes_max: usize) -> Decod
             "this broker does not know that request; upgrade it, or see docs/PROTOCOL.md",
         )),
         Some(Wire::Hello(hello)) => check_hello(hello),
-        Some(Wire::Subscribe(subscribe)) => check_rooms(&subscribe.rooms).map(Request::Subscribe),
-        Some(Wire::Unsubscribe(unsubscribe)) => check_rooms(&unsubscribe.rooms).map(Request::Unsubscribe),
+        Some(Wire::Subscribe(subscribe)) => rooms::check_subscribe(&subscribe).map(Request::Subscribe),
+        Some(Wire::Unsubscribe(unsubscribe)) => {
+            rooms::check_rooms(&unsubscribe.rooms).map(Request::Unsubscribe)
+        }
         Some(Wire::Publish(publish)) => {
             let publish = Publish::from(publish);
             publish
@@ -265,8 +301,24 @@ pub(crate) fn check(frame: wire::ClientFrame, payload_bytes_max: usize) -> Decod
                 .map(|()| Request::Publish(publish))
         }
         Some(Wire::Send(send)) => check_send(send, payload_bytes_max),
-        Some(Wire::Call(call)) => check_call(call, payload_bytes_max),
+        Some(Wire::Call(call)) => calls::check_call(call, payload_bytes_max).map(Request::Call),
         Some(Wire::Ping(wire::Ping {})) => Ok(Request::Ping),
+        Some(Wire::Refresh(refresh)) => check_refresh(refresh),
+        Some(Wire::History(history)) => rooms::check_history(&history).map(Request::History),
+        Some(Wire::Presence(presence)) => rooms::check_presence(&presence).map(Request::Presence),
+        Some(Wire::Serve(serve)) => calls::check_serve(&serve).map(Request::Serve),
+        Some(Wire::Unserve(unserve)) => calls::check_methods(&unserve.methods).map(Request::Unserve),
+        Some(Wire::Respond(respond)) => {
+            calls::check_respond(respond, payload_bytes_max).map(Request::Respond)
+        }
+        Some(Wire::Cancel(cancel)) => Ok(Request::Cancel(cancel.request)),
+        Some(Wire::Notify(notify)) => {
+            notifications::check_notify(notify, payload_bytes_max).map(Request::Notify)
+        }
+        Some(Wire::Notifications(asked)) => {
+            notifications::check_notifications(&asked).map(Request::Notifications)
+        }
+        Some(Wire::MarkRead(mark)) => notifications::check_mark_read(mark).map(Request::MarkRead),
     };
     checked(frame.id, request)
 }
@@ -277,29 +329,26 @@ fn check_hello(hello: wire::Hello) -> Result<Request, Refusal> {
         features,
         token,
         client,
+        previous,
     } = hello;
     bounded("token", token.len(), TOKEN_BYTES_MAX)?;
     bounded("client", client.len(), CLIENT_NAME_BYTES_MAX)?;
+    bounded_count("previous", previous.len(), PREVIOUS_MAX)?;
     Ok(Request::Hello(Hello {
         version,
         features,
         token,
         client,
+        previous: previous.into_iter().map(ConnectionId).collect(),
     }))
 }
 
-fn check_rooms(rooms: &[String]) -> Result<Vec<RoomName>, Refusal> {
-    if rooms.is_empty() {
-        return Err(Refusal::new(
-            Code::Invalid,
-            "rooms is empty: name at least one room",
-        ));
+fn check_refresh(refresh: wire::Refresh) -> Result<Request, Refusal> {
+    bounded("token", refresh.token.len(), TOKEN_BYTES_MAX)?;
+    if refresh.token.is_empty() {
+        return Err(Refusal::new(Code::Invalid, "refresh has no token"));
     }
-    bounded_count("rooms", rooms.len(), ROOMS_A_REQUEST_MAX)?;
-    rooms
-        .iter()
-        .map(|room| RoomName::new(room).map_err(|e| invalid("room", e)))
-        .collect()
+    Ok(Request::Refresh(Secret(refresh.token)))
 }
 
 fn check_send(send: wire::Send, payload_bytes_max: usize) -> Result<Request, Refusal> {
@@ -332,56 +381,6 @@ fn check_send(send: wire::Send, payload_bytes_max: usize) -> Result<Request, Ref
         exclude_sender: send.exclude_sender,
         exclude: send.exclude.into_iter().map(ConnectionId).collect(),
     }))
-}
-
-fn check_call(call: wire::Call, payload_bytes_max: usize) -> Result<Request, Refusal> {
-    let device = DeviceId::new(&call.device).map_err(|e| invalid("device", e))?;
-    check_method(&call.method)?;
-    check_params(&call.params, payload_bytes_max)?;
-    Ok(Request::Call(Call {
-        device,
-        method: call.method,
-        params: call.params,
-        timeout_ms: call.timeout_ms,
-    }))
-}
-
-/// A method's name: ASCII letters, digits, dots, dashes and underscores.
-///
-/// # Errors
-/// `invalid` or `too_large`, with the reason.
-pub fn check_method(method: &str) -> Result<(), Refusal> {
-    if method.is_empty() {
-        return Err(Refusal::new(Code::Invalid, "method is empty"));
-    }
-    bounded("method", method.len(), METHOD_BYTES_MAX)?;
-    if method
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-    {
-        Ok(())
-    } else {
-        Err(Refusal::new(
-            Code::Invalid,
-            "method may have letters, digits, '.', '_' and '-' only",
-        ))
-    }
-}
-
-/// Parameters of a call: nothing, or a JSON object within the limits.
-///
-/// # Errors
-/// `too_large`, `malformed` or `invalid`.
-pub fn check_params(params: &[u8], bytes_max: usize) -> Result<(), Refusal> {
-    if params.is_empty() {
-        return Ok(());
-    }
-    bounded("params", params.len(), bytes_max)?;
-    check_json(params, PAYLOAD_DEPTH_MAX)?;
-    match params.iter().find(|b| !b.is_ascii_whitespace()) {
-        Some(b'{') => Ok(()),
-        _ => Err(Refusal::new(Code::Invalid, "params must be a JSON object")),
-    }
 }
 
 /// An event's name.
@@ -419,6 +418,7 @@ pub(crate) fn bounded_count(what: &str, count: usize, max: usize) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::ROOMS_A_REQUEST_MAX;
     use proptest::prelude::*;
 
     proptest! {
@@ -482,7 +482,10 @@ mod tests {
         let rooms = vec!["r".into(); ROOMS_A_REQUEST_MAX];
         for request in [
             wire::client_frame::Request::Send(send),
-            wire::client_frame::Request::Subscribe(wire::Subscribe { rooms }),
+            wire::client_frame::Request::Subscribe(wire::Subscribe {
+                rooms,
+                ..wire::Subscribe::default()
+            }),
         ] {
             let frame = wire::ClientFrame {
                 id: 7,

@@ -3,10 +3,12 @@
 
 use bytes::Bytes;
 
-use crate::code::Refusal;
+use crate::code::{Code, Refusal};
 use crate::frame::DecodeError;
 use crate::ids::{self, ConnectionId};
-use crate::limits::{EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_DEPTH_MAX};
+use crate::limits::{
+    EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_DEPTH_MAX,
+};
 use crate::message::{Text, bounded, bounded_count, check_event, invalid};
 use crate::payload::Payload;
 use crate::varint::{Reader, Value};
@@ -23,6 +25,34 @@ pub struct Publish {
     pub exclude_sender: bool,
     pub exclude: Vec<ConnectionId>,
     pub want_receivers: bool,
+    /// Empty means none.
+    pub key: Text,
+    pub ack: Ack,
+}
+
+/// When a publisher is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ack {
+    /// Durable in durable rooms, memory elsewhere.
+    #[default]
+    Default,
+    /// With the number.
+    Memory,
+    /// With the commit.
+    Durable,
+    /// A choice of a later version: refused.
+    Unknown,
+}
+
+impl Ack {
+    fn from_wire(value: u64) -> Self {
+        match value {
+            0 => Self::Default,
+            1 => Self::Memory,
+            2 => Self::Durable,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl Publish {
@@ -39,6 +69,13 @@ impl Publish {
             self.idempotency_key.as_bytes().len(),
             IDEMPOTENCY_KEY_BYTES_MAX,
         )?;
+        bounded("key", self.key.as_bytes().len(), KEY_BYTES_MAX)?;
+        if self.ack == Ack::Unknown {
+            return Err(Refusal::new(
+                Code::Unsupported,
+                "this broker does not know that kind of ack",
+            ));
+        }
         bounded_count("exclude", self.exclude.len(), EXCLUDE_MAX)
     }
 }
@@ -59,6 +96,8 @@ impl From<wire::Publish> for Publish {
             exclude_sender: publish.exclude_sender,
             exclude: publish.exclude.into_iter().map(ConnectionId).collect(),
             want_receivers: publish.want_receivers,
+            key: publish.key.into(),
+            ack: Ack::from_wire(u64::try_from(publish.ack).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -76,6 +115,8 @@ mod field {
     pub(super) const EXCLUDE_SENDER: u32 = 7;
     pub(super) const EXCLUDE: u32 = 8;
     pub(super) const WANT_RECEIVERS: u32 = 9;
+    pub(super) const KEY: u32 = 10;
+    pub(super) const ACK: u32 = 11;
 }
 
 /// The publish in a frame that holds an id and one publish and nothing else; `None` leaves the frame to the generated types.
@@ -99,6 +140,8 @@ pub(crate) fn decode(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeErro
         exclude_sender: false,
         exclude: Vec::new(),
         want_receivers: false,
+        key: Text::default(),
+        ack: Ack::Default,
     };
     let mut reader = Reader::new(&message);
     while let Some((number, value)) = reader.next()? {
@@ -113,6 +156,9 @@ pub(crate) fn decode(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeErro
             (field::IDEMPOTENCY_KEY, Value::Bytes(key)) => publish.idempotency_key = Text::new(key)?,
             (field::EXCLUDE_SENDER, Value::Varint(value)) => publish.exclude_sender = value != 0,
             (field::WANT_RECEIVERS, Value::Varint(value)) => publish.want_receivers = value != 0,
+            (field::KEY, Value::Bytes(key)) => publish.key = Text::new(key)?,
+            // An enum keeps the low 32 bits, as any int32 does.
+            (field::ACK, Value::Varint(value)) => publish.ack = Ack::from_wire(value & 0xffff_ffff),
             (field::EXCLUDE, Value::Varint(value)) => exclude(&mut publish, value),
             (field::EXCLUDE, Value::Bytes(packed)) => {
                 let mut rest = &packed[..];
@@ -125,7 +171,7 @@ pub(crate) fn decode(frame: &Bytes) -> Result<Option<(u32, Publish)>, DecodeErro
             // Rare and legal: the generated types know where it ends.
             (_, Value::Group) => return Ok(None),
             // A known field in another encoding is not our schema.
-            (field::ROOM..=field::WANT_RECEIVERS, _) => return Err(DecodeError::Protobuf),
+            (field::ROOM..=field::ACK, _) => return Err(DecodeError::Protobuf),
             _ => {}
         }
     }
@@ -142,7 +188,6 @@ fn exclude(publish: &mut Publish, connection: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code::Code;
     use crate::json;
     use crate::message::{Request, check, decode_proto};
     use crate::varint;
@@ -164,9 +209,18 @@ mod tests {
             "[a-z]{0,140}",
             any::<[bool; 2]>(),
             prop::collection::vec(any::<u64>(), 0..70),
+            ("[a-z]{0,110}", 0..4i32),
         )
             .prop_map(
-                |(room, event, payload, idempotency_key, [exclude_sender, want_receivers], exclude)| {
+                |(
+                    room,
+                    event,
+                    payload,
+                    idempotency_key,
+                    [exclude_sender, want_receivers],
+                    exclude,
+                    (key, ack),
+                )| {
                     wire::Publish {
                         room,
                         event,
@@ -175,6 +229,8 @@ mod tests {
                         exclude_sender,
                         exclude,
                         want_receivers,
+                        key,
+                        ack,
                     }
                 },
             )

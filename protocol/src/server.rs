@@ -31,6 +31,7 @@ mod field {
     pub(super) const PUSH_SEQ: u64 = 2;
     pub(super) const PUSH_EVENT: u64 = 3;
     pub(super) const PUSH_JSON: u64 = 4;
+    pub(super) const PUSH_KEY: u64 = 7;
     pub(super) const DIRECT_EVENT: u64 = 1;
     pub(super) const DIRECT_JSON: u64 = 2;
 }
@@ -45,6 +46,8 @@ pub struct Push<'a> {
     pub seq: Seq,
     pub event: &'a str,
     pub payload: &'a Payload,
+    /// Empty means none, and costs nothing.
+    pub key: &'a str,
 }
 
 impl Push<'_> {
@@ -57,6 +60,10 @@ impl Push<'_> {
             + framed_len(self.event.len())
             + 1
             + framed_len(self.payload.len())
+            + match self.key {
+                "" => 0,
+                key => 1 + framed_len(key.len()),
+            }
     }
 
     fn message_len(&self) -> usize {
@@ -87,6 +94,9 @@ impl Push<'_> {
             field::PUSH_JSON + payload_offset(self.payload),
             self.payload.as_bytes(),
         );
+        if !self.key.is_empty() {
+            put_bytes(out, field::PUSH_KEY, self.key.as_bytes());
+        }
     }
 
     /// The same as JSON.
@@ -173,34 +183,23 @@ pub fn encode(frame: &wire::ServerFrame, dialect: Dialect) -> Bytes {
 
 /// A reply as a frame.
 pub fn reply(id: u32, outcome: impl Into<Outcome>) -> wire::ServerFrame {
-    let reply = wire::Reply {
-        id,
-        outcome: Some(outcome.into()),
-    };
-    wire::ServerFrame {
-        message: Some(wire::server_frame::Message::Reply(reply)),
-    }
+    let outcome = Some(outcome.into());
+    wire::Reply { id, outcome }.into()
 }
 
 /// The word before a close that tells code, reason and time to wait.
 pub fn goaway(refusal: &Refusal) -> wire::ServerFrame {
-    let goaway = wire::Goaway {
-        error: Some(refusal.into()),
-    };
-    wire::ServerFrame {
-        message: Some(wire::server_frame::Message::Goaway(goaway)),
-    }
+    let error = Some(refusal.into());
+    wire::Goaway { error }.into()
 }
 
 /// The room went on without anything for this subscriber.
 pub fn advance(room: RoomId, seq: Seq) -> wire::ServerFrame {
-    let advance = wire::Advance {
+    wire::Advance {
         room: room.0,
         seq: seq.0,
-    };
-    wire::ServerFrame {
-        message: Some(wire::server_frame::Message::Advance(advance)),
     }
+    .into()
 }
 
 impl From<&Refusal> for wire::Error {
@@ -230,7 +229,47 @@ macro_rules! outcomes {
         })*
     };
 }
-outcomes!(Welcome, Subscribed, Unsubscribed, Published, Sent, Answer, Pong);
+outcomes!(
+    Welcome,
+    Subscribed,
+    Unsubscribed,
+    Published,
+    Sent,
+    Answer,
+    Pong,
+    Refreshed,
+    HistoryPage,
+    PresencePage,
+    Done,
+    Notified,
+    NotificationPage,
+    NotificationsRead
+);
+
+macro_rules! messages {
+    ($($message:ident),*) => {
+        $(impl From<wire::$message> for wire::ServerFrame {
+            fn from(message: wire::$message) -> Self {
+                Self {
+                    message: Some(wire::server_frame::Message::$message(message)),
+                }
+            }
+        })*
+    };
+}
+messages!(
+    Reply,
+    Advance,
+    Goaway,
+    Gap,
+    Ended,
+    PresenceChange,
+    Invoke,
+    Revoke,
+    Notification,
+    NotificationsRead,
+    State
+);
 
 #[cfg(test)]
 mod tests {
@@ -248,15 +287,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_push_written_by_hand_is_what_the_generated_types_read(
-            room: u64, seq: u64, event in "[a-z:_]{1,100}", payload in payloads(),
+            room: u64, seq: u64, event in "[a-z:_]{1,100}", payload in payloads(), key in "[a-z]{0,20}",
         ) {
-            let push = Push { room: RoomId(room), seq: Seq(seq), event: &event, payload: &payload };
+            let push = Push { room: RoomId(room), seq: Seq(seq), event: &event, payload: &payload, key: &key };
             let mut out = BytesMut::new();
             push.put(&mut out);
             prop_assert_eq!(out.len(), push.len());
             let frame = wire::ServerFrame::decode_length_delimited(out.freeze()).unwrap();
             let Some(wire::server_frame::Message::Push(read)) = frame.message else { panic!("not a push") };
-            prop_assert_eq!((read.room, read.seq, &read.event), (room, seq, &event));
+            prop_assert_eq!((read.room, read.seq, &read.event, &read.key), (room, seq, &event, &key));
             use wire::push::Payload as P;
             let read = match read.payload.unwrap() {
                 P::Json(b) => Payload::Json(b),
@@ -286,6 +325,7 @@ mod tests {
             seq: Seq(10_000),
             event: "m",
             payload: &payload,
+            key: "",
         };
         assert_eq!(push.len() - "m".len() - payload.len(), 12);
     }

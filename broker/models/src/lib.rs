@@ -8,6 +8,8 @@
 mod mailbox;
 #[path = "../../src/publication.rs"]
 mod publication;
+#[path = "../../src/rate.rs"]
+mod rate;
 #[path = "../../src/rooms/mod.rs"]
 mod rooms;
 #[path = "../../src/sync.rs"]

@@ -2,7 +2,6 @@
 //! about themselves is the hub's.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use cauce_protocol::message::Text;
@@ -13,7 +12,7 @@ use super::error::store_refusal;
 use super::registry::no_tenant;
 use super::{Actor, Admin, check_label, detail};
 use crate::hub::{DEVICES_ROOM, DeviceEntry, Tenant, device_room};
-use crate::publication::{Draft, Excluded};
+use crate::publication::Draft;
 use crate::shelly::{self, DeviceKey, Identity};
 use crate::store::{Assignment, JSON_BYTES_MAX};
 
@@ -124,12 +123,7 @@ impl Admin {
         }));
         self.note(tenant, device, |notes| notes.assignment = assignment)?;
         for room in [DEVICES_ROOM, &device_room(device.as_str())] {
-            let draft = Draft {
-                event: Text::from_static(ASSIGNMENT_EVENT),
-                payload: Payload::Json(said.clone()),
-                excluded: Excluded::new(),
-                accepted: Instant::now(),
-            };
+            let draft = Draft::new(Text::from_static(ASSIGNMENT_EVENT), Payload::Json(said.clone()));
             if let Some(Err(refusal)) = self.hub.publish_if_open(&owner, room, draft) {
                 // It is in force all the same; who asks for the device sees it.
                 tracing::warn!(%tenant, %device, %refusal, "an assignment was not told to the room");

@@ -12,7 +12,7 @@ use super::error::store_refusal;
 use super::registry::TenantRecord;
 use super::{Actor, Admin, check_label, detail};
 use crate::auth::RoleGrants;
-use crate::hub::{Selection, TenantSettings};
+use crate::hub::{RoomClasses, Selection, TenantSettings};
 use crate::store::{TenantChange, TenantRow, TenantStatus};
 
 /// Tenants of a node. Each takes about a KiB in memory.
@@ -61,6 +61,7 @@ impl TenantInfo {
         TenantSettings {
             disabled: self.status == TenantStatus::Disabled,
             role_grants: self.role_grants.clone(),
+            classes: RoomClasses::default(),
         }
     }
 }

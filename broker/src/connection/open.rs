@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use cauce_protocol::message::{Call, Publish, Recipient, Send};
+use cauce_protocol::message::{
+    Audience, Call, Callee, History, MarkRead, MethodPattern, Notifications, Notify, Presence, Publish,
+    Recipient, Respond, Secret, Send, Serve, Subscription as Wanted, Watch,
+};
 use cauce_protocol::server::Dialect;
 use cauce_protocol::wire::Feature;
 use cauce_protocol::{ClientMessage, Code, ConnectionId, Refusal, Request, RoomName};
@@ -16,7 +19,7 @@ use crate::rate::{Gcra, Quota};
 use crate::rooms::Room;
 
 /// Feature bits that this broker knows.
-const FEATURES: u64 = Feature::Advance as u64;
+const FEATURES: u64 = Feature::Advance as u64 | Feature::Gap as u64 | Feature::Notifications as u64;
 
 /// What a connection is held to. One for the whole node, replaced when configuration changes.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +61,7 @@ pub enum Action {
     },
     Subscribe {
         id: u32,
-        rooms: Vec<RoomName>,
+        rooms: Vec<Wanted>,
     },
     Unsubscribe {
         id: u32,
@@ -81,6 +84,47 @@ pub enum Action {
     },
     Pong {
         id: u32,
+    },
+    Refresh {
+        id: u32,
+        token: Secret,
+    },
+    History {
+        id: u32,
+        history: History,
+    },
+    Presence {
+        id: u32,
+        presence: Presence,
+    },
+    Serve {
+        id: u32,
+        serve: Serve,
+    },
+    Unserve {
+        id: u32,
+        methods: Vec<MethodPattern>,
+    },
+    Respond {
+        id: u32,
+        respond: Respond,
+    },
+    Cancel {
+        id: u32,
+        /// The request id of the call.
+        request: u32,
+    },
+    Notify {
+        id: u32,
+        notify: Notify,
+    },
+    Notifications {
+        id: u32,
+        asked: Notifications,
+    },
+    MarkRead {
+        id: u32,
+        mark: MarkRead,
     },
     /// Answer with this.
     Refuse {
@@ -105,7 +149,12 @@ impl Connection {
 
     /// Whether the client understands that a room went on without it.
     pub fn knows_advance(&self) -> bool {
-        self.features & FEATURES != 0
+        self.knows(Feature::Advance)
+    }
+
+    /// Whether the client said that it understands it.
+    pub fn knows(&self, feature: Feature) -> bool {
+        self.features & feature as u64 != 0
     }
 
     /// Judges a message by rate, right and size.
@@ -128,6 +177,20 @@ impl Connection {
             Request::Send(send) => self.send(id, send),
             Request::Call(call) => self.call(id, call, settings),
             Request::Ping => Ok(Action::Pong { id }),
+            Request::Refresh(token) => Ok(Action::Refresh { id, token }),
+            Request::History(history) => self
+                .may(Right::History, history.room.as_str())
+                .map(|()| Action::History { id, history }),
+            Request::Presence(presence) => self
+                .may(Right::Presence, presence.room.as_str())
+                .map(|()| Action::Presence { id, presence }),
+            Request::Serve(serve) => self.serve(id, serve),
+            Request::Unserve(methods) => Ok(Action::Unserve { id, methods }),
+            Request::Respond(respond) => Ok(Action::Respond { id, respond }),
+            Request::Cancel(request) => Ok(Action::Cancel { id, request }),
+            Request::Notify(notify) => self.notify(id, notify),
+            Request::Notifications(asked) => Ok(Action::Notifications { id, asked }),
+            Request::MarkRead(mark) => Ok(Action::MarkRead { id, mark }),
         };
         judged.unwrap_or_else(|refusal| Action::Refuse { id, refusal })
     }
@@ -189,19 +252,26 @@ impl Connection {
     fn subscribe(
         &self,
         id: u32,
-        rooms: Vec<RoomName>,
+        rooms: Vec<Wanted>,
         settings: &ConnectionSettings,
     ) -> Result<Action, Refusal> {
         let new = rooms
             .iter()
-            .filter(|name| !self.has_joined(name.as_str()))
+            .filter(|wanted| !self.has_joined(wanted.room.as_str()))
             .count();
         if self.subscriptions.len() + new > settings.subscriptions_max {
             let message = format!("a connection may join {} rooms", settings.subscriptions_max);
             return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(1_000));
         }
-        for room in &rooms {
-            self.principal.grant.explain(Right::Subscribe, room.as_str())?;
+        for wanted in &rooms {
+            let room = wanted.room.as_str();
+            self.may(Right::Subscribe, room)?;
+            if wanted.recent > 0 {
+                self.may(Right::History, room)?;
+            }
+            if wanted.watch != Watch::None {
+                self.may(Right::Presence, room)?;
+            }
         }
         Ok(Action::Subscribe { id, rooms })
     }
@@ -223,24 +293,23 @@ impl Connection {
     fn send(&self, id: u32, send: Send) -> Result<Action, Refusal> {
         let own = matches!(&send.to, Recipient::User(user) if *user == self.principal.user);
         if !own {
-            let room = match &send.to {
+            self.may_send(&match &send.to {
                 Recipient::User(user) => format!("$user:{user}"),
                 Recipient::Connection(_) => "$connection".into(),
                 Recipient::Role(role) => format!("$role:{role}"),
                 Recipient::Tenant => "$tenant".into(),
-            };
-            if !self.principal.grant.allows_send(&room) {
-                let message = format!("the token grants no publish to {room}");
-                return Err(Refusal::new(Code::Forbidden, message));
-            }
+            })?;
         }
         let excluded = self.excluded(&send.exclude, send.exclude_sender);
         Ok(Action::Send { id, send, excluded })
     }
 
     fn call(&mut self, id: u32, call: Call, settings: &ConnectionSettings) -> Result<Action, Refusal> {
-        let room = format!("$device:{}", call.device);
-        self.principal.grant.explain(Right::Call, &room)?;
+        let room = match &call.to {
+            Callee::Device(device) => format!("$device:{device}"),
+            Callee::Service => method_room(&call.method),
+        };
+        self.may(Right::Call, &room)?;
         if usize::from(self.calls) >= settings.calls_max {
             let message = format!(
                 "{} calls of this connection wait for answers already",
@@ -256,6 +325,40 @@ impl Connection {
         Ok(Action::Call { id, call, timeout_ms })
     }
 
+    /// To serve a method is to subscribe to its name: `$method:<name>`, or `$method:<prefix>*` for a pattern. A grant that
+    /// matches the pattern as it is written covers every method that the pattern does, because both end in a `*`.
+    fn serve(&self, id: u32, serve: Serve) -> Result<Action, Refusal> {
+        for pattern in &serve.methods {
+            self.may(Right::Subscribe, &method_room(pattern))?;
+        }
+        Ok(Action::Serve { id, serve })
+    }
+
+    /// The same addresses as for messages to people.
+    fn notify(&self, id: u32, notify: Notify) -> Result<Action, Refusal> {
+        let own = matches!(&notify.to, Audience::User(user) if *user == self.principal.user);
+        if !own {
+            self.may_send(&match &notify.to {
+                Audience::User(user) => format!("$user:{user}"),
+                Audience::Role(role) => format!("$role:{role}"),
+                Audience::Tenant => "$tenant".into(),
+            })?;
+        }
+        Ok(Action::Notify { id, notify })
+    }
+
+    fn may(&self, right: Right, room: &str) -> Result<(), Refusal> {
+        self.principal.grant.explain(right, room)
+    }
+
+    fn may_send(&self, address: &str) -> Result<(), Refusal> {
+        if self.principal.grant.allows_send(address) {
+            return Ok(());
+        }
+        let message = format!("the token grants no publish to {address}");
+        Err(Refusal::new(Code::Forbidden, message))
+    }
+
     fn has_joined(&self, room: &str) -> bool {
         self.subscriptions.iter().any(|s| s.room.name.as_str() == room)
     }
@@ -268,7 +371,13 @@ impl Connection {
 /// What a request weighs against the rate: each room of a list counts.
 fn cost(request: &Request) -> u32 {
     match request {
-        Request::Subscribe(rooms) | Request::Unsubscribe(rooms) => rooms.len() as u32,
+        Request::Subscribe(rooms) => rooms.len() as u32,
+        Request::Unsubscribe(rooms) => rooms.len() as u32,
         _ => 1,
     }
+}
+
+/// The reserved name under which rights to a method are granted.
+fn method_room(method: &impl std::fmt::Display) -> String {
+    format!("$method:{method}")
 }

@@ -77,6 +77,7 @@ mod tests {
             features: 0,
             token: token.into(),
             client: String::new(),
+            previous: Vec::new(),
         };
         ClientMessage {
             id: 1,

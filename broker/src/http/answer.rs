@@ -64,16 +64,18 @@ fn status(code: Code) -> StatusCode {
         }
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::HandshakeTimeout | Code::HeartbeatTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::DeviceOffline | Code::Replaced => StatusCode::CONFLICT,
+        Code::Cancelled | Code::Conflict | Code::DeviceOffline | Code::Replaced => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         // The device understood and will not: neither our fault nor that of the form of the request.
-        Code::DeviceError => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::DeviceError | Code::MethodError | Code::SchemaViolation => StatusCode::UNPROCESSABLE_ENTITY,
         Code::QuotaExceeded | Code::RateLimited | Code::Slow | Code::TooManyConnections => {
             StatusCode::TOO_MANY_REQUESTS
         }
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        Code::GoingAway | Code::Overloaded | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::GoingAway | Code::NotServed | Code::Overloaded | Code::Unavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
     }
 }

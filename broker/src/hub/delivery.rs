@@ -25,6 +25,8 @@ pub enum ShardMessage {
     Direct(Arc<Direct>),
     /// An answer that a client here waits for.
     Answer(Box<Answer>),
+    /// The outcome of a request that others had to be asked for.
+    Outcome(Box<Outcome>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
@@ -49,6 +51,14 @@ pub struct Answer {
     pub connection: ConnectionId,
     pub request: u32,
     pub result: Result<Bytes, Refusal>,
+}
+
+/// What became of a request that could not be answered at once.
+#[derive(Debug)]
+pub struct Outcome {
+    pub connection: ConnectionId,
+    pub request: u32,
+    pub result: Result<cauce_protocol::wire::reply::Outcome, Refusal>,
 }
 
 /// Text frames for the socket of a device.

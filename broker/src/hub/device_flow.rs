@@ -14,7 +14,7 @@ use super::Hub;
 use super::devices::{DeviceSide, OutgoingCall, SharedDevice, call_refusal};
 use super::tenants::Tenant;
 use crate::metrics::ShardMetrics;
-use crate::publication::{Draft, Excluded};
+use crate::publication::Draft;
 use crate::shelly::{Changes, Outcome, Reading};
 use crate::store::{AuditRow, Channel, DeviceStateRow, EventRow, ReadingRow};
 
@@ -105,10 +105,10 @@ impl Hub {
     ) {
         for room in [DEVICES_ROOM, &device_room(entry.id.as_str())] {
             let draft = Draft {
-                event: Text::from_static(event),
-                payload: Payload::Json(json.clone()),
-                excluded: Excluded::new(),
                 accepted,
+                // The device: who asks for the newest of each key gets the newest of each device.
+                topic: Text::from(entry.id.as_str()),
+                ..Draft::new(Text::from_static(event), Payload::Json(json.clone()))
             };
             match self.publish_if_open(tenant, room, draft) {
                 None => {}

@@ -5,6 +5,7 @@
 //! - The hub hands work to shards through their mailboxes and never waits for one.
 //! - It holds no socket and starts no thread.
 
+mod classes;
 mod delivery;
 mod device_flow;
 mod devices;
@@ -20,13 +21,15 @@ use cauce_protocol::message::Recipient;
 use cauce_protocol::{Code, ConnectionId, Refusal};
 use parking_lot::RwLock;
 
+pub use classes::RoomClasses;
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Purpose, Selection, ShardMailbox, ShardMessage,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
+    ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
-pub use records::{NoRecords, Records};
+pub use records::{Later, NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
 use crate::auth::fetch::Nudge;
@@ -158,12 +161,14 @@ impl Hub {
         &self,
         tenant: &Tenant,
         room: &str,
-        draft: Draft,
+        mut draft: Draft,
         repeat: Option<Repeat<'_>>,
     ) -> Result<Accepted, Refusal> {
+        let now = self.clock.now();
+        draft.unix_ms = now.unix_ms;
         tenant
             .rooms
-            .publish(room, draft, repeat, self.clock.now().mono_ms, &self.shards)
+            .publish(room, draft, repeat, now.mono_ms, &self.shards)
     }
 
     /// Publishes to a room only if somebody has use for it: what devices say to rooms that nobody listens to is not numbered.

@@ -1,8 +1,18 @@
-//! Where the hub leaves what outlives a restart. Rows go in and nothing comes back, so nobody waits for a database.
+//! Where the hub leaves what outlives a restart. Rows go in and nobody waits for a database; what must be waited for (a
+//! durable acknowledgement, a page of an old room) comes back by itself.
 
 use std::fmt;
+use std::pin::Pin;
 
-use crate::store::{Admission, AuditRow, DeviceStateRow, EventRow, ReadingRow, StoreHandle};
+use cauce_protocol::{Code, Refusal, TenantId};
+
+use crate::store::{
+    Admission, AuditRow, DeviceStateRow, EventRow, MessagePage, MessageQuery, MessageRow, ReadingRow,
+    StoreHandle,
+};
+
+/// What an answer of the store comes in.
+pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send>>;
 
 /// Takes rows without waiting. The store is one; a broker embedded without a database has [`NoRecords`].
 pub trait Records: fmt::Debug + Send + Sync {
@@ -10,17 +20,47 @@ pub trait Records: fmt::Debug + Send + Sync {
     fn device_event(&self, row: EventRow);
     fn device_state(&self, row: DeviceStateRow);
     fn reading(&self, row: ReadingRow);
+
+    /// Room for one message of a durable room that costs `bytes`, asked before the message has a number.
+    ///
+    /// # Errors
+    /// `unavailable` or `overloaded` if the store would not take it; then nothing was reserved.
+    fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal>;
+
+    /// Takes the message for which `bytes` were reserved. Called with the room's lock held, in the order of the numbers; the
+    /// rows of a room are committed in that order.
+    fn message(&self, row: MessageRow, bytes: usize);
+
+    /// A page of a durable room.
+    fn messages(&self, query: MessageQuery) -> Later<MessagePage>;
 }
 
 /// Keeps nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct NoRecords;
 
+fn no_store() -> Refusal {
+    Refusal::new(
+        Code::Unsupported,
+        "this broker runs without a database: it has no durable rooms and keeps no notifications",
+    )
+}
+
 impl Records for NoRecords {
     fn audit(&self, _: AuditRow) {}
     fn device_event(&self, _: EventRow) {}
     fn device_state(&self, _: DeviceStateRow) {}
     fn reading(&self, _: ReadingRow) {}
+
+    fn reserve_message(&self, _: &TenantId, _: usize) -> Result<(), Refusal> {
+        Err(no_store())
+    }
+
+    fn message(&self, _: MessageRow, _: usize) {}
+
+    fn messages(&self, _: MessageQuery) -> Later<MessagePage> {
+        Box::pin(std::future::ready(Err(no_store())))
+    }
 }
 
 /// A row that is refused has been counted by the store, and the caller goes on in every case.
@@ -41,5 +81,15 @@ impl Records for StoreHandle {
 
     fn reading(&self, row: ReadingRow) {
         counted(StoreHandle::reading(self, row));
+    }
+
+    fn reserve_message(&self, _: &TenantId, _: usize) -> Result<(), Refusal> {
+        Err(no_store())
+    }
+
+    fn message(&self, _: MessageRow, _: usize) {}
+
+    fn messages(&self, _: MessageQuery) -> Later<MessagePage> {
+        Box::pin(std::future::ready(Err(no_store())))
     }
 }

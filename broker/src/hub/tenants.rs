@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use cauce_protocol::{Code, DeviceId, Refusal, TenantId, UserId};
 use parking_lot::{Mutex, RwLock};
 
+use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
 use crate::auth::RoleGrants;
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
@@ -21,6 +22,8 @@ pub struct TenantSettings {
     pub disabled: bool,
     /// What its roles may do, under what a token grants.
     pub role_grants: Arc<RoleGrants>,
+    /// What holds in its rooms.
+    pub classes: RoomClasses,
 }
 
 /// One customer: its rooms, devices and connections.

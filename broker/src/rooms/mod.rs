@@ -9,10 +9,12 @@
 //! - A shard that joins learns the position under the same lock: it gets every later message and none before.
 //! - A room without listeners lingers for a while (its numbering survives a quick reconnect), then closes and leaves the table.
 
+mod class;
 #[cfg(all(test, shuttle))]
 mod models;
 mod room;
 mod table;
 
+pub use class::{Durability, Keep, PresenceMode, RoomClass};
 pub use room::{Accepted, Joined, Listener, Repeat, Room, SHARDS_MAX, Tap};
 pub use table::{RoomKeys, RoomTable, TableLimits, overloaded};

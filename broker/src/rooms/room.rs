@@ -1,13 +1,18 @@
 //! One room: its numbering, who listens, and the step that makes the order.
 
-use std::collections::{HashMap, VecDeque};
+mod repeats;
+mod tap;
+
 use std::sync::Arc as StdArc;
 
 use cauce_protocol::{Epoch, RoomId, RoomName, Seq};
 
-use crate::mailbox::{Mailbox, TaskWaker, Wake};
+pub use self::repeats::Repeat;
+use self::repeats::Repeats;
+pub use self::tap::Tap;
+use crate::mailbox::{Mailbox, Wake};
 use crate::publication::{Draft, Publication, RoomKey, Shared};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::Mutex;
 
 /// Shards a node may have: one bit each in a room's set of listeners.
 pub const SHARDS_MAX: usize = 64;
@@ -73,19 +78,6 @@ pub(super) enum NotTaken {
     Closed,
     /// This shard's mailbox is full.
     Full(usize),
-}
-
-/// A publisher's key for a message that may come twice.
-#[derive(Clone, Copy, Debug)]
-pub struct Repeat<'a> {
-    /// Keys of different publishers do not meet.
-    pub publisher: &'a str,
-    pub key: &'a str,
-    pub now_ms: u64,
-    /// How long a key is remembered, in milliseconds.
-    pub window_ms: u64,
-    /// How many keys a room remembers; the oldest is forgotten for the next.
-    pub keys_max: usize,
 }
 
 impl Room {
@@ -265,95 +257,4 @@ fn reserve<M, W: Wake>(
         }
     }
     Ok(())
-}
-
-/// Idempotency keys of a room, newest last.
-#[derive(Debug, Default)]
-struct Repeats {
-    first: HashMap<Box<str>, Accepted, foldhash::fast::RandomState>,
-    order: VecDeque<(u64, Box<str>)>,
-    /// The last of them is remembered until then.
-    until_ms: u64,
-}
-
-impl Repeats {
-    /// A user id has no control characters, so the separator cannot be part of it.
-    fn name(repeat: Repeat<'_>) -> Box<str> {
-        [repeat.publisher, "\n", repeat.key].concat().into()
-    }
-
-    fn find(&mut self, repeat: Repeat<'_>) -> Option<Accepted> {
-        while let Some((at, _)) = self.order.front()
-            && at + repeat.window_ms < repeat.now_ms
-        {
-            if let Some((_, name)) = self.order.pop_front() {
-                self.first.remove(&name);
-            }
-        }
-        self.first.get(&Self::name(repeat)).copied()
-    }
-
-    fn remember(&mut self, repeat: Repeat<'_>, accepted: Accepted) {
-        if self.order.len() >= repeat.keys_max
-            && let Some((_, oldest)) = self.order.pop_front()
-        {
-            self.first.remove(&oldest);
-        }
-        let name = Self::name(repeat);
-        self.until_ms = repeat.now_ms + repeat.window_ms;
-        self.order.push_back((repeat.now_ms, name.clone()));
-        self.first.insert(name, accepted);
-    }
-}
-
-/// A listener in the process: a bounded queue of its own. One that does not keep up is cut off and told so; it never slows
-/// the room.
-#[derive(Debug)]
-pub struct Tap {
-    mailbox: Mailbox<Shared, TaskWaker>,
-    overflowed: AtomicBool,
-}
-
-impl Tap {
-    /// `capacity` in bytes, see [`Publication::cost`].
-    pub fn new(capacity: usize) -> Self {
-        Self {
-            mailbox: Mailbox::new(capacity, TaskWaker::default()),
-            overflowed: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether the tap stays.
-    fn push(&self, publication: &Shared, cost: usize) -> bool {
-        let taken = self.mailbox.reserve(cost);
-        if taken {
-            self.mailbox.push(publication.clone());
-        } else {
-            self.overflowed.store(true, Ordering::Release);
-        }
-        self.mailbox.notify();
-        taken
-    }
-
-    /// The next message if there is one.
-    pub fn try_next(&self) -> Option<Shared> {
-        let publication = self.mailbox.pop()?;
-        self.mailbox.release(publication.cost());
-        Some(publication)
-    }
-
-    /// Waits for the next message; `None` when the tap was cut off and all that came before has been taken. Cancel-safe.
-    pub async fn next(&self) -> Option<Shared> {
-        loop {
-            self.mailbox.begin_turn();
-            if let Some(publication) = self.try_next() {
-                return Some(publication);
-            }
-            if self.overflowed.load(Ordering::Acquire) {
-                // What was pushed before the cut is visible by now.
-                return self.try_next();
-            }
-            self.mailbox.notified().await;
-        }
-    }
 }

@@ -3,12 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cauce_protocol::message::{Call, Decoded, Hello, Publish, Send};
+use cauce_protocol::message::{Decoded, Hello, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, RoomName, VERSION, limits,
-    wire,
+    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
 };
 
 use super::peer::{Client, Peer, Stage};
@@ -16,9 +15,8 @@ use super::{Shard, Tunables};
 use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
-use crate::hub::{Caller, OutgoingCall, Permit, Tenant};
-use crate::publication::{Draft, Excluded, message_frame};
-use crate::rooms::Repeat;
+use crate::hub::{Permit, Tenant};
+use crate::publication::{Draft, message_frame};
 use crate::socket::Socket;
 
 impl Shard {
@@ -225,10 +223,8 @@ impl Shard {
                     to, event, payload, ..
                 } = send;
                 let draft = Draft {
-                    event,
-                    payload,
                     excluded,
-                    accepted: std::time::Instant::now(),
+                    ..Draft::new(event, payload)
                 };
                 match self.hub.send(tenant, to, draft) {
                     Ok(()) => {
@@ -239,178 +235,22 @@ impl Shard {
                 }
             }
             Action::Call { id, call, timeout_ms } => self.call(peer, tenant, id, call, timeout_ms),
+            Action::Refresh { id, token } => self.refresh(peer, id, token.expose(), now, tunables),
+            Action::History { id, history } => self.history(peer, tenant, id, history),
+            Action::Presence { id, presence } => self.presence(peer, tenant, id, presence),
+            Action::Serve { id, serve } => self.serve(peer, tenant, id, serve),
+            Action::Unserve { id, methods } => self.unserve(peer, tenant, id, methods),
+            Action::Respond { id, respond } => self.respond(peer, tenant, id, respond),
+            Action::Cancel { id, request } => self.cancel(peer, tenant, id, request),
+            Action::Notify { id, notify } => self.notify(peer, tenant, id, notify),
+            Action::Notifications { id, asked } => self.notifications(peer, tenant, id, asked),
+            Action::MarkRead { id, mark } => self.mark_read(peer, tenant, id, mark),
             Action::Pong { id } => self.answer(peer, id, wire::Pong { unix_ms: now.unix_ms }),
             Action::Refuse { id, refusal } => self.refuse(peer, id, &refusal),
         }
     }
 
-    /// All rooms or none. A room that was joined before is answered with where its pushes stand.
-    fn subscribe(
-        &self,
-        peer: &Rc<Peer>,
-        tenant: &Tenant,
-        names: &[RoomName],
-        now: Now,
-    ) -> Result<Vec<wire::RoomPosition>, Refusal> {
-        let mut stage = peer.stage.borrow_mut();
-        let Stage::Client(client) = &mut *stage else {
-            return Ok(Vec::new());
-        };
-        let subscriptions = &mut client.connection.subscriptions;
-        let before = subscriptions.len();
-        let mut positions = Vec::with_capacity(names.len());
-        for name in names {
-            let (room, seq) = match subscriptions.iter().find(|s| s.room.name == *name) {
-                Some(Subscription { room }) => (
-                    room.clone(),
-                    self.position(peer, room.key).unwrap_or_else(|| room.seq()),
-                ),
-                None => match self.join(peer, tenant, name, now.mono_ms) {
-                    Ok(joined) => {
-                        subscriptions.push(Subscription {
-                            room: joined.room.clone(),
-                        });
-                        (joined.room, joined.seq)
-                    }
-                    Err(refusal) => {
-                        for Subscription { room } in subscriptions.drain(before..) {
-                            self.part(peer, tenant, &room, now.mono_ms);
-                        }
-                        return Err(refusal);
-                    }
-                },
-            };
-            positions.push(wire::RoomPosition {
-                name: name.as_str().into(),
-                room: room.id.0,
-                epoch: room.epoch.0,
-                seq: seq.0,
-            });
-        }
-        Ok(positions)
-    }
-
-    fn unsubscribe(&self, peer: &Rc<Peer>, tenant: &Tenant, names: &[RoomName], now: Now) {
-        let mut stage = peer.stage.borrow_mut();
-        let Stage::Client(client) = &mut *stage else {
-            return;
-        };
-        client.connection.subscriptions.retain(|Subscription { room }| {
-            let leaves = names.contains(&room.name);
-            if leaves {
-                self.part(peer, tenant, room, now.mono_ms);
-            }
-            !leaves
-        });
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call, and each of them is needed")]
-    fn publish(
-        &self,
-        peer: &Rc<Peer>,
-        tenant: &Tenant,
-        id: u32,
-        publish: Publish,
-        excluded: Excluded,
-        now: Now,
-        tunables: &Tunables,
-    ) {
-        let Publish {
-            room,
-            event,
-            payload,
-            idempotency_key,
-            exclude_sender,
-            want_receivers,
-            ..
-        } = publish;
-        let draft = Draft {
-            event,
-            payload,
-            excluded,
-            accepted: std::time::Instant::now(),
-        };
-        let user;
-        let repeat = if idempotency_key.as_bytes().is_empty() {
-            None
-        } else {
-            user = match &*peer.stage.borrow() {
-                Stage::Client(client) => client.connection.principal.user.clone(),
-                _ => return,
-            };
-            Some(Repeat {
-                publisher: user.as_str(),
-                key: idempotency_key.as_str(),
-                now_ms: now.mono_ms,
-                window_ms: tunables.dedup_window_ms,
-                keys_max: tunables.dedup_keys_max,
-            })
-        };
-        let accepted = match self.hub.publish(tenant, room.as_str(), draft, repeat) {
-            Ok(accepted) => accepted,
-            Err(refusal) => return self.refuse_publication(peer, id, &refusal),
-        };
-        self.metrics().publications.increment();
-        if id == 0 {
-            return;
-        }
-        let receivers = match want_receivers {
-            false => 0,
-            // A repeat is answered like the first, when the sender may not have joined yet.
-            true => accepted
-                .receivers
-                .saturating_sub(u32::from(exclude_sender && self.has_joined(peer, room.as_str()))),
-        };
-        let published = wire::Published {
-            epoch: accepted.epoch.0,
-            seq: accepted.seq.0,
-            receivers,
-            repeated: accepted.repeated,
-        };
-        self.answer(peer, id, published);
-    }
-
-    fn has_joined(&self, peer: &Peer, room: &str) -> bool {
-        match &*peer.stage.borrow() {
-            Stage::Client(client) => client
-                .connection
-                .subscriptions
-                .iter()
-                .any(|s| s.room.name.as_str() == room),
-            _ => false,
-        }
-    }
-
-    fn call(&self, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, call: Call, timeout_ms: u64) {
-        let Call {
-            device,
-            method,
-            params,
-            ..
-        } = call;
-        let actor = match &*peer.stage.borrow() {
-            Stage::Client(client) => client.connection.principal.user.clone(),
-            _ => return,
-        };
-        let call = OutgoingCall {
-            method,
-            params,
-            timeout_ms,
-        };
-        self.hub
-            .audit_call(tenant, actor.as_str(), device.as_str(), &call);
-        self.hub.call(
-            tenant,
-            device.as_str(),
-            &call,
-            Caller::Connection {
-                connection: peer.id,
-                request: id,
-            },
-        );
-    }
-
-    fn answer(&self, peer: &Rc<Peer>, id: u32, outcome: impl Into<Outcome>) {
+    pub(super) fn answer(&self, peer: &Rc<Peer>, id: u32, outcome: impl Into<Outcome>) {
         let outcome = outcome.into();
         // A welcome is sent unasked when the token came with the handshake.
         if id != 0 || matches!(outcome, Outcome::Welcome(_)) {
@@ -418,12 +258,12 @@ impl Shard {
         }
     }
 
-    fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
+    pub(super) fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().requests_refused.increment();
         self.say(peer, message_frame(&reply(id, refusal), peer.dialect));
     }
 
-    fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
+    pub(super) fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().publications_refused.increment();
         self.refuse(peer, id, refusal);
     }

@@ -8,13 +8,20 @@
 //! - A peer that reads slowly has a bounded outbox and nothing else; over the bound it is closed.
 //! - Leaving is synchronous: when a peer is closed, no room of this shard knows it any more.
 
+mod calls;
 mod clients;
 mod deliver;
 mod devices;
+mod history;
+mod notifications;
 mod outbox;
 mod peer;
+mod presence;
+mod publishing;
 mod reading;
+mod renewal;
 mod roster;
+mod subscribing;
 mod timers;
 mod turn;
 mod wheel;

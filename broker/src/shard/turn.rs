@@ -52,6 +52,7 @@ impl Shard {
                         released += direct.cost();
                     }
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
+                    Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
                     Some(ShardMessage::DeviceFrames(frames)) => self.to_device(&frames),
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
@@ -184,6 +185,17 @@ impl Shard {
         let refusal = self.stopping.borrow().clone();
         if let Some(refusal) = refusal {
             self.close(peer, &refusal);
+        }
+    }
+
+    /// Answers a request that others had to be asked for.
+    fn outcome(&self, outcome: crate::hub::Outcome) {
+        let Some(peer) = self.peer(outcome.connection).filter(|peer| !peer.is_closing()) else {
+            return;
+        };
+        match outcome.result {
+            Ok(result) => self.answer(&peer, outcome.request, result),
+            Err(refusal) => self.refuse(&peer, outcome.request, &refusal),
         }
     }
 

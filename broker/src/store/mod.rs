@@ -23,6 +23,7 @@ mod counters;
 mod error;
 mod handle;
 mod lane;
+mod messages;
 mod migrate;
 mod place;
 mod rows;
@@ -47,6 +48,7 @@ pub use config::{
 pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
+pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,

@@ -122,6 +122,7 @@ async fn proto_peer(broker: &Broker) -> Raw {
         1,
         Request::Subscribe(wire::Subscribe {
             rooms: vec!["r".into()],
+            ..wire::Subscribe::default()
         }),
     )
     .await;

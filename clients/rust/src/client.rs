@@ -322,6 +322,13 @@ pub(crate) fn unexpected(outcome: &Outcome) -> Error {
         Outcome::Sent(_) => "sent",
         Outcome::Answer(_) => "an answer",
         Outcome::Pong(_) => "pong",
+        Outcome::Refreshed(_) => "refreshed",
+        Outcome::HistoryPage(_) => "a page of history",
+        Outcome::PresencePage(_) => "a page of presence",
+        Outcome::Done(_) => "done",
+        Outcome::Notified(_) => "notified",
+        Outcome::NotificationPage(_) => "a page of notifications",
+        Outcome::NotificationsRead(_) => "notifications read",
     };
     Error::new(
         ErrorKind::Protocol,

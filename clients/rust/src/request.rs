@@ -264,6 +264,7 @@ impl<'a> Call<'a> {
             method: self.method,
             params: params.into(),
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
+            retry: false,
         });
         let timeout = self.timeout.saturating_add(CALL_MARGIN);
         match self.handle.request(request, Delivery::Once, timeout).await? {

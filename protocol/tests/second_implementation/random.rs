@@ -95,7 +95,7 @@ pub(crate) fn client_frames() -> impl Strategy<Value = wire::ClientFrame> {
                 client,
             })
         }),
-        1 => names().prop_map(|rooms| Request::Subscribe(wire::Subscribe { rooms })),
+        1 => names().prop_map(|rooms| Request::Subscribe(wire::Subscribe { rooms, subscriptions: Vec::new() })),
         1 => names().prop_map(|rooms| Request::Unsubscribe(wire::Unsubscribe { rooms })),
         3 => publish,
         1 => (prop::option::of(to), name(), prop::option::of(payload()), options()).prop_map(

@@ -60,6 +60,7 @@ fn hello() -> Vec<Said> {
             features,
             token: token.into(),
             client: client.into(),
+            previous: Vec::new(),
         })
     };
     vec![
@@ -92,6 +93,7 @@ fn subscribe() -> Vec<Said> {
     let subscribe = |rooms: &[&str]| {
         Request::Subscribe(wire::Subscribe {
             rooms: rooms.iter().map(|&r| r.into()).collect(),
+            ..wire::Subscribe::default()
         })
     };
     let longest = "r".repeat(NAME_BYTES_MAX);

@@ -98,6 +98,7 @@ fn request(name: &'static str, meaning: &'static str, request: Request, code: Co
 fn subscribe(rooms: &[&str]) -> Request {
     Request::Subscribe(wire::Subscribe {
         rooms: rooms.iter().map(|&r| r.into()).collect(),
+        ..wire::Subscribe::default()
     })
 }
 
@@ -365,6 +366,7 @@ fn sizes() -> Vec<Refused> {
             Request::Hello(wire::Hello {
                 version: 1,
                 client: "c".repeat(101),
+                previous: Vec::new(),
                 ..wire::Hello::default()
             }),
             Code::TooLarge,

@@ -24,8 +24,8 @@ impl Connection {
             Some(Message::Direct(direct)) => self.handle_direct(direct),
             Some(Message::Reply(reply)) => self.handle_reply(now, reply),
             Some(Message::Goaway(goaway)) => self.handle_goaway(now, goaway),
-            // A message of a later version, which we did not ask for.
-            None => tracing::debug!("a message that this version does not know"),
+            // Messages that we did not ask for, or of a later version.
+            _ => tracing::debug!("a message that this version does not know"),
         }
     }
 

@@ -189,6 +189,7 @@ impl Connection {
                 features: wire::Feature::Advance as u64,
                 token,
                 client: self.settings.client.clone(),
+                previous: Vec::new(),
             })),
         });
         self.heard = now;
@@ -317,7 +318,10 @@ impl Connection {
                 .set(now + self.settings.request_timeout, Timer::Subscribe(id));
             self.control.push_back(wire::ClientFrame {
                 id,
-                request: Some(Request::Subscribe(wire::Subscribe { rooms })),
+                request: Some(Request::Subscribe(wire::Subscribe {
+                    rooms,
+                    ..wire::Subscribe::default()
+                })),
             });
         }
     }

@@ -329,6 +329,7 @@ fn payload_len(request: &Request) -> usize {
             None => 0,
         },
         Request::Call(call) => call.params.len(),
-        Request::Hello(_) | Request::Subscribe(_) | Request::Unsubscribe(_) | Request::Ping(_) => 0,
+        Request::Notify(notify) => notify.title.len() + notify.message.len() + notify.json.len(),
+        _ => 0,
     }
 }

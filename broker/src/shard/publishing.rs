@@ -1,0 +1,93 @@
+//! Publishing, and the answer to it.
+
+use std::rc::Rc;
+
+use cauce_protocol::message::Publish;
+use cauce_protocol::wire;
+
+use super::peer::{Peer, Stage};
+use super::{Shard, Tunables};
+use crate::clock::Now;
+use crate::hub::Tenant;
+use crate::publication::{Draft, Excluded};
+use crate::rooms::Repeat;
+
+impl Shard {
+    #[expect(clippy::too_many_arguments, reason = "one call, and each of them is needed")]
+    pub(super) fn publish(
+        &self,
+        peer: &Rc<Peer>,
+        tenant: &Tenant,
+        id: u32,
+        publish: Publish,
+        excluded: Excluded,
+        now: Now,
+        tunables: &Tunables,
+    ) {
+        let Publish {
+            room,
+            event,
+            payload,
+            idempotency_key,
+            exclude_sender,
+            want_receivers,
+            key,
+            ..
+        } = publish;
+        let user = match &*peer.stage.borrow() {
+            Stage::Client(client) => client.connection.principal.user.clone(),
+            _ => return,
+        };
+        let draft = Draft {
+            excluded,
+            topic: key,
+            user: Some(user.clone()),
+            ..Draft::new(event, payload)
+        };
+        let repeat = if idempotency_key.as_bytes().is_empty() {
+            None
+        } else {
+            Some(Repeat {
+                publisher: user.as_str(),
+                key: idempotency_key.as_str(),
+                now_ms: now.mono_ms,
+                window_ms: tunables.dedup_window_ms,
+                keys_max: tunables.dedup_keys_max,
+            })
+        };
+        let accepted = match self.hub.publish(tenant, room.as_str(), draft, repeat) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return self.refuse_publication(peer, id, &refusal),
+        };
+        self.metrics().publications.increment();
+        if id == 0 {
+            return;
+        }
+        let receivers = match want_receivers {
+            false => 0,
+            // A repeat is answered like the first, when the sender may not have joined yet.
+            true => accepted
+                .receivers
+                .saturating_sub(u32::from(exclude_sender && self.has_joined(peer, room.as_str()))),
+        };
+        let published = wire::Published {
+            epoch: accepted.epoch.0,
+            seq: accepted.seq.0,
+            receivers,
+            repeated: accepted.repeated,
+            durable: false,
+        };
+        self.answer(peer, id, published);
+    }
+
+    fn has_joined(&self, peer: &Peer, room: &str) -> bool {
+        match &*peer.stage.borrow() {
+            Stage::Client(client) => client
+                .connection
+                .subscriptions
+                .iter()
+                .any(|s| s.room.name.as_str() == room),
+            _ => false,
+        }
+    }
+}
