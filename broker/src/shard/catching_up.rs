@@ -126,7 +126,7 @@ impl Shard {
                 .and_then(|b| b.rooms.pop_front());
             let Some(room) = next else {
                 *peer.backlog.borrow_mut() = None;
-                return;
+                break;
             };
             if let Step::More = self.catch_up_room(peer, room, outbox_bytes_max, &mut budget) {
                 // Behind the others, so that a large room does not keep a small one waiting.
