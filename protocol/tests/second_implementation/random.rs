@@ -83,6 +83,7 @@ pub(crate) fn client_frames() -> impl Strategy<Value = wire::ClientFrame> {
                 exclude_sender,
                 exclude,
                 want_receivers,
+                ..wire::Publish::default()
             })
         },
     );
@@ -93,6 +94,7 @@ pub(crate) fn client_frames() -> impl Strategy<Value = wire::ClientFrame> {
                 features,
                 token,
                 client,
+                previous: Vec::new(),
             })
         }),
         1 => names().prop_map(|rooms| Request::Subscribe(wire::Subscribe { rooms, subscriptions: Vec::new() })),
@@ -115,6 +117,7 @@ pub(crate) fn client_frames() -> impl Strategy<Value = wire::ClientFrame> {
                 method,
                 params,
                 timeout_ms,
+                retry: false,
             })
         }),
         1 => Just(Request::Ping(wire::Ping {})),
@@ -158,6 +161,7 @@ pub(crate) fn outcomes() -> impl Strategy<Value = reply::Outcome> {
             room,
             epoch,
             seq,
+            ..wire::RoomPosition::default()
         });
     prop_oneof![
         errors().prop_map(Outcome::Error),
@@ -191,6 +195,7 @@ pub(crate) fn outcomes() -> impl Strategy<Value = reply::Outcome> {
                 seq,
                 receivers,
                 repeated,
+                ..wire::Published::default()
             })
         }),
         Just(Outcome::Sent(wire::Sent {})),
@@ -208,6 +213,7 @@ pub(crate) fn server_frames() -> impl Strategy<Value = wire::ServerFrame> {
                 seq,
                 event,
                 payload: choice!(payload, wire::push::Payload),
+                key: String::new(),
             })
         }),
         1 => (name(), prop::option::of(payload())).prop_map(|(event, payload)| {

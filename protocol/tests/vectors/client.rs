@@ -296,6 +296,7 @@ fn calls() -> Vec<Said> {
                 method: "Switch.Set".into(),
                 params: r#"{"id":0,"on":true}"#.into(),
                 timeout_ms: 3000,
+                retry: false,
             }),
         ),
         said(

@@ -115,7 +115,7 @@ fn call(method: &str, params: &'static str) -> Request {
         device: "8CBFEAA133F0".into(),
         method: method.into(),
         params: params.into(),
-        timeout_ms: 0,
+        ..wire::Call::default()
     })
 }
 
@@ -366,7 +366,6 @@ fn sizes() -> Vec<Refused> {
             Request::Hello(wire::Hello {
                 version: 1,
                 client: "c".repeat(101),
-                previous: Vec::new(),
                 ..wire::Hello::default()
             }),
             Code::TooLarge,

@@ -54,6 +54,7 @@ fn pushes() -> Vec<Said> {
             seq: Seq(seq),
             event,
             payload: &payload,
+            key: "",
         };
         let mut bytes = BytesMut::with_capacity(push.len());
         push.put(&mut bytes);
@@ -297,6 +298,7 @@ fn subscribed() -> Vec<Said> {
         room,
         epoch: 1_764_000_000,
         seq,
+        ..wire::RoomPosition::default()
     };
     vec![
         said(
@@ -340,6 +342,7 @@ fn published() -> Vec<Said> {
         seq,
         receivers,
         repeated,
+        ..wire::Published::default()
     };
     vec![
         said(
@@ -402,6 +405,14 @@ pub(crate) fn file_of(frame: &wire::ServerFrame) -> &'static str {
         Message::Direct(_) => "direct",
         Message::Advance(_) => "advance",
         Message::Goaway(_) => "goaway",
+        Message::Gap(_) => "gap",
+        Message::Ended(_) => "ended",
+        Message::PresenceChange(_) => "presence-change",
+        Message::Invoke(_) => "invoke",
+        Message::Revoke(_) => "revoke",
+        Message::Notification(_) => "notification",
+        Message::NotificationsRead(_) => "notifications-read",
+        Message::State(_) => "state",
         Message::Reply(reply) => match reply.outcome.as_ref().expect("a vector has an outcome") {
             Outcome::Error(_) => "reply-error",
             Outcome::Welcome(_) => "reply-welcome",
@@ -411,6 +422,13 @@ pub(crate) fn file_of(frame: &wire::ServerFrame) -> &'static str {
             Outcome::Sent(_) => "reply-sent",
             Outcome::Answer(_) => "reply-answer",
             Outcome::Pong(_) => "reply-pong",
+            Outcome::Refreshed(_) => "reply-refreshed",
+            Outcome::HistoryPage(_) => "reply-history-page",
+            Outcome::PresencePage(_) => "reply-presence-page",
+            Outcome::Done(_) => "reply-done",
+            Outcome::Notified(_) => "reply-notified",
+            Outcome::NotificationPage(_) => "reply-notification-page",
+            Outcome::NotificationsRead(_) => "reply-notifications-read",
         },
     }
 }
