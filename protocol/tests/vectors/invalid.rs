@@ -1,5 +1,7 @@
 //! Messages that a broker must refuse: with which code, and whether the connection lives on.
 
+mod requests;
+
 use cauce_protocol::frame::Frames;
 use cauce_protocol::message::{decode_json, decode_proto};
 use cauce_protocol::wire::{self, client_frame::Request, publish, send};
@@ -126,6 +128,7 @@ pub(crate) fn all() -> Vec<Refused> {
     all.extend(names());
     all.extend(sizes());
     all.extend(values());
+    all.extend(requests::all());
     all
 }
 
