@@ -36,8 +36,8 @@ pub const FILTER_EVENTS_MAX: usize = 32;
 /// Keys that the filter of one subscription may list.
 pub const FILTER_KEYS_MAX: usize = 64;
 
-/// Events and keys that the filters of one subscribe may list in all.
-pub const FILTER_ENTRIES_A_REQUEST_MAX: usize = 1_024;
+/// Events and keys that the filters of one subscribe may list in all its rooms together.
+pub const REQUEST_ENTRIES_MAX: usize = 1_024;
 
 /// Longest key of a message, in bytes.
 pub const KEY_BYTES_MAX: usize = 100;

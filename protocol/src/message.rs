@@ -135,7 +135,7 @@ pub(crate) fn check(frame: wire::ClientFrame, payload_bytes_max: usize) -> Decod
         Some(Wire::Respond(respond)) => {
             calls::check_respond(respond, payload_bytes_max).map(Request::Respond)
         }
-        Some(Wire::Cancel(cancel)) => calls::check_cancel(cancel).map(Request::Cancel),
+        Some(Wire::Cancel(cancel)) => Ok(Request::Cancel(cancel.request)),
         Some(Wire::Notify(notify)) => {
             notifications::check_notify(notify, payload_bytes_max).map(Request::Notify)
         }

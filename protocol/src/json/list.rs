@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use crate::limits::{FILTER_ENTRIES_A_REQUEST_MAX, ROOMS_A_REQUEST_MAX};
+use crate::limits::{REQUEST_ENTRIES_MAX, ROOMS_A_REQUEST_MAX};
 use crate::wire::Subscription;
 
 /// A list of which one entry more than `MAX` is kept.
@@ -30,7 +30,7 @@ pub(crate) fn subscriptions<'de, D: Deserializer<'de>>(
     deserializer.deserialize_seq(While {
         goes_on: move |kept: &[Subscription]| {
             entries += kept.last().map_or(0, |last| last.events.len() + last.keys.len());
-            kept.len() <= ROOMS_A_REQUEST_MAX && entries <= FILTER_ENTRIES_A_REQUEST_MAX
+            kept.len() <= ROOMS_A_REQUEST_MAX && entries <= REQUEST_ENTRIES_MAX
         },
         entry: PhantomData,
     })

@@ -116,14 +116,6 @@ pub(super) fn check_methods(methods: &[String]) -> Result<Vec<MethodPattern>, Re
     methods.iter().map(|method| MethodPattern::new(method)).collect()
 }
 
-pub(super) fn check_cancel(cancel: wire::Cancel) -> Result<u32, Refusal> {
-    match cancel.request {
-        // A call with id 0 asked for no answer, so there is none to give up.
-        0 => Err(Refusal::new(Code::Invalid, "cancel names no request")),
-        request => Ok(request),
-    }
-}
-
 pub(super) fn check_respond(respond: wire::Respond, payload_bytes_max: usize) -> Result<Respond, Refusal> {
     use wire::respond::Result as Wire;
     let result = match respond.result {

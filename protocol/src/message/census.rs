@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::code::{Code, Refusal};
 use crate::frame::DecodeError;
-use crate::limits::{EXCLUDE_MAX, FILTER_ENTRIES_A_REQUEST_MAX, ROOMS_A_REQUEST_MAX};
+use crate::limits::{EXCLUDE_MAX, REQUEST_ENTRIES_MAX, ROOMS_A_REQUEST_MAX};
 use crate::varint::{Reader, Value};
 use crate::wire;
 
@@ -22,9 +22,8 @@ const FIELDS_BESIDE: usize = 64;
 
 /// Fields that a frame may have, with the entries of its lists: what the longest request within the limits takes, which is a
 /// subscribe. Unknown fields count too.
-const FIELDS_MAX: usize = ROOMS_A_REQUEST_MAX * (SUBSCRIPTION_WEIGHT + SUBSCRIPTION_FIELDS)
-    + FILTER_ENTRIES_A_REQUEST_MAX
-    + FIELDS_BESIDE;
+const FIELDS_MAX: usize =
+    ROOMS_A_REQUEST_MAX * (SUBSCRIPTION_WEIGHT + SUBSCRIPTION_FIELDS) + REQUEST_ENTRIES_MAX + FIELDS_BESIDE;
 const _: () = assert!(EXCLUDE_MAX < FIELDS_MAX);
 
 /// Lists of numbers that may be packed into one field, by request and field.
@@ -205,7 +204,7 @@ mod tests {
             events: entries(FILTER_EVENTS_MAX),
             keys: entries(FILTER_KEYS_MAX),
         };
-        let filtered = FILTER_ENTRIES_A_REQUEST_MAX / (FILTER_EVENTS_MAX + FILTER_KEYS_MAX);
+        let filtered = REQUEST_ENTRIES_MAX / (FILTER_EVENTS_MAX + FILTER_KEYS_MAX);
         let mut subscriptions: Vec<_> = (0..ROOMS_A_REQUEST_MAX)
             .map(|at| wire::Subscription {
                 room: format!("r{at}"),
@@ -216,7 +215,7 @@ mod tests {
             unfiltered.events.clear();
             unfiltered.keys.clear();
         }
-        let left = FILTER_ENTRIES_A_REQUEST_MAX % (FILTER_EVENTS_MAX + FILTER_KEYS_MAX);
+        let left = REQUEST_ENTRIES_MAX % (FILTER_EVENTS_MAX + FILTER_KEYS_MAX);
         subscriptions[filtered].keys = entries(left);
         for request in [
             Request::Subscribe(wire::Subscribe {
@@ -281,7 +280,7 @@ mod tests {
             .iter()
             .map(|s| s.events.len() + s.keys.len())
             .sum();
-        assert!((FILTER_ENTRIES_A_REQUEST_MAX + 1..=FILTER_ENTRIES_A_REQUEST_MAX + a_filter).contains(&kept));
+        assert!((REQUEST_ENTRIES_MAX + 1..=REQUEST_ENTRIES_MAX + a_filter).contains(&kept));
 
         let rooms = vec!["{}"; ENTRIES].join(",");
         let Request::Subscribe(subscribe) = read(format!(r#"{{"subscribe":{{"subscriptions":[{rooms}]}}}}"#))

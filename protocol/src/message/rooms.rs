@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use crate::code::{Code, Refusal};
 use crate::ids::{Epoch, Position, RoomName, Seq, UserId};
 use crate::limits::{
-    FILTER_ENTRIES_A_REQUEST_MAX, FILTER_EVENTS_MAX, FILTER_KEYS_MAX, PAGE_MAX, ROOMS_A_REQUEST_MAX,
-    SAMPLE_MS_MAX, SAMPLE_MS_MIN,
+    FILTER_EVENTS_MAX, FILTER_KEYS_MAX, PAGE_MAX, REQUEST_ENTRIES_MAX, ROOMS_A_REQUEST_MAX, SAMPLE_MS_MAX,
+    SAMPLE_MS_MIN,
 };
 use crate::wire;
 
@@ -125,11 +125,7 @@ pub(super) fn check_subscribe(subscribe: &wire::Subscribe) -> Result<Vec<Subscri
         .subscriptions
         .iter()
         .map(|s| s.events.len() + s.keys.len());
-    bounded_count(
-        "all filters together",
-        filters.sum(),
-        FILTER_ENTRIES_A_REQUEST_MAX,
-    )?;
+    bounded_count("all filters together", filters.sum(), REQUEST_ENTRIES_MAX)?;
     check_once(subscribe)?;
     let plain = subscribe
         .rooms

@@ -385,12 +385,6 @@ fn calls() -> Vec<Refused> {
             respond(Some(Outcome::Error("e".repeat(1025)))),
             Code::TooLarge,
         ),
-        request(
-            "cancel_nothing",
-            "A call with id 0 has no answer to give up.",
-            Request::Cancel(wire::Cancel::default()),
-            Code::Invalid,
-        ),
     ]
 }
 
