@@ -182,6 +182,7 @@ impl Broker {
             room: self.number(room),
             epoch: self.epoch,
             seq: self.log(room).len() as u64,
+            ..wire::RoomPosition::default()
         }
     }
 
@@ -198,6 +199,7 @@ impl Broker {
             seq,
             receivers: 0,
             repeated: seen.is_some(),
+            durable: false,
         }
     }
 }

@@ -187,6 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 room,
                 epoch,
                 seq,
+                ..wire::RoomPosition::default()
             })
             .collect();
         self.reply(id, wire::Subscribed { rooms }).await;
@@ -210,6 +211,7 @@ pub(crate) fn push(room: u64, seq: u64, json: &str) -> wire::ServerFrame {
         seq: Seq(seq),
         event: "e",
         payload: &payload,
+        key: "",
     };
     let mut out = BytesMut::new();
     push.put(&mut out);

@@ -77,6 +77,7 @@ async fn both_dialects_carry_everything() {
                     seq: 13,
                     receivers: 4,
                     repeated: false,
+                    durable: false,
                 };
                 peer.reply(id, published).await;
             },
@@ -238,6 +239,7 @@ async fn a_publish_whose_answer_was_lost_is_sent_again_with_its_key() {
         seq: 5,
         receivers: 0,
         repeated: true,
+        durable: false,
     };
     peer.reply(id, published).await;
     let ack = patiently(publishing).await.unwrap().unwrap();

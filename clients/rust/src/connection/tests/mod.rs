@@ -189,6 +189,7 @@ impl Bench {
             room,
             epoch,
             seq,
+            ..wire::RoomPosition::default()
         });
         let rooms = rooms.collect();
         self.reply(frame.id, wire::Subscribed { rooms });
@@ -206,6 +207,7 @@ pub(in crate::connection) fn push(room: u64, seq: u64, content: u64) -> wire::Se
             seq,
             event: "e".into(),
             payload: Some(wire::push::Payload::Json(content.to_string().into())),
+            key: String::new(),
         })),
     }
 }
