@@ -177,9 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let (id, Request::Subscribe(subscribe)) = self.next().await else {
             panic!("not a subscribe")
         };
-        assert_eq!(subscribe.rooms.len(), positions.len());
-        let rooms = subscribe
-            .rooms
+        let with_options = subscribe.subscriptions.into_iter().map(|wanted| wanted.room);
+        let names: Vec<String> = subscribe.rooms.into_iter().chain(with_options).collect();
+        assert_eq!(names.len(), positions.len());
+        let rooms = names
             .iter()
             .zip(positions)
             .map(|(name, &(room, epoch, seq))| wire::RoomPosition {
@@ -191,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             })
             .collect();
         self.reply(id, wire::Subscribed { rooms }).await;
-        subscribe.rooms
+        names
     }
 
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
