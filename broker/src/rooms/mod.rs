@@ -17,7 +17,7 @@ mod table;
 
 pub use class::{Durability, Keep, PresenceMode, RoomClass};
 pub use room::{
-    Accepted, Budget, CatchUp, DURABLE_IN_MEMORY, Entered, Head, Joined, Journal, JournalEntry,
+    Accepted, Budget, CatchUp, DURABLE_IN_MEMORY, Entered, Head, HeadKey, Joined, Journal, JournalEntry,
     LEASE_NUMBERS, Listener, Lost, Manner, OnCommit, Page, Reclassified, Recovered, Repeat, Room, SHARDS_MAX,
     Start, Tap, Written,
 };

@@ -71,6 +71,7 @@ pub(in crate::store) async fn load(c: &mut SqliteConnection, unix_ms: u64) -> Re
         )
         .await?,
         room_heads: messages::load_heads(&mut t, LEASE_AHEAD).await?,
+        seen_keys: messages::load_seen_keys(&mut t, unix_ms).await?,
     };
     t.commit().await?;
     Ok(loaded)
