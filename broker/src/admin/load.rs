@@ -10,6 +10,7 @@ use super::device_tokens::DeviceToken;
 use super::devices::DeviceNotes;
 use super::registry::TenantRecord;
 use super::signing::{PURPOSE, SigningKeyInfo, StoredKey};
+use super::tenants::TenantInfo;
 use super::{Admin, AdminError};
 use crate::auth::secret::{CredentialId, CredentialKind, CredentialRow, Scope, Scopes, SecretHash};
 use crate::auth::{KeyOwner, KeySource};
@@ -22,7 +23,9 @@ impl Admin {
     /// Puts in force what was stored.
     pub(super) fn take(&self, loaded: Loaded) -> Result<(), AdminError> {
         for row in loaded.tenants {
-            self.take_tenant(row.into());
+            let info = TenantInfo::from(row);
+            let settings = info.settings_or_plain(&self.class_defaults.read());
+            self.take_tenant(info, settings);
         }
         for row in loaded.signing_keys {
             self.take_signing_key(row)?;

@@ -24,7 +24,7 @@ pub mod token;
 
 pub use address::Reach;
 pub use cache::Authenticator;
-pub use grant::{Action, Actions, Grant, Pattern, RoleGrants, Rule, Rules};
+pub use grant::{Action, Actions, Allow, ClassGrants, Defaults, Grant, Pattern, RoleGrants, Rule, Rules};
 pub use keys::{KeyOwner, KeyRing, KeySource, KeySpec, Keys, VerifyingKey};
 pub use principal::Principal;
 pub use redact::redact_query;

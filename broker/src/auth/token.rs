@@ -10,7 +10,7 @@ use cauce_protocol::limits::TOKEN_BYTES_MAX;
 use cauce_protocol::{Code, Refusal, Role, TenantId, UserId};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::grant::{Grant, RoleGrants, Rule, Rules};
+use super::grant::{Defaults, Grant, Rule, Rules};
 use super::json::{Members, NotThat};
 use super::keys::{Candidates, Hint, KeyOwner, KeyRing, VerifyingKey, is_plain};
 use super::principal::Principal;
@@ -61,8 +61,8 @@ impl From<&config::Auth> for Policy {
 /// What is known of a tenant when a token of it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Served, with these defaults for its roles.
-    Active(Arc<RoleGrants>),
+    /// Served, with these rights where a token says nothing.
+    Active(Arc<Defaults>),
     Disabled,
     Unknown,
 }
@@ -177,7 +177,7 @@ pub fn verify(
 }
 
 /// The defaults of a tenant that is served.
-pub(super) fn active(standing: Standing) -> Result<Arc<RoleGrants>, Refusal> {
+pub(super) fn active(standing: Standing) -> Result<Arc<Defaults>, Refusal> {
     match standing {
         Standing::Active(defaults) => Ok(defaults),
         Standing::Disabled => Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off")),

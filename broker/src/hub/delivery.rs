@@ -35,6 +35,8 @@ pub enum ShardMessage {
     Arrival(Box<Arrival>),
     /// Connections to close.
     Close(Arc<Closing>),
+    /// A tenant's rights have changed: connections keep what they still may.
+    Recheck(Arc<Tenant>),
     /// Close everything, then end the thread.
     Stop(Refusal),
 }

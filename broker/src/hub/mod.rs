@@ -11,6 +11,7 @@ mod device_flow;
 mod devices;
 mod doors;
 mod records;
+mod schemas;
 mod tenants;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use cauce_protocol::message::Recipient;
 use cauce_protocol::{Code, ConnectionId, Refusal};
 use parking_lot::RwLock;
 
-pub use classes::RoomClasses;
+pub use classes::{ClassRule, RoomClasses};
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
     ShardMessage,
@@ -30,6 +31,7 @@ pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
 pub use records::{Later, NoRecords, Records};
+pub use schemas::{Schema, Schemas};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
 use crate::auth::fetch::Nudge;
@@ -156,7 +158,7 @@ impl Hub {
     /// Publishes to a room. `name` has been checked.
     ///
     /// # Errors
-    /// `overloaded`, `quota_exceeded` or `invalid`; then nobody got the message.
+    /// `overloaded`, `quota_exceeded`, `invalid` or `schema_violation`; then nobody got the message.
     pub fn publish(
         &self,
         tenant: &Tenant,
@@ -164,6 +166,7 @@ impl Hub {
         mut draft: Draft,
         repeat: Option<Repeat<'_>>,
     ) -> Result<Accepted, Refusal> {
+        tenant.check_payload(room, draft.event.as_str(), &draft.payload)?;
         let now = self.clock.now();
         draft.unix_ms = now.unix_ms;
         tenant
@@ -255,12 +258,12 @@ impl Hub {
         }
     }
 
-    /// Whether a tenant is served, and what its roles may do.
+    /// Whether a tenant is served, and what may be done there without a token's word.
     pub fn standing(&self, tenant: &str) -> Standing {
         match self.tenants.get(tenant).map(|tenant| tenant.settings()) {
             None => Standing::Unknown,
             Some(settings) if settings.disabled => Standing::Disabled,
-            Some(settings) => Standing::Active(settings.role_grants.clone()),
+            Some(settings) => Standing::Active(settings.defaults.clone()),
         }
     }
 

@@ -57,9 +57,11 @@ impl Shard {
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
             }
+            self.recheck_some();
             self.flush_marked();
             mailbox.release(released);
             self.report(&mut taken.borrow_mut());

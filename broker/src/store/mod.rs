@@ -40,7 +40,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
+pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
     ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
