@@ -37,6 +37,9 @@ impl Admin {
         for row in loaded.device_tokens {
             self.take_device_token(row);
         }
+        for row in loaded.revocations {
+            self.take_revocation(row);
+        }
         for (number, row) in loaded.devices.into_iter().enumerate() {
             self.take_device(number, row);
         }

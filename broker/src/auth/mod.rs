@@ -18,6 +18,7 @@ pub mod jwks;
 pub mod keys;
 mod principal;
 mod redact;
+pub mod revoked;
 pub mod secret;
 pub mod sign;
 pub mod token;
@@ -28,6 +29,7 @@ pub use grant::{Action, Actions, Allow, ClassGrants, Defaults, Grant, Pattern, R
 pub use keys::{KeyOwner, KeyRing, KeySource, KeySpec, Keys, VerifyingKey};
 pub use principal::Principal;
 pub use redact::redact_query;
+pub use revoked::{Revocation, Revocations, Revoked};
 pub use token::{Denied, Expiry, Policy, Standing};
 
 #[cfg(test)]

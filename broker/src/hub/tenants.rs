@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
-use crate::auth::Defaults;
+use crate::auth::{Defaults, Principal, Revocations};
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
 
 /// Stands for a tenant within the process.
@@ -32,6 +32,8 @@ pub struct Tenant {
     pub key: TenantKey,
     pub id: TenantId,
     pub rooms: RoomTable,
+    /// Asked when a token is brought, never on the publish path.
+    pub revocations: RwLock<Revocations>,
     devices: papaya::HashMap<DeviceId, Arc<DeviceEntry>, foldhash::fast::RandomState>,
     devices_count: AtomicUsize,
     settings: RwLock<Arc<TenantSettings>>,
@@ -54,6 +56,7 @@ impl Tenant {
             key,
             id,
             rooms,
+            revocations: RwLock::default(),
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             has_schemas: AtomicBool::new(settings.classes.has_schemas()),
@@ -95,6 +98,14 @@ impl Tenant {
             None => Ok(()),
             Some(schema) => schema.check(payload),
         }
+    }
+
+    /// Whether a token of this tenant that verifies was revoked nevertheless.
+    ///
+    /// # Errors
+    /// `token_revoked`.
+    pub fn check_revoked(&self, principal: &Principal, unix_ms: u64) -> Result<(), Refusal> {
+        self.revocations.read().check(principal, unix_ms)
     }
 
     /// Authenticated connections on this node.

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use super::error::StoreError;
-use super::rows::{ApiKeyRow, Assignment, DeviceTokenRow, SigningKeyRow, TenantChange, TenantRow};
+use super::rows::{
+    ApiKeyRow, Assignment, DeviceTokenRow, RevocationRow, SigningKeyRow, TenantChange, TenantRow,
+};
 
 /// An id, a name or a label, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
@@ -91,6 +93,11 @@ pub(super) fn device_token(row: &DeviceTokenRow) -> Result<(), StoreError> {
     id(&row.id)?;
     blob(&row.hash)?;
     label(&row.label)
+}
+
+pub(super) fn revocation(row: &RevocationRow) -> Result<(), StoreError> {
+    id(&row.subject)?;
+    label(&row.reason)
 }
 
 pub(super) fn metadata(json: Option<&Bytes>) -> Result<(), StoreError> {

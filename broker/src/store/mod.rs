@@ -26,6 +26,7 @@ mod lane;
 mod messages;
 mod migrate;
 mod place;
+mod revocations;
 mod rows;
 mod sql;
 mod thread;
@@ -53,8 +54,8 @@ pub use migrate::{MigrationInfo, migrate, migrations};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
     DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
-    ReadingCursor, ReadingQuery, ReadingRow, SigningKeyRow, TableCounts, TenantChange, TenantRow,
-    TenantStatus, Unwritten,
+    ReadingCursor, ReadingQuery, ReadingRow, RevocationRow, SigningKeyRow, TableCounts, TenantChange,
+    TenantRow, TenantStatus, Unwritten,
 };
 pub use writer::Leftover;
 
