@@ -180,3 +180,164 @@ impl Revocations {
             .filter(|revocation| !revocation.has_ended(unix_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Grant, KeyOwner};
+    use cauce_protocol::TenantId;
+    use proptest::prelude::*;
+
+    fn user(name: &str) -> Revoked {
+        Revoked::User(UserId::new(name).unwrap())
+    }
+
+    fn principal(name: &str, issued_unix_ms: Option<u64>, jti: Option<&str>) -> Principal {
+        let tenant = TenantId::new("t").unwrap();
+        Principal {
+            user: UserId::new(name).unwrap(),
+            roles: Box::default(),
+            grant: Grant::none(),
+            expires_unix_ms: None,
+            issued_unix_ms,
+            jti: jti.map(Into::into),
+            signed_by: KeyOwner::Tenant(tenant.clone()),
+            tenant,
+            key_name: "k".into(),
+        }
+    }
+
+    fn at(revoked_unix_ms: u64, until_unix_ms: Option<u64>) -> Revocation {
+        Revocation {
+            revoked_unix_ms,
+            until_unix_ms,
+            reason: String::new(),
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Revoke(Revoked, Option<u64>),
+        Reinstate(Revoked),
+        Wait(u64),
+    }
+
+    fn subjects() -> impl Strategy<Value = Revoked> {
+        prop_oneof![
+            "[ab]".prop_map(|name| user(&name)),
+            "[ab]".prop_map(|jti| Revoked::token(&jti).unwrap())
+        ]
+    }
+
+    fn steps() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (subjects(), prop::option::of(1u64..50)).prop_map(|(subject, lasts)| Step::Revoke(subject, lasts)),
+            1 => subjects().prop_map(Step::Reinstate),
+            3 => (1u64..40).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// The model keeps every revocation that was ever made, and asks all of them.
+        #[test]
+        fn a_token_is_refused_exactly_while_one_of_the_revocations_that_were_made_says_so(
+            steps in prop::collection::vec(steps(), 1..40),
+        ) {
+            let (mut revocations, mut made, mut now) = (Revocations::default(), Vec::new(), 100u64);
+            for step in steps {
+                match step {
+                    Step::Revoke(subject, lasts) => {
+                        let revocation = at(now, lasts.map(|lasts| now + lasts));
+                        revocations.make_room(&subject, now).unwrap();
+                        let merged = revocations.merged(&subject, revocation.clone());
+                        revocations.insert(subject.clone(), merged);
+                        made.push((subject, revocation));
+                    }
+                    Step::Reinstate(subject) => {
+                        revocations.remove(&subject);
+                        made.retain(|(other, _)| *other != subject);
+                    }
+                    Step::Wait(ms) => now += ms,
+                }
+                for name in ["a", "b"] {
+                    for jti in [None, Some("a"), Some("b")] {
+                        for issued in [None, Some(100), Some(now - 1), Some(now), Some(now + 1)] {
+                            let principal = principal(name, issued, jti);
+                            // The moment is the latest of those that have not all ended together.
+                            let of = |subject: &Revoked| {
+                                let mut latest: Option<(u64, Option<u64>)> = None;
+                                for (_, r) in made.iter().filter(|(other, _)| other == subject) {
+                                    let ended = latest.is_some_and(|(_, until)| until.is_some_and(|until| until <= r.revoked_unix_ms));
+                                    latest = match latest {
+                                        Some((_, until)) if !ended =>
+                                            Some((r.revoked_unix_ms, until.zip(r.until_unix_ms).map(|(a, b)| a.max(b)))),
+                                        _ => Some((r.revoked_unix_ms, r.until_unix_ms)),
+                                    };
+                                }
+                                latest.filter(|(_, until)| until.is_none_or(|until| until > now))
+                            };
+                            let by_user = of(&user(name)).is_some_and(|(moment, _)| issued.unwrap_or(0) <= moment);
+                            let by_token = jti.is_some_and(|jti| of(&Revoked::token(jti).unwrap()).is_some());
+                            prop_assert_eq!(revocations.check(&principal, now).is_err(), by_user || by_token);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_too_many_is_refused_and_what_has_ended_makes_room() {
+        let mut revocations = Revocations::default();
+        for n in 0..REVOCATIONS_A_TENANT_MAX {
+            let subject = user(&format!("u{n}"));
+            revocations.make_room(&subject, 0).unwrap();
+            revocations.insert(subject, at(0, Some(if n == 0 { 10 } else { 1_000 })));
+        }
+        let more = user("more");
+        let refusal = revocations.make_room(&more, 9).unwrap_err();
+        assert_eq!(refusal.code, Code::QuotaExceeded);
+        revocations.make_room(&user("u7"), 9).unwrap();
+        revocations.make_room(&more, 10).unwrap();
+        assert!(!revocations.stands(&user("u0"), 9));
+        assert!(revocations.stands(&user("u1"), 999));
+    }
+
+    #[test]
+    fn subjects_are_written_and_read_back() {
+        for subject in [user("ann"), user("a:b"), Revoked::token("jti:user:1 2").unwrap()] {
+            assert_eq!(subject.to_string().parse(), Ok(subject));
+        }
+        for bad in [
+            "",
+            "ann",
+            "user:",
+            "jti:",
+            "role:x",
+            "User:x",
+            "jti:a\nb",
+            "user:\u{200b}",
+        ] {
+            assert!(bad.parse::<Revoked>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lists_come_in_order_and_without_what_has_ended() {
+        let mut revocations = Revocations::default();
+        for (subject, until) in [
+            (Revoked::token("x").unwrap(), None),
+            (user("b"), Some(5)),
+            (user("a"), Some(6)),
+            (user("c"), None),
+        ] {
+            revocations.insert(subject, at(0, until));
+        }
+        let list = |after: Option<&Revoked>, limit| {
+            let list = revocations.list(after, 5, limit).into_iter();
+            list.map(|(subject, _)| subject.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(list(None, 9), ["user:a", "user:c", "jti:x"]);
+        assert_eq!(list(Some(&user("a")), 1), ["user:c"]);
+    }
+}
