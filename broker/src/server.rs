@@ -422,7 +422,7 @@ fn tunables(config: &Config) -> Tunables {
         fragments_max: FRAGMENTS_MAX,
         outbox_bytes_max: limits.outbox_bytes,
         stall_ms: ms(limits.stall_timeout),
-        recovery_window_ms: 300_000,
+        recovery_window_ms: ms(config.rooms.recovery_window),
         control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
         handshake_ms: ms(limits.handshake_timeout),
         handshake_bytes_max: limits.handshake_bytes,
@@ -449,7 +449,7 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         rooms_max: config.limits.rooms_per_tenant,
         linger_ms: ms(config.rooms.linger),
-        history_bytes_max: 64 << 20,
+        history_bytes_max: config.limits.history_bytes_per_tenant,
     }
 }
 

@@ -320,7 +320,11 @@ async fn after_a_stall(policy: Value, messages: u64) -> (Vec<(u64, String)>, Vec
 #[tokio::test]
 async fn latest_gives_a_slow_reader_the_newest_of_each_key() {
     let (pushes, gaps) = after_a_stall(json!({"delivery": "latest"}), 3_000).await;
-    assert!(pushes.len() < 2_000, "it was spared the backlog: {}", pushes.len());
+    assert!(
+        pushes.len() < 2_000,
+        "it was spared the backlog: {}",
+        pushes.len()
+    );
     assert!(pushes.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order");
     for key in 0..7 {
         let newest = (2_994..=3_000).find(|n| n % 7 == key).expect("one of seven");

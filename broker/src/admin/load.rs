@@ -11,6 +11,7 @@ use super::device_tokens::DeviceToken;
 use super::devices::DeviceNotes;
 use super::registry::TenantRecord;
 use super::signing::{PURPOSE, SigningKeyInfo, StoredKey};
+use super::tenants::TenantInfo;
 use super::{Admin, AdminError};
 use crate::auth::secret::{CredentialId, CredentialKind, CredentialRow, Scope, Scopes, SecretHash};
 use crate::auth::{KeyOwner, KeySource};
@@ -24,7 +25,9 @@ impl Admin {
     /// Puts in force what was stored.
     pub(super) fn take(&self, loaded: Loaded) -> Result<(), AdminError> {
         for row in loaded.tenants {
-            self.take_tenant(row.into());
+            let info = TenantInfo::from(row);
+            let settings = info.settings_or_plain(&self.class_defaults.read());
+            self.take_tenant(info, settings);
         }
         for row in loaded.signing_keys {
             self.take_signing_key(row)?;
@@ -37,6 +40,9 @@ impl Admin {
             self.take_device_token(row);
         }
         self.take_rooms(loaded.room_heads, loaded.seen_keys);
+        for row in loaded.revocations {
+            self.take_revocation(row);
+        }
         for (number, row) in loaded.devices.into_iter().enumerate() {
             self.take_device(number, row);
         }

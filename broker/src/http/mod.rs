@@ -23,6 +23,7 @@ mod openapi;
 mod page;
 mod process;
 mod publish;
+mod revocations;
 mod rooms;
 mod serve;
 mod stats;
@@ -105,6 +106,11 @@ fn main_routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(credentials::revoke_device_token))
         .routes(routes!(tokens::create_token))
+        .routes(routes!(
+            revocations::list_revocations,
+            revocations::create_revocation
+        ))
+        .routes(routes!(revocations::delete_revocation))
 }
 
 /// What the operator uses.

@@ -39,6 +39,8 @@ pub enum ShardMessage {
     RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
+    /// A tenant's rights have changed: connections keep what they still may.
+    Recheck(Arc<Tenant>),
     /// Close everything, then end the thread.
     Stop(Refusal),
 }

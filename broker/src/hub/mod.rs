@@ -13,6 +13,7 @@ mod doors;
 mod history;
 mod ledger;
 mod records;
+mod schemas;
 mod tenants;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use cauce_protocol::{Code, ConnectionId, Refusal};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-pub use classes::RoomClasses;
+pub use classes::{ClassRule, RoomClasses};
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
     ShardMessage,
@@ -35,6 +36,7 @@ pub use doors::{Door, DoorLimits, Permit};
 pub use history::HistoryPage;
 pub use ledger::restored;
 pub use records::{Later, NoRecords, Records};
+pub use schemas::{Schema, Schemas};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
 use self::ledger::Ledger;
@@ -169,7 +171,7 @@ impl Hub {
     /// Publishes to a room. `name` has been checked.
     ///
     /// # Errors
-    /// `overloaded`, `quota_exceeded` or `invalid`; then nobody got the message.
+    /// `overloaded`, `quota_exceeded`, `invalid` or `schema_violation`; then nobody got the message.
     pub fn publish(
         &self,
         tenant: &Tenant,
@@ -177,6 +179,7 @@ impl Hub {
         mut draft: Draft,
         manner: Manner<'_>,
     ) -> Result<Accepted, Refusal> {
+        tenant.check_payload(room, draft.event.as_str(), &draft.payload)?;
         let now = self.clock.now();
         draft.unix_ms = now.unix_ms;
         let ledger = Ledger {
@@ -341,12 +344,12 @@ impl Hub {
         }
     }
 
-    /// Whether a tenant is served, and what its roles may do.
+    /// Whether a tenant is served, and what may be done there without a token's word.
     pub fn standing(&self, tenant: &str) -> Standing {
         match self.tenants.get(tenant).map(|tenant| tenant.settings()) {
             None => Standing::Unknown,
             Some(settings) if settings.disabled => Standing::Disabled,
-            Some(settings) => Standing::Active(settings.role_grants.clone()),
+            Some(settings) => Standing::Active(settings.defaults.clone()),
         }
     }
 

@@ -22,6 +22,7 @@ mod presence;
 mod publishing;
 mod reading;
 mod renewal;
+mod rights;
 mod roster;
 mod states;
 mod subscribing;
@@ -45,6 +46,7 @@ pub use turn::Reception;
 use self::deliver::LocalRoom;
 use self::outbox::{Outbox, Pushed, Written};
 use self::peer::Stage;
+use self::rights::Rechecks;
 use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
@@ -73,6 +75,7 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    rechecks: RefCell<Rechecks>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
@@ -98,6 +101,7 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            rechecks: RefCell::default(),
             marked: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),

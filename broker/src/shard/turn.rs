@@ -59,9 +59,11 @@ impl Shard {
                     Some(ShardMessage::Fetched(room)) => self.fetched(room),
                     Some(ShardMessage::RoomClosed(room, refusal)) => self.room_closed(room, &refusal),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
             }
+            self.recheck_some();
             self.flush_marked();
             mailbox.release(released);
             self.report(&mut taken.borrow_mut());

@@ -340,6 +340,17 @@ pub struct TableCounts {
     pub audit: u64,
 }
 
+/// What was revoked in a tenant: `user:<name>` or `jti:<id>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationRow {
+    pub tenant: TenantId,
+    pub subject: String,
+    pub revoked_ms: u64,
+    /// None for as long as nobody takes it back.
+    pub until_ms: Option<u64>,
+    pub reason: String,
+}
+
 /// What the broker needs at start. Revoked keys and tokens are left out.
 #[derive(Debug)]
 pub struct Loaded {
@@ -349,6 +360,8 @@ pub struct Loaded {
     pub signing_keys: Vec<SigningKeyRow>,
     pub api_keys: Vec<ApiKeyRow>,
     pub device_tokens: Vec<DeviceTokenRow>,
+    /// Those that have not ended.
+    pub revocations: Vec<RevocationRow>,
     pub devices: Vec<DeviceRow>,
     /// Where durable rooms stood.
     pub room_heads: Vec<RoomHead>,
