@@ -373,6 +373,8 @@ fn cost(request: &Request) -> u32 {
     match request {
         Request::Subscribe(rooms) => rooms.len() as u32,
         Request::Unsubscribe(rooms) => rooms.len() as u32,
+        // Was asked for, and is charged if it was not.
+        Request::Respond(_) => 0,
         _ => 1,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use cauce_protocol::{Code, DeviceId, Refusal, TenantId, UserId};
 use parking_lot::{Mutex, RwLock};
 
+use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
 use crate::auth::RoleGrants;
@@ -32,6 +33,7 @@ pub struct Tenant {
     pub key: TenantKey,
     pub id: TenantId,
     pub rooms: RoomTable,
+    pub switchboard: Switchboard,
     devices: papaya::HashMap<DeviceId, Arc<DeviceEntry>, foldhash::fast::RandomState>,
     devices_count: AtomicUsize,
     settings: RwLock<Arc<TenantSettings>>,
@@ -52,6 +54,7 @@ impl Tenant {
             key,
             id,
             rooms,
+            switchboard: Switchboard::default(),
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             settings: RwLock::new(Arc::new(settings)),
