@@ -9,6 +9,8 @@
 mod bounds;
 mod call;
 mod inbox;
+#[cfg(test)]
+mod model;
 mod routes;
 mod state;
 #[cfg(test)]

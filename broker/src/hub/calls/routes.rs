@@ -172,6 +172,20 @@ impl Routes {
         heads.min().map(|(_, call)| call)
     }
 
+    /// How many calls wait, none of them for a server that has room.
+    #[cfg(test)]
+    pub(super) fn check_waiting(
+        &self,
+        servers: &HashMap<ServerId, Server, foldhash::fast::RandomState>,
+    ) -> usize {
+        let busy = self.pools.values().filter(|pool| !pool.waiting.is_empty());
+        busy.map(|pool| {
+            assert!(pool.servers.iter().all(|server| !servers[server].has_room()));
+            pool.waiting.len()
+        })
+        .sum()
+    }
+
     /// Whether all maps agree and no pool is empty.
     #[cfg(test)]
     pub(super) fn check(&self) {

@@ -329,6 +329,39 @@ impl Calls {
         self.open.is_empty()
     }
 
+    /// Whether what is kept in several places agrees, and nobody waits in vain.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.routes.check();
+        let (mut given, mut waiting, mut bytes, mut asked) = (0, 0, 0, 0);
+        for (id, open) in &self.open {
+            bytes += open.params_bytes;
+            assert!(self.deadlines.contains(&(open.deadline_ms, *id)));
+            if let Caller::Connection { connection, request } = open.caller {
+                asked += 1;
+                assert!(self.callers[&connection].contains(&(request, *id)));
+            }
+            match open.place {
+                Place::Nowhere => panic!("a call is nowhere"),
+                Place::Given(server) => {
+                    given += 1;
+                    assert!(self.servers[&server].working.contains(id));
+                }
+                Place::Waiting(_) => waiting += 1,
+            }
+        }
+        assert_eq!(self.deadlines.len(), self.open.len());
+        assert_eq!(self.params_bytes, bytes);
+        assert_eq!(self.callers.values().map(BTreeSet::len).sum::<usize>(), asked);
+        assert!(self.callers.values().all(|calls| !calls.is_empty()));
+        assert_eq!(
+            self.servers.values().map(|s| s.working.len()).sum::<usize>(),
+            given
+        );
+        assert!(self.servers.values().all(|server| !server.is_idle()));
+        assert_eq!(self.routes.check_waiting(&self.servers), waiting);
+    }
+
     /// Whether nothing is kept at all.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
