@@ -192,10 +192,13 @@ impl Hub {
 
     /// A part of the embedding program serves no more.
     pub fn program_left(&self, tenant: &Tenant, program: u64) {
-        self.step(tenant, |calls, now_ms| {
-            calls.server_left(now_ms, ServerId::Program(program))
-        });
-        tenant.switchboard.0.lock().programs.remove(&program);
+        let mut board = tenant.switchboard.0.lock();
+        let server = ServerId::Program(program);
+        let effects = board.calls.server_left(self.clock.now().mono_ms, server);
+        self.carry_out(&board, effects);
+        if let Some(inbox) = board.programs.remove(&program) {
+            inbox.end();
+        }
     }
 
     /// Calls a method for a client. The answer goes to `caller`, exactly once, unless he leaves.
