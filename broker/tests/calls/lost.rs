@@ -7,7 +7,7 @@ use cauce_protocol::wire::{Call, server_frame::Message};
 use serde_json::json as value;
 
 use crate::party::{Party, asks, call, cancel, json, method, refused, serve, soon};
-use crate::support::raw::Raw;
+use crate::support::raw::{ProtoPeer, Raw};
 use crate::support::{Broker, full_token};
 
 #[tokio::test]
@@ -42,14 +42,10 @@ async fn a_server_that_reads_nothing_is_closed_and_its_calls_go_to_another() {
     const CALLS: usize = 900;
     let broker = Broker::with("limits.outbox_bytes=128KiB");
     let a = broker.server.handle().tenant("a").expect("tenant a");
-    let mut stalled = Raw::connect_narrow(broker.address).await;
     let token = full_token("a", "stalled", "staff");
-    stalled.upgrade(&format!("/v1/ws?token={token}"), "").await;
-    stalled.hear_json().await;
-    stalled
-        .say(value!({"id": 1, "serve": {"methods": ["m"], "concurrency": 1_024}}))
-        .await;
-    assert!(stalled.hear_json().await["reply"]["done"].is_object());
+    let narrow = Raw::connect_narrow(broker.address).await;
+    let mut stalled = Party::over(ProtoPeer::over(narrow, &token).await);
+    stalled.serve(&["m"], 1_024).await;
     let mut asked = tokio::task::JoinSet::new();
     for _ in 0..CALLS {
         let mut call = method("m");

@@ -26,8 +26,12 @@ impl Party {
     }
 
     pub(crate) async fn with_token(broker: &Broker, token: &str) -> Self {
+        Self::over(ProtoPeer::join(broker.address, token).await)
+    }
+
+    pub(crate) fn over(peer: ProtoPeer) -> Self {
         Self {
-            peer: ProtoPeer::join(broker.address, token).await,
+            peer,
             id: 0,
             heard: VecDeque::new(),
         }
