@@ -243,6 +243,7 @@ impl Server {
     pub fn stop(mut self, deadline: Duration) -> Stopped {
         self.closing.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -266,6 +267,7 @@ impl Drop for Server {
         self.closing.cancel();
         self.ending.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -356,12 +358,13 @@ impl Control {
                 }
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let calls = tokio::task::spawn_local(hub.clone().watch_calls());
             let sweep = tokio::task::spawn_local(sweep(hub));
             tokio::select! {
                 () = http::serve(api, arrivals, internal) => {}
                 () = ending.cancelled() => {}
             }
-            for task in [accept, sweep, keys] {
+            for task in [accept, sweep, keys, calls] {
                 task.abort();
             }
         });

@@ -383,6 +383,8 @@ fn cost(request: &Request) -> u32 {
         Request::Subscribe(rooms) => rooms.len() as u32,
         Request::Unsubscribe(rooms) => rooms.len() as u32,
         Request::Refresh(_) => REFRESH_COST,
+        // Was asked for, and is charged if it was not.
+        Request::Respond(_) => 0,
         _ => 1,
     }
 }

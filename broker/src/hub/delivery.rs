@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 
+use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
 use super::tenants::Tenant;
@@ -27,6 +28,8 @@ pub enum ShardMessage {
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.
     Outcome(Box<Outcome>),
+    /// A word for a client here that serves methods.
+    Serving(Box<Serving>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
@@ -65,6 +68,20 @@ pub struct Outcome {
     pub connection: ConnectionId,
     pub request: u32,
     pub result: Result<cauce_protocol::wire::reply::Outcome, Refusal>,
+}
+
+/// A word for a connection that serves methods.
+#[derive(Debug)]
+pub struct Serving {
+    pub connection: ConnectionId,
+    pub word: ServingWord,
+}
+
+/// What is said to a server.
+#[derive(Debug)]
+pub enum ServingWord {
+    Invoke(Invoke),
+    Revoke(CallId),
 }
 
 /// Text frames for the socket of a device.

@@ -5,6 +5,7 @@
 //! - The hub hands work to shards through their mailboxes and never waits for one.
 //! - It holds no socket and starts no thread.
 
+mod calls;
 mod classes;
 mod delivery;
 mod device_flow;
@@ -25,10 +26,13 @@ use cauce_protocol::{Code, ConnectionId, Refusal};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
+pub use calls::{
+    CallId, CallWatch, Inbox, Invoke, MethodCall, ServerId, Switchboard, TIMEOUT_MS_MAX, no_such_request,
+};
 pub use classes::{ClassRule, RoomClasses};
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
-    ShardMessage,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, Serving,
+    ServingWord, ShardMailbox, ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
@@ -127,6 +131,7 @@ pub struct Hub {
     ended: Box<[AtomicBool]>,
     sessions: Rising,
     calls: Rising,
+    call_watch: CallWatch,
 }
 
 impl Hub {
@@ -157,6 +162,7 @@ impl Hub {
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
             sessions: Rising::default(),
             calls: Rising::default(),
+            call_watch: CallWatch::default(),
         }
     }
 
@@ -301,8 +307,15 @@ impl Hub {
         Ok(())
     }
 
-    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens.
-    pub fn call(&self, tenant: &Tenant, device: &str, call: &OutgoingCall, caller: Caller) {
+    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens. Answers by what the device knows the
+    /// call, if it was asked.
+    pub fn call(
+        &self,
+        tenant: &Tenant,
+        device: &str,
+        call: &OutgoingCall,
+        caller: Caller,
+    ) -> Option<CallToken> {
         let Some(entry) = tenant.device(device) else {
             self.answer(
                 caller,
@@ -311,7 +324,7 @@ impl Hub {
                     "the tenant has no device of this id",
                 )),
             );
-            return;
+            return None;
         };
         let token = CallToken(self.calls.next());
         let opened = entry.lock().call(self.clock.now(), call, token, caller);
@@ -322,8 +335,12 @@ impl Hub {
                     frames: vec![frame],
                 };
                 self.shards[link.shard].send(ShardMessage::DeviceFrames(frames));
+                Some(token)
             }
-            Err((refusal, caller)) => self.answer(caller, Err(refusal)),
+            Err((refusal, caller)) => {
+                self.answer(caller, Err(refusal));
+                None
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use cauce_protocol::{Code, DeviceId, Payload, Refusal, TenantId, UserId};
 use parking_lot::{Mutex, RwLock};
 
+use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
 use crate::auth::{Defaults, Principal, Revocations};
@@ -34,6 +35,7 @@ pub struct Tenant {
     pub rooms: RoomTable,
     /// Asked when a token is brought, never on the publish path.
     pub revocations: RwLock<Revocations>,
+    pub switchboard: Switchboard,
     devices: papaya::HashMap<DeviceId, Arc<DeviceEntry>, foldhash::fast::RandomState>,
     devices_count: AtomicUsize,
     settings: RwLock<Arc<TenantSettings>>,
@@ -57,6 +59,7 @@ impl Tenant {
             id,
             rooms,
             revocations: RwLock::default(),
+            switchboard: Switchboard::default(),
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             has_schemas: AtomicBool::new(settings.classes.has_schemas()),

@@ -160,6 +160,7 @@ impl Shard {
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
+            calling: None,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -169,7 +170,11 @@ impl Shard {
         let Client {
             connection,
             membership,
+            calling,
         } = client;
+        if calling.is_some() {
+            self.hub.caller_or_server_left(&membership.tenant, peer.id);
+        }
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
             self.part(peer, &membership.tenant, room, now_ms);

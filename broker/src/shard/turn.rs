@@ -53,6 +53,7 @@ impl Shard {
                     }
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
                     Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
+                    Some(ShardMessage::Serving(serving)) => self.tell_server(*serving),
                     Some(ShardMessage::DeviceFrames(frames)) => self.to_device(&frames),
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
@@ -217,6 +218,9 @@ impl Shard {
                 return;
             };
             client.connection.call_ended();
+            if let Some(calling) = &mut client.calling {
+                calling.answered(answer.request);
+            }
         }
         if answer.request == 0 && answer.result.is_ok() {
             return;
