@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::hub::{Caller, Hub, OutgoingCall, Tenant};
 use crate::publication::{Draft, Shared};
-use crate::rooms::{Accepted, Listener, Repeat, Room, Tap};
+use crate::rooms::{Accepted, Listener, PageQuery, PresencePage, Repeat, Room, Tap};
 
 /// Bytes that may wait for one in-process subscriber: as much as for a socket by default.
 pub const TAP_BYTES_MAX: usize = 1024 * 1024;
@@ -42,6 +42,11 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> &crate::metrics::Metrics {
         &self.hub.metrics
+    }
+
+    /// Users in rooms that keep presence; one who is in two rooms counts twice.
+    pub fn present(&self) -> usize {
+        self.hub.presence.present()
     }
 
     /// Open connections of all kinds.
@@ -115,6 +120,14 @@ impl TenantHandle {
             after: joined.seq,
             tap,
         })
+    }
+
+    /// Who is in a room, a page at a time.
+    ///
+    /// # Errors
+    /// `conflict` if the room's class keeps no presence.
+    pub fn presence(&self, room: &str, query: PageQuery<'_>) -> Result<PresencePage, Refusal> {
+        self.hub.presence(&self.tenant, room, query)
     }
 
     /// Calls a device and waits for its answer: the `result` of its reply, as JSON. Safe to cancel; the device may act all the

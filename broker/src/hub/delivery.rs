@@ -11,9 +11,10 @@ use super::doors::Permit;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
 use crate::publication::{Direct, Shared};
+use crate::rooms::PresenceNews;
 use crate::socket::Parts;
 
-/// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
+/// A shard's mailbox. Publications, direct messages and changes of presence reserve their cost; the rest is bounded by connections and calls.
 pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
 
 /// One piece of work for a shard.
@@ -27,6 +28,8 @@ pub enum ShardMessage {
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.
     Outcome(Box<Outcome>),
+    /// A change of who is in a room that has watchers here. Reserves its cost.
+    Presence(Arc<PresenceNews>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
@@ -42,6 +45,12 @@ pub enum ShardMessage {
 impl From<Shared> for ShardMessage {
     fn from(publication: Shared) -> Self {
         Self::Publication(publication)
+    }
+}
+
+impl From<Arc<PresenceNews>> for ShardMessage {
+    fn from(news: Arc<PresenceNews>) -> Self {
+        Self::Presence(news)
     }
 }
 

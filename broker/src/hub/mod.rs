@@ -10,6 +10,7 @@ mod delivery;
 mod device_flow;
 mod devices;
 mod doors;
+mod presence;
 mod records;
 mod tenants;
 
@@ -29,6 +30,7 @@ pub use delivery::{
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
+pub use presence::check_kept as check_presence_kept;
 pub use records::{Later, NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
@@ -39,7 +41,7 @@ use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
 use crate::publication::{Direct, Draft};
-use crate::rooms::{Accepted, Repeat, TableLimits, overloaded};
+use crate::rooms::{Accepted, PresenceDesk, Repeat, TableLimits, overloaded};
 use crate::shelly::{CallToken, Session};
 
 /// How many low bits of a connection id name its shard.
@@ -70,6 +72,8 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
+    /// Users of a room that are listed; more are counted only.
+    pub presence_users_max: usize,
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
     /// What is asked of tokens.
@@ -100,6 +104,7 @@ pub struct Hub {
     pub clock: Clock,
     pub metrics: Metrics,
     pub door: Arc<Door>,
+    pub presence: PresenceDesk,
     pub records: Box<dyn Records>,
     pub keys: Arc<Keys>,
     pub credentials: RwLock<Credentials>,
@@ -133,6 +138,7 @@ impl Hub {
             clock,
             metrics: Metrics::new(plan.total()),
             door: Arc::new(Door::new(door)),
+            presence: PresenceDesk::default(),
             records,
             keys: Arc::default(),
             credentials: RwLock::default(),

@@ -12,9 +12,13 @@
 mod class;
 #[cfg(all(test, shuttle))]
 mod models;
+mod news;
+mod presence;
 mod room;
 mod table;
 
 pub use class::{Durability, Keep, PresenceMode, RoomClass};
-pub use room::{Accepted, Joined, Listener, Repeat, Room, SHARDS_MAX, Tap};
+pub use news::{NewsForm, NewsKind, PresenceNews};
+pub use presence::{Arriving, Change, Exit, PageQuery, PresencePage, PresentUser};
+pub use room::{Accepted, Joined, Listener, PresenceDesk, Repeat, Room, SHARDS_MAX, Tap};
 pub use table::{RoomKeys, RoomTable, TableLimits, overloaded};

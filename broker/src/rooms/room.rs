@@ -1,5 +1,6 @@
 //! One room: its numbering, who listens, and the step that makes the order.
 
+mod presence;
 mod repeats;
 mod tap;
 
@@ -7,6 +8,7 @@ use std::sync::Arc as StdArc;
 
 use cauce_protocol::{Epoch, RoomId, RoomName, Seq};
 
+pub use self::presence::PresenceDesk;
 pub use self::repeats::Repeat;
 use self::repeats::Repeats;
 pub use self::tap::Tap;
@@ -25,6 +27,7 @@ pub struct Room {
     pub name: RoomName,
     pub epoch: Epoch,
     state: Mutex<State>,
+    presence: presence::Presence,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +96,7 @@ impl Room {
             name,
             epoch,
             state: Mutex::new(state),
+            presence: presence::Presence::default(),
         }
     }
 

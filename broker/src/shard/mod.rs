@@ -42,6 +42,7 @@ pub use turn::Reception;
 use self::deliver::LocalRoom;
 use self::outbox::{Pushed, Written};
 use self::peer::Stage;
+use self::presence::Watchers;
 use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
@@ -70,6 +71,7 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
@@ -95,6 +97,7 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            watchers: RefCell::default(),
             marked: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),

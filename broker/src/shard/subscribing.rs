@@ -7,9 +7,11 @@ use cauce_protocol::{Refusal, RoomName, wire};
 
 use super::Shard;
 use super::peer::{Peer, Stage};
+use super::presence::check_watches;
 use crate::clock::Now;
 use crate::connection::Subscription;
 use crate::hub::Tenant;
+use crate::rooms::Exit;
 
 impl Shard {
     /// All rooms or none. A room that was joined before is answered with where its pushes stand.
@@ -20,6 +22,7 @@ impl Shard {
         wanted: &[Wanted],
         now: Now,
     ) -> Result<Vec<wire::RoomPosition>, Refusal> {
+        check_watches(tenant, wanted)?;
         let mut stage = peer.stage.borrow_mut();
         let Stage::Client(client) = &mut *stage else {
             return Ok(Vec::new());
@@ -57,6 +60,7 @@ impl Shard {
                 ..wire::RoomPosition::default()
             });
         }
+        self.attend(peer, tenant, &client.connection, before, wanted, now);
         Ok(positions)
     }
 
@@ -65,9 +69,11 @@ impl Shard {
         let Stage::Client(client) = &mut *stage else {
             return;
         };
+        let user = client.connection.principal.user.clone();
         client.connection.subscriptions.retain(|Subscription { room }| {
             let leaves = names.contains(&room.name);
             if leaves {
+                self.depart(peer, &user, room, Exit::Left, now.mono_ms);
                 self.part(peer, tenant, room, now.mono_ms);
             }
             !leaves
