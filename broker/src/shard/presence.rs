@@ -101,6 +101,16 @@ impl Shard {
         wanted: &[Wanted],
         now: Now,
     ) {
+        // Watching comes first, so that a watcher is told of its own join whether others watch or not.
+        for Wanted {
+            room: name, watch, ..
+        } in wanted
+        {
+            let joined = connection.subscriptions.iter().find(|s| s.room.name == *name);
+            if let Some(Subscription { room }) = joined {
+                self.set_watch(peer, room, *watch);
+            }
+        }
         let classes = &tenant.settings().classes;
         let users_max = self.tunables.borrow().presence_users_max;
         for Subscription { room } in &connection.subscriptions[before..] {
@@ -115,15 +125,6 @@ impl Shard {
                 info: &connection.principal.info,
             };
             room.enter(&self.hub.presence, arriving, now);
-        }
-        for Wanted {
-            room: name, watch, ..
-        } in wanted
-        {
-            let joined = connection.subscriptions.iter().find(|s| s.room.name == *name);
-            if let Some(Subscription { room }) = joined {
-                self.set_watch(peer, room, *watch);
-            }
         }
     }
 
