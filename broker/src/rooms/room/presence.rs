@@ -319,3 +319,6 @@ fn tell<M: From<StdArc<PresenceNews>>, W: Wake>(
     bits(state.counts).for_each(|shard| mailboxes[shard].push(M::from(news.clone())));
     true
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;
