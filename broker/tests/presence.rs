@@ -329,11 +329,15 @@ async fn counts_are_told_without_names_to_those_who_want_no_more() {
         .expect("watched");
     let _third = Client::enter(&broker, "cid").await;
     watcher.news_until("+cid").await;
-    // And nothing once the watcher wants nothing any more.
-    watcher.subscribe(ROOM, wire::Watch::None).await.expect("watched");
+    // Whoever names nothing goes on; whoever leaves the room is told nothing more.
+    watcher.subscribe(ROOM, wire::Watch::None).await.expect("joined");
+    let mut dan = Client::enter(&broker, "dan").await;
+    watcher.news_until("+dan").await;
+    watcher.unsubscribe(ROOM).await;
+    watcher.changes.clear();
     let a = broker.server.handle().tenant("a").expect("tenant a");
-    let _fourth = Client::enter(&broker, "dan").await;
-    watcher.page_when(|page| page.users == 4).await;
+    dan.unsubscribe(ROOM).await;
+    watcher.page_when(|page| page.users == 2).await;
     let to = Recipient::User(UserId::new("watcher").expect("a name"));
     a.send(to, "end", Payload::NULL).expect("sent");
     loop {
@@ -509,4 +513,30 @@ async fn what_a_token_says_of_its_user_is_shown_and_pages_go_by_name() {
     of_eve.info = Some(RawValue::from_string(long).expect("JSON"));
     let mut eve = broker.knock(&sign_for("a", of_eve)).await;
     assert_eq!(eve.farewell().await.0, u64::from(Code::TokenInvalid.number()));
+}
+
+#[tokio::test]
+async fn presence_follows_the_class_of_a_room_while_people_are_in_it() {
+    let broker = Broker::start();
+    let tenant = broker.server.hub().tenants.get("a").expect("a tenant");
+    let mut ann = Client::enter(&broker, "ann").await;
+    let _bob = Client::enter(&broker, "bob").await;
+    assert_eq!(ann.page(ROOM).await.err(), Some(Code::Conflict));
+    keep(&broker, "a", 0);
+    broker.server.hub().reclassify(&tenant);
+    let page = ann.page_when(|page| page.users == 2).await;
+    assert_eq!(page.connections, 2, "whoever was there before is there once");
+    ann.subscribe(ROOM, wire::Watch::Users).await.expect("watched");
+    let _cid = Client::enter(&broker, "cid").await;
+    ann.news_until("+cid").await;
+
+    tenant.configure(TenantSettings {
+        classes: RoomClasses::default(),
+        ..(*tenant.settings()).clone()
+    });
+    broker.server.hub().reclassify(&tenant);
+    let last = ann.change().await;
+    assert_eq!((last.users, last.connections, last.truncated), (0, 0, true));
+    assert_eq!(ann.page(ROOM).await.err(), Some(Code::Conflict));
+    assert_eq!(broker.server.handle().present(), 0);
 }

@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cauce_protocol::message::{Presence, Subscription as Wanted, Watch};
-use cauce_protocol::{ConnectionId, Refusal, UserId, wire};
+use cauce_protocol::{ConnectionId, Refusal, RoomName, UserId, wire};
 
 use super::Shard;
+use super::deliver::client;
 use super::peer::Peer;
 use crate::clock::Now;
 use crate::connection::{Connection, Subscription};
@@ -90,41 +91,57 @@ pub(super) fn check_watches(tenant: &Tenant, wanted: &[Wanted]) -> Result<(), Re
     watched.try_for_each(|wanted| check_presence_kept(tenant, wanted.room.as_str()))
 }
 
+/// What a subscriber wants to watch. Whoever names nothing for a room that he watches goes on watching it.
+pub(super) fn watches(wanted: &[Wanted]) -> Vec<(RoomName, Watch)> {
+    let watched = wanted.iter().filter(|wanted| wanted.watch != Watch::None);
+    watched
+        .map(|wanted| (wanted.room.clone(), wanted.watch))
+        .collect()
+}
+
 impl Shard {
-    /// The peer has joined the rooms behind the first `before` of its subscriptions, and watches those that it `wanted` to.
+    /// The peer has joined the rooms behind the first `before` of its subscriptions, and watches some of all that it has
+    /// joined.
     pub(super) fn attend(
         &self,
         peer: &Rc<Peer>,
-        tenant: &Tenant,
         connection: &Connection,
         before: usize,
-        wanted: &[Wanted],
+        watches: &[(RoomName, Watch)],
         now: Now,
     ) {
         // Watching comes first, so that a watcher is told of its own join whether others watch or not.
-        for Wanted {
-            room: name, watch, ..
-        } in wanted
-        {
+        for (name, watch) in watches {
             let joined = connection.subscriptions.iter().find(|s| s.room.name == *name);
             if let Some(Subscription { room }) = joined {
                 self.set_watch(peer, room, *watch);
             }
         }
-        let classes = &tenant.settings().classes;
-        let users_max = self.tunables.borrow().presence_users_max;
+        let (desk, users_max) = (&self.hub.presence, self.tunables.borrow().presence_users_max);
         for Subscription { room } in &connection.subscriptions[before..] {
-            room.set_presence(
-                &self.hub.presence,
-                classes.of(room.name.as_str()).presence,
-                users_max,
-            );
-            let arriving = Arriving {
-                user: &connection.principal.user,
-                connection: peer.id,
-                info: &connection.principal.info,
-            };
-            room.enter(&self.hub.presence, arriving, now);
+            let switched_on = room.set_presence(desk, room.class().presence, users_max);
+            self.enter(connection, room, now);
+            if switched_on && room.subscribers() > 1 {
+                // Others came before its class changed. Whoever enters twice is there once.
+                self.hub.enroll(room);
+            }
+        }
+    }
+
+    fn enter(&self, connection: &Connection, room: &Arc<Room>, now: Now) {
+        let arriving = Arriving {
+            user: &connection.principal.user,
+            connection: connection.id,
+            info: &connection.principal.info,
+        };
+        room.enter(&self.hub.presence, arriving, now);
+    }
+
+    /// Presence of a room was switched on: whoever has joined it here enters.
+    pub(super) fn enroll(&self, room: &Arc<Room>) {
+        let (rooms, now) = (self.rooms.borrow(), self.now());
+        for member in rooms.get(&room.key).iter().flat_map(|local| &local.members) {
+            client(&member.peer, |client| self.enter(&client.connection, room, now));
         }
     }
 
@@ -160,14 +177,13 @@ impl Shard {
                 (Watch::Users, false) => NewsForm::Names,
                 (Watch::Counts | Watch::None, _) => NewsForm::Counts,
             };
-            let frame = news.bytes(form, watcher.peer.dialect);
-            watcher.missed = is_congested(&watcher.peer, frame, outbox_bytes_max / OUTBOX_PART);
+            let frame = news.bytes(form, watcher.peer.dialect).clone();
+            watcher.missed = !self.try_queue(&watcher.peer, frame, outbox_bytes_max / OUTBOX_PART);
             if watcher.missed {
                 missed += 1;
             } else {
                 told += 1;
                 truncated += u64::from(news.is_truncated(form));
-                self.queue(&watcher.peer, frame.clone(), outbox_bytes_max);
             }
         }
         drop(watchers);
@@ -197,8 +213,4 @@ impl Shard {
             Err(refusal) => self.refuse(peer, id, &refusal),
         }
     }
-}
-
-fn is_congested(peer: &Peer, frame: &bytes::Bytes, outbox_bytes_max: usize) -> bool {
-    peer.blocked.get() && !peer.outbox.borrow().has_room(frame, outbox_bytes_max)
 }

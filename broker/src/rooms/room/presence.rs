@@ -182,19 +182,26 @@ impl PresenceDesk {
 
 impl Room {
     /// Sets whether presence is kept here, as the room's class says. Switched off, it forgets who is here and tells watchers
-    /// so; switched on, it begins with those who enter from then on.
-    pub fn set_presence(self: &StdArc<Self>, desk: &PresenceDesk, mode: PresenceMode, users_max: usize) {
+    /// so. Answers whether it was switched on just now: then whoever has joined before must still [enter](Self::enter).
+    pub fn set_presence(
+        self: &StdArc<Self>,
+        desk: &PresenceDesk,
+        mode: PresenceMode,
+        users_max: usize,
+    ) -> bool {
         let mut presence = self.presence.0.lock();
         if mode == PresenceMode::Off && presence.is_none() {
-            return;
+            return false;
         }
         let state = presence.get_or_insert_with(|| Box::new(State::new()));
+        let was_on = state.is_on();
         state.mode = mode;
         match mode {
             PresenceMode::On { grace_ms } => state.roll.configure(Bounds { grace_ms, users_max }),
             PresenceMode::Off if state.roll.users() > 0 => state.change(self, desk, Roll::clear),
             PresenceMode::Off => {}
         }
+        state.is_on() && !was_on
     }
 
     /// A connection is in the room, if presence is kept. Said twice, it is there once.

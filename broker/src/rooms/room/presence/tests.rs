@@ -6,6 +6,7 @@ use cauce_protocol::{Epoch, RoomId, RoomName};
 use super::*;
 use crate::publication::RoomKey;
 use crate::rooms::Change;
+use crate::rooms::room::{Budget, Make};
 
 const GRACE_MS: u64 = 5_000;
 const ON: PresenceMode = PresenceMode::On { grace_ms: GRACE_MS };
@@ -29,7 +30,16 @@ struct World {
 impl World {
     fn new(capacity: usize) -> Self {
         let name = RoomName::new("room").unwrap();
-        let room = StdArc::new(Room::new(RoomKey(1), RoomId(1), name, Epoch(1), 0));
+        let room = StdArc::new(Room::new(Make {
+            key: RoomKey(1),
+            id: RoomId(1),
+            name,
+            epoch: Epoch(1),
+            head: None,
+            class: StdArc::default(),
+            budget: StdArc::new(Budget::new(0)),
+            now_ms: 0,
+        }));
         let desk = PresenceDesk::default();
         room.set_presence(&desk, ON, 10_000);
         Self {
