@@ -12,6 +12,7 @@ use cauce_broker::rooms::{PageQuery, PresenceMode, RoomClass};
 use cauce_protocol::message::Recipient;
 use cauce_protocol::wire::{self, client_frame::Request, reply::Outcome, server_frame::Message};
 use cauce_protocol::{Code, Payload, UserId};
+use serde_json::json;
 use serde_json::value::RawValue;
 use support::raw::ProtoPeer;
 use support::{Broker, PATIENCE, claims, sign_for, token};
@@ -507,6 +508,28 @@ async fn what_a_token_says_of_its_user_is_shown_and_pages_go_by_name() {
     let page = a.presence(ROOM, PageQuery::default()).expect("a page");
     assert_eq!(page.page.len(), 4);
     assert!(a.presence("dark.1", PageQuery::default()).is_err());
+
+    // In the other dialect it is JSON within JSON.
+    let mut plain = broker.join(&token("a", "plain")).await;
+    let (reply, _) = plain
+        .ask(json!({"id": 1, "presence": {"room": ROOM, "limit": 1}}))
+        .await;
+    let user = &reply["presence_page"]["page"][0];
+    assert_eq!(
+        (&user["user"], &user["info"]["age"]),
+        (&json!("ann"), &json!(7)),
+        "{reply}"
+    );
+    let watch = json!({"room": ROOM, "presence": 2});
+    plain
+        .ask(json!({"id": 2, "subscribe": {"subscriptions": [watch]}}))
+        .await;
+    let change = plain.receive().await["presence_change"].clone();
+    assert_eq!(
+        (&change["joined"][0]["user"], &change["users"]),
+        (&json!("plain"), &json!(5)),
+        "{change}"
+    );
 
     let mut of_eve = claims("eve", &["*"]);
     let long = format!("\"{}\"", "x".repeat(1_023));

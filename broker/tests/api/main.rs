@@ -5,6 +5,7 @@ mod credentials;
 mod devices;
 mod listeners;
 mod messages;
+mod presence;
 mod start;
 mod support;
 mod tenants;
