@@ -210,6 +210,8 @@ section! {
         subscriptions_per_connection: usize = count(1, 4_096), "128", Live;
         /// Rooms of one tenant that are in use.
         rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
+        /// Users of one room that its presence lists; more are counted only.
+        presence_users_per_room: usize = count(1, 1_000_000), "10000", Live;
         /// Bytes that may wait for one reader before it is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
         /// A reader that is behind and takes nothing for this long is closed as too slow.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::hub::{Caller, HistoryPage, Hub, OutgoingCall, Tenant};
 use crate::publication::{Draft, Shared};
-use crate::rooms::{Accepted, Listener, Manner, Repeat, Room, Start, Tap};
+use crate::rooms::{Accepted, Listener, Manner, PageQuery, PresencePage, Repeat, Room, Start, Tap};
 
 pub use calls::{Invocation, MethodServer};
 
@@ -46,6 +46,11 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> &crate::metrics::Metrics {
         &self.hub.metrics
+    }
+
+    /// Users in rooms that keep presence; one who is in two rooms counts twice.
+    pub fn present(&self) -> usize {
+        self.hub.presence.present()
     }
 
     /// Open connections of all kinds.
@@ -147,6 +152,14 @@ impl TenantHandle {
             after: joined.seq,
             tap,
         })
+    }
+
+    /// Who is in a room, a page at a time.
+    ///
+    /// # Errors
+    /// `conflict` if the room's class keeps no presence.
+    pub fn presence(&self, room: &str, query: PageQuery<'_>) -> Result<PresencePage, Refusal> {
+        self.hub.presence(&self.tenant, room, query)
     }
 
     /// Calls a device and waits for its answer: the `result` of its reply, as JSON. Safe to cancel; the device may act all the

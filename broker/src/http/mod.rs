@@ -22,6 +22,7 @@ mod history;
 mod metrics;
 mod openapi;
 mod page;
+mod presence;
 mod process;
 mod publish;
 mod revocations;
@@ -95,6 +96,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::broadcast))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))

@@ -12,9 +12,11 @@ use super::doors::Permit;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
 use crate::publication::{Direct, RoomKey, Shared};
+use crate::rooms::{PresenceNews, Room};
 use crate::socket::Parts;
 
-/// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
+/// A shard's mailbox. Publications, direct messages and changes of presence reserve their cost; the rest is bounded by
+/// connections, calls and rooms.
 pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
 
 /// One piece of work for a shard.
@@ -30,6 +32,10 @@ pub enum ShardMessage {
     Outcome(Box<Outcome>),
     /// A word for a client here that serves methods.
     Serving(Box<Serving>),
+    /// A change of who is in a room that has watchers here. Reserves its cost.
+    Presence(Arc<PresenceNews>),
+    /// Presence of this room was switched on: its subscribers here enter.
+    Enroll(Arc<Room>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
@@ -51,6 +57,12 @@ pub enum ShardMessage {
 impl From<Shared> for ShardMessage {
     fn from(publication: Shared) -> Self {
         Self::Publication(publication)
+    }
+}
+
+impl From<Arc<PresenceNews>> for ShardMessage {
+    fn from(news: Arc<PresenceNews>) -> Self {
+        Self::Presence(news)
     }
 }
 

@@ -46,6 +46,7 @@ pub use turn::Reception;
 use self::deliver::LocalRoom;
 use self::outbox::{Outbox, Pushed, Written};
 use self::peer::Stage;
+use self::presence::Watchers;
 use self::rights::Rechecks;
 use self::roster::Rosters;
 use self::wheel::Wheel;
@@ -76,6 +77,7 @@ pub struct Shard {
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
     rechecks: RefCell<Rechecks>,
+    watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
@@ -102,6 +104,7 @@ impl Shard {
             rooms: RefCell::default(),
             rosters: RefCell::default(),
             rechecks: RefCell::default(),
+            watchers: RefCell::default(),
             marked: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),
