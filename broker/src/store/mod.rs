@@ -3,6 +3,7 @@
 //! ```text
 //! shards, doors ── StoreHandle::device_state, reading, … ──▶ batch (bounded, in memory) ──▶ writer ──▶ SQLite
 //! API, CLI ─────── StoreHandle::create_tenant, …         ──────────────────────────────────▶ writer (own transaction)
+//! all doors ────── StoreHandle::leave_notification, …    ──▶ notifications (bounded, by tenant) ──▶ writer (one for many)
 //! API ──────────── StoreHandle::readings, devices, …     ──▶ readers
 //! ```
 //!
@@ -25,6 +26,7 @@ mod handle;
 mod lane;
 mod messages;
 mod migrate;
+mod notifications;
 mod place;
 mod rows;
 mod sql;
@@ -42,7 +44,7 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
 pub use config::{
-    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, NotificationLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
     ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
 };
 pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
@@ -50,6 +52,11 @@ pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
 pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
+pub use notifications::{
+    CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CHANGES_PER_TENANT_MAX, Done, Left, Marked,
+    NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage, NotificationQuery, NotificationRow,
+    ReadRow, Reader, StoredNotification,
+};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
     DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
@@ -190,6 +197,8 @@ async fn serve(
         }),
         lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
         readers,
+        notifications: Mutex::default(),
+        notification_limits: config.notifications,
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
         runtime: tokio::runtime::Handle::current(),

@@ -11,6 +11,7 @@ mod fault;
 mod history;
 mod insert;
 mod load;
+mod notifications;
 mod telemetry;
 mod tenants;
 mod values;
@@ -28,6 +29,7 @@ pub(super) use devices::{assign_device, device, devices, set_device_metadata};
 pub(super) use fault::{Fault, fault};
 pub(super) use history::{audit_rows, counts, device_events, readings};
 pub(super) use load::load;
+pub(super) use notifications::{change_notifications, notifications};
 pub(super) use telemetry::{Log, Written, delete_older, write_piece};
 pub(super) use tenants::{create_tenant, tenant, tenants, update_tenant};
 
