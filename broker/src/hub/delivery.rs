@@ -8,12 +8,13 @@ use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 
 use super::devices::SharedDevice;
 use super::doors::Permit;
+use super::notifications::Notice;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
 use crate::publication::{Direct, Shared};
 use crate::socket::Parts;
 
-/// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
+/// A shard's mailbox. Publications, direct messages and notices reserve their cost; the rest is bounded by connections and calls.
 pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
 
 /// One piece of work for a shard.
@@ -23,6 +24,8 @@ pub enum ShardMessage {
     Publication(Shared),
     /// A message to people or connections, some of whom may be here.
     Direct(Arc<Direct>),
+    /// News of notifications for users, some of whom may be here.
+    Notice(Arc<Notice>),
     /// An answer that a client here waits for.
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.

@@ -10,6 +10,7 @@ mod delivery;
 mod device_flow;
 mod devices;
 mod doors;
+mod notifications;
 mod records;
 mod tenants;
 
@@ -29,6 +30,7 @@ pub use delivery::{
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
+pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
 pub use records::{Later, NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
@@ -72,6 +74,8 @@ pub struct Tunables {
     pub dedup_window_ms: u64,
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
+    /// How long a notification is kept unless its sender says otherwise.
+    pub notifications_kept_ms: u64,
     /// What is asked of tokens.
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.

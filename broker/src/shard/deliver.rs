@@ -143,7 +143,7 @@ impl Shard {
     }
 }
 
-fn client<T>(peer: &Peer, ask: impl FnOnce(&Client) -> T) -> Option<T> {
+pub(super) fn client<T>(peer: &Peer, ask: impl FnOnce(&Client) -> T) -> Option<T> {
     match &*peer.stage.borrow() {
         Stage::Client(client) => Some(ask(client)),
         _ => None,

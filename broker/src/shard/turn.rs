@@ -51,6 +51,10 @@ impl Shard {
                         taken.borrow_mut().push((direct.accepted, count));
                         released += direct.cost();
                     }
+                    Some(ShardMessage::Notice(notice)) => {
+                        self.deliver_notice(&notice, outbox_bytes_max);
+                        released += notice.cost();
+                    }
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
                     Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
                     Some(ShardMessage::DeviceFrames(frames)) => self.to_device(&frames),
