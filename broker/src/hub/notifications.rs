@@ -23,7 +23,7 @@ use super::tenants::Tenant;
 use crate::publication::{Encoded, message_frame};
 use crate::store::{
     Done, Left, Marked, NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage,
-    NotificationQuery, NotificationRow, ReadRow, Reader, StoredNotification,
+    NotificationQuery, NotificationRow, ReadRow, Reader, Sender, StoredNotification,
 };
 
 /// Notifications of a page unless asked otherwise.
@@ -113,13 +113,13 @@ impl Notice {
 }
 
 impl Hub {
-    /// Leaves a notification. `notify` has been checked; `sender` is whose idempotency key it is. `done` is called once it has
-    /// been committed, after it was handed to the shards of those who are connected.
+    /// Leaves a notification. `notify` has been checked. `done` is called once it has been committed, after it was handed to the
+    /// shards of those who are connected.
     ///
     /// # Errors
     /// `done` gets `invalid` or `malformed` for what breaks a limit, `unsupported` without a database, `overloaded` or
     /// `unavailable` if the store does not take it.
-    pub fn notify(self: &Arc<Self>, tenant: &Arc<Tenant>, sender: &str, notify: Notify, done: Done<Left>) {
+    pub fn notify(self: &Arc<Self>, tenant: &Arc<Tenant>, sender: Sender, notify: Notify, done: Done<Left>) {
         let row = match self.row(tenant, sender, notify) {
             Ok(row) => Arc::new(row),
             Err(refusal) => return done.call(Err(refusal)),
@@ -185,7 +185,7 @@ impl Hub {
         })
     }
 
-    fn row(&self, tenant: &Tenant, sender: &str, notify: Notify) -> Result<NotificationRow, Refusal> {
+    fn row(&self, tenant: &Tenant, sender: Sender, notify: Notify) -> Result<NotificationRow, Refusal> {
         let tunables = self.tunables();
         if tunables.payload_depth_max < PAYLOAD_DEPTH_MAX && !notify.json.is_empty() {
             let payload = Payload::Json(notify.json.clone());
@@ -203,7 +203,7 @@ impl Hub {
         Ok(NotificationRow {
             tenant: tenant.id.clone(),
             audience: notify.to,
-            sender: sender.into(),
+            sender,
             idempotency_key: notify.idempotency_key.into(),
             window_ms: tunables.dedup_window_ms.min(NOTIFICATION_KEY_MS_MAX),
             kind: notify.kind,

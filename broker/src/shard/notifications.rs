@@ -18,7 +18,7 @@ use super::outbox::Lane;
 use super::peer::{Client, Peer};
 use crate::hub::{self, News, Notice, ShardMessage, Tenant};
 use crate::publication::message_frame;
-use crate::store::{Done, Left, Marked, Reader};
+use crate::store::{Done, Left, Marked, Reader, Sender};
 
 /// The part of an outbox that one page may take: the rest is for what comes meanwhile.
 const PAGE_OUTBOX_DIVISOR: usize = 4;
@@ -27,7 +27,7 @@ impl Shard {
     pub(super) fn notify(&self, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, notify: Notify) {
         let Some(reader) = client(peer, reader) else { return };
         let done = self.done(peer.id, id, |left: Left| wire::Notified { id: left.id }.into());
-        self.hub.notify(tenant, reader.user.as_str(), notify, done);
+        self.hub.notify(tenant, Sender::User(reader.user), notify, done);
     }
 
     pub(super) fn notifications(

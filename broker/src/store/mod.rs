@@ -55,7 +55,7 @@ pub use migrate::{MigrationInfo, migrate, migrations};
 pub use notifications::{
     CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CHANGES_PER_TENANT_MAX, Done, Left, Marked,
     NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage, NotificationQuery, NotificationRow,
-    ReadRow, Reader, StoredNotification,
+    ReadRow, Reader, Sender, StoredNotification,
 };
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,

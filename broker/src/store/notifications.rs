@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use cauce_protocol::message::{Audience, NotificationKind, Priority};
 use cauce_protocol::{Code, Refusal, Role, TenantId, UserId};
+use tokio::sync::oneshot;
 
 use super::counters::Health;
 use super::error::StoreError;
@@ -52,8 +53,7 @@ pub const NOTIFICATION_KEY_MS_MAX: u64 = 60 * 60 * 1_000;
 pub struct NotificationRow {
     pub tenant: TenantId,
     pub audience: Audience,
-    /// Whose idempotency key it is: a user, or a door that is none.
-    pub sender: Box<str>,
+    pub sender: Sender,
     /// Empty means none.
     pub idempotency_key: Box<str>,
     /// How far back a repeat is recognised, in milliseconds.
@@ -74,6 +74,16 @@ impl NotificationRow {
         let texts = [self.title.len(), self.message.len(), self.json.len()];
         CHANGE_OVERHEAD_BYTES + texts.iter().sum::<usize>()
     }
+}
+
+/// Who left a notification: an idempotency key is his alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// All keys of a tenant are one sender, so that a retry after a change of keys is still recognised.
+    Api,
+    /// The embedding program.
+    Program,
+    User(UserId),
 }
 
 /// A notification's place.
@@ -174,6 +184,18 @@ pub struct Done<T>(Option<Box<dyn FnOnce(Result<T, Refusal>) + Send + Sync>>);
 impl<T> Done<T> {
     pub fn new(done: impl FnOnce(Result<T, Refusal>) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(done)))
+    }
+
+    /// One whose answer is awaited. Safe to cancel; the change goes on.
+    pub fn awaited() -> (Self, impl Future<Output = Result<T, Refusal>> + Send)
+    where
+        T: Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        // Whoever gave up waiting has dropped the other end.
+        let done = Self::new(move |result| drop(answer.send(result)));
+        let answered = async { answered.await.unwrap_or_else(|_| Err(StoreError::closed().refusal())) };
+        (done, answered)
     }
 
     /// Answers.
@@ -509,7 +531,7 @@ mod tests {
         Arc::new(NotificationRow {
             tenant: TenantId::new(tenant).unwrap(),
             audience: Audience::Tenant,
-            sender: "s".into(),
+            sender: Sender::Api,
             idempotency_key: "".into(),
             window_ms: 0,
             kind: NotificationKind::Info,

@@ -18,7 +18,7 @@ use crate::store::config::{NotificationLimits, PAGE_ROWS_MAX, RETENTION_STEP_ROW
 use crate::store::error::StoreError;
 use crate::store::notifications::{
     Change, Changed, Left, Marked, NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage,
-    NotificationQuery, NotificationRow, ReadRow, Reader, StoredNotification,
+    NotificationQuery, NotificationRow, ReadRow, Reader, Sender, StoredNotification,
 };
 
 /// An audience as the tables know it. No two are written alike: names say nothing before the colon.
@@ -27,6 +27,14 @@ fn audience_text(audience: &Audience) -> String {
         Audience::User(user) => format!("u:{user}"),
         Audience::Role(role) => format!("r:{role}"),
         Audience::Tenant => "t".to_owned(),
+    }
+}
+
+fn sender_text(sender: &Sender) -> String {
+    match sender {
+        Sender::Api => "api".to_owned(),
+        Sender::Program => "program".to_owned(),
+        Sender::User(user) => format!("u:{user}"),
     }
 }
 
@@ -148,7 +156,7 @@ async fn leave<'a>(
     .bind(row.tenant.as_str())
     .bind(int(id))
     .bind(&audience)
-    .bind(&*row.sender)
+    .bind(sender_text(&row.sender))
     .bind(row.kind as i32)
     .bind(row.priority as i32)
     .bind(&row.title)
@@ -164,7 +172,7 @@ async fn leave<'a>(
              ON CONFLICT (tenant, sender, key) DO UPDATE SET id = excluded.id, at_ms = excluded.at_ms",
         )
         .bind(row.tenant.as_str())
-        .bind(&*row.sender)
+        .bind(sender_text(&row.sender))
         .bind(&*row.idempotency_key)
         .bind(int(id))
         .bind(int(row.created_ms))
@@ -183,7 +191,7 @@ async fn given(c: &mut SqliteConnection, row: &NotificationRow) -> Result<Option
         "SELECT id FROM notification_keys WHERE tenant = ? AND sender = ? AND key = ? AND at_ms > ?",
     )
     .bind(row.tenant.as_str())
-    .bind(&*row.sender)
+    .bind(sender_text(&row.sender))
     .bind(&*row.idempotency_key)
     .bind(int(row.created_ms.saturating_sub(row.window_ms)))
     .fetch_optional(c)
