@@ -517,3 +517,7 @@ async fn older(
         .await?;
     Ok(done.rows_affected())
 }
+
+#[cfg(test)]
+#[path = "notifications_tests.rs"]
+mod tests;
