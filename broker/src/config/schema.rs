@@ -369,7 +369,19 @@ section! {
 
 /// All parts of the file, in the order in which they are printed.
 pub const SECTIONS: &[Section] = &[
-    TOP, TLS, THREADS, LIMITS, HEARTBEAT, AUTH, AUTH_KEY, AUTH_JWKS, STORE, LOG, ROOMS, NOTIFICATIONS, ADMIN,
+    TOP,
+    TLS,
+    THREADS,
+    LIMITS,
+    HEARTBEAT,
+    AUTH,
+    AUTH_KEY,
+    AUTH_JWKS,
+    STORE,
+    LOG,
+    ROOMS,
+    NOTIFICATIONS,
+    ADMIN,
 ];
 
 /// Everything that can be set, typed and in range.

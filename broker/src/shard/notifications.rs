@@ -25,19 +25,17 @@ const PAGE_OUTBOX_DIVISOR: usize = 4;
 
 impl Shard {
     pub(super) fn notify(&self, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, notify: Notify) {
-        let Some(reader) = client(peer, reader) else { return };
+        let Some(reader) = client(peer, reader) else {
+            return;
+        };
         let done = self.done(peer.id, id, |left: Left| wire::Notified { id: left.id }.into());
         self.hub.notify(tenant, Sender::User(reader.user), notify, done);
     }
 
-    pub(super) fn notifications(
-        &self,
-        peer: &Rc<Peer>,
-        tenant: &Arc<Tenant>,
-        id: u32,
-        asked: Notifications,
-    ) {
-        let Some(reader) = client(peer, reader) else { return };
+    pub(super) fn notifications(&self, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, asked: Notifications) {
+        let Some(reader) = client(peer, reader) else {
+            return;
+        };
         let bytes_max = self.tunables().outbox_bytes_max / PAGE_OUTBOX_DIVISOR;
         let page = self.hub.notifications(tenant, reader, &asked, bytes_max);
         let (hub, shard, connection) = (self.hub.clone(), self.index, peer.id);
@@ -53,19 +51,16 @@ impl Shard {
     }
 
     pub(super) fn mark_read(&self, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, mark: MarkRead) {
-        let Some(reader) = client(peer, reader) else { return };
+        let Some(reader) = client(peer, reader) else {
+            return;
+        };
         let answer = |marked: Marked| wire::NotificationsRead::from(&marked).into();
         let done = self.done(peer.id, id, answer);
         self.hub.mark_read(tenant, reader, mark, Some(peer.id), done);
     }
 
     /// Answers a request of this shard's, from whatever thread the answer comes.
-    fn done<T: 'static>(
-        &self,
-        connection: ConnectionId,
-        request: u32,
-        answer: fn(T) -> Outcome,
-    ) -> Done<T> {
+    fn done<T: 'static>(&self, connection: ConnectionId, request: u32, answer: fn(T) -> Outcome) -> Done<T> {
         let (hub, shard) = (self.hub.clone(), self.index);
         Done::new(move |result| {
             hub.shards[shard].send(ShardMessage::Outcome(Box::new(hub::Outcome {

@@ -279,7 +279,11 @@ mod tests {
     #[test]
     fn an_outbox_is_congested_when_more_than_half_of_it_is_taken() {
         let mut outbox = Outbox::default();
-        outbox.push(Lane::Ordered, Bytes::from(vec![0; 500 - FRAME_OVERHEAD_BYTES]), 1_000);
+        outbox.push(
+            Lane::Ordered,
+            Bytes::from(vec![0; 500 - FRAME_OVERHEAD_BYTES]),
+            1_000,
+        );
         assert!(!outbox.is_congested(1_000));
         outbox.push_last(Bytes::from_static(b"x"));
         assert!(outbox.is_congested(1_000));
@@ -288,16 +292,31 @@ mod tests {
     #[test]
     fn the_bound_holds_but_never_refuses_a_single_frame() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(Lane::Ordered, Bytes::from(vec![0; 500]), 100), Pushed::Queued);
-        assert_eq!(outbox.push(Lane::Ordered, Bytes::from_static(b"x"), 100), Pushed::Overflowed);
+        assert_eq!(
+            outbox.push(Lane::Ordered, Bytes::from(vec![0; 500]), 100),
+            Pushed::Queued
+        );
+        assert_eq!(
+            outbox.push(Lane::Ordered, Bytes::from_static(b"x"), 100),
+            Pushed::Overflowed
+        );
     }
 
     #[test]
     fn nothing_is_taken_behind_a_frame_that_was_refused() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(Lane::Ordered, Bytes::from_static(b"one"), 100), Pushed::Queued);
-        assert_eq!(outbox.push(Lane::Ordered, Bytes::from(vec![0; 100]), 100), Pushed::Overflowed);
-        assert_eq!(outbox.push(Lane::Ordered, Bytes::from_static(b"three"), 100), Pushed::Over);
+        assert_eq!(
+            outbox.push(Lane::Ordered, Bytes::from_static(b"one"), 100),
+            Pushed::Queued
+        );
+        assert_eq!(
+            outbox.push(Lane::Ordered, Bytes::from(vec![0; 100]), 100),
+            Pushed::Overflowed
+        );
+        assert_eq!(
+            outbox.push(Lane::Ordered, Bytes::from_static(b"three"), 100),
+            Pushed::Over
+        );
         outbox.push_last(Bytes::from_static(b"goodbye"));
         assert_eq!(outbox.frames, [&b"one"[..], b"goodbye"]);
     }

@@ -44,8 +44,8 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
 pub use config::{
-    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, NotificationLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
-    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, NotificationLimits, PAGE_ROWS_MAX, QUERY_SLOTS,
+    RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
 };
 pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};

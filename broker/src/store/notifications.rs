@@ -194,7 +194,11 @@ impl<T> Done<T> {
         let (answer, answered) = oneshot::channel();
         // Whoever gave up waiting has dropped the other end.
         let done = Self::new(move |result| drop(answer.send(result)));
-        let answered = async { answered.await.unwrap_or_else(|_| Err(StoreError::closed().refusal())) };
+        let answered = async {
+            answered
+                .await
+                .unwrap_or_else(|_| Err(StoreError::closed().refusal()))
+        };
         (done, answered)
     }
 
@@ -338,8 +342,12 @@ impl Waiting {
     fn take(&mut self, max: usize) -> Vec<Change> {
         let mut taken = Vec::with_capacity(self.count.min(max));
         while taken.len() < max {
-            let Some(tenant) = self.turns.pop_front() else { break };
-            let Some(queue) = self.tenants.get_mut(&tenant) else { continue };
+            let Some(tenant) = self.turns.pop_front() else {
+                break;
+            };
+            let Some(queue) = self.tenants.get_mut(&tenant) else {
+                continue;
+            };
             if let Some(change) = queue.changes.pop_front() {
                 let bytes = change.bytes();
                 queue.bytes -= bytes;
@@ -560,7 +568,11 @@ mod tests {
     fn tenants_take_turns_and_each_keeps_its_order() {
         let mut waiting = Waiting::default();
         for n in 0..5 {
-            assert_eq!(waiting.push(leave("a", n)).unwrap(), n == 0, "the first one starts");
+            assert_eq!(
+                waiting.push(leave("a", n)).unwrap(),
+                n == 0,
+                "the first one starts"
+            );
         }
         for n in 0..2 {
             assert!(!waiting.push(leave("b", n)).unwrap());
@@ -569,7 +581,10 @@ mod tests {
         assert_eq!(named(&waiting.take(100)), ["a2", "a3", "a4"]);
         assert!(waiting.take(100).is_empty());
         assert_eq!((waiting.count, waiting.bytes, waiting.tenants.len()), (0, 0, 0));
-        assert!(waiting.push(leave("a", 9)).unwrap(), "nobody serves: the next one starts");
+        assert!(
+            waiting.push(leave("a", 9)).unwrap(),
+            "nobody serves: the next one starts"
+        );
     }
 
     #[test]
@@ -607,7 +622,8 @@ mod tests {
     #[test]
     fn a_change_that_is_lost_is_answered_once() {
         let (answer, mut answered) = tokio::sync::oneshot::channel();
-        let done = Done::new(move |result: Result<Left, Refusal>| answer.send(result.unwrap_err().code).unwrap());
+        let done =
+            Done::new(move |result: Result<Left, Refusal>| answer.send(result.unwrap_err().code).unwrap());
         drop(Change::Leave(row("a", 1), done));
         assert_eq!(answered.try_recv().unwrap(), Code::Unavailable);
     }

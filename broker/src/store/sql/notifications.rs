@@ -243,7 +243,10 @@ async fn read_one_by_one(
     .bind(int(row.at_ms))
     .fetch_all(&mut *c)
     .await?;
-    let ids = found.iter().map(|row| uint(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    let ids = found
+        .iter()
+        .map(|row| uint(row, 0))
+        .collect::<Result<Vec<_>, _>>()?;
     for &id in &ids {
         sqlx::query(
             "INSERT INTO notification_reads (tenant, id, user) VALUES (?, ?, ?) \

@@ -225,7 +225,10 @@ async fn play(steps: Vec<Step>) {
                 let orphans = "SELECT COUNT(*) FROM notification_reads AS r WHERE NOT EXISTS \
                                (SELECT 1 FROM notifications AS n WHERE n.tenant = r.tenant AND n.id = r.id)";
                 assert_eq!(number(&mut c, orphans).await, 0);
-                assert_eq!(number(&mut c, "SELECT COUNT(*) FROM notification_leavings").await, 0);
+                assert_eq!(
+                    number(&mut c, "SELECT COUNT(*) FROM notification_leavings").await,
+                    0
+                );
             }
             Step::List {
                 tenant: of,
@@ -416,7 +419,10 @@ async fn keys_and_marks_go_when_they_can_no_longer_matter() {
         (now_ms + NOTIFICATION_KEPT_MS_MAX + 1, (0, 0)),
     ] {
         sweep(&mut c, at_ms, 100).await.unwrap();
-        assert_eq!((number(&mut c, keys).await, number(&mut c, marks).await), expected);
+        assert_eq!(
+            (number(&mut c, keys).await, number(&mut c, marks).await),
+            expected
+        );
     }
     assert_eq!(number(&mut c, "SELECT COUNT(*) FROM notification_reads").await, 0);
     let head = head(&mut c, &tenant(0)).await.unwrap();
@@ -427,7 +433,9 @@ async fn keys_and_marks_go_when_they_can_no_longer_matter() {
 async fn what_many_have_read_goes_in_small_steps() {
     let dir = tempfile::tempdir().unwrap();
     let mut c = database(&dir).await;
-    change_notifications(&mut c, &[left(Audience::Tenant, 1)], LIMITS).await.unwrap();
+    change_notifications(&mut c, &[left(Audience::Tenant, 1)], LIMITS)
+        .await
+        .unwrap();
     let readers: Vec<Change> = (0..25)
         .map(|n| {
             let row = ReadRow {
@@ -458,7 +466,10 @@ async fn what_many_have_read_goes_in_small_steps() {
         }
     }
     assert_eq!(left, 0);
-    assert_eq!(number(&mut c, "SELECT COUNT(*) FROM notification_leavings").await, 0);
+    assert_eq!(
+        number(&mut c, "SELECT COUNT(*) FROM notification_leavings").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -476,6 +487,7 @@ async fn counting_and_paging_walk_the_index_of_the_audience() {
     .await
     .unwrap();
     let plan: Vec<&str> = plan.iter().map(|(.., detail)| detail.as_str()).collect();
-    let searched = "SEARCH m USING COVERING INDEX notifications_by_audience (tenant=? AND audience=? AND id<?)";
+    let searched =
+        "SEARCH m USING COVERING INDEX notifications_by_audience (tenant=? AND audience=? AND id<?)";
     assert!(plan.contains(&searched), "{plan:?}");
 }
