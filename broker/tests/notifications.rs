@@ -15,7 +15,7 @@ use cauce_protocol::wire::{self, Feature, notify};
 use cauce_protocol::{Code, Payload, Role, UserId};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use support::raw::{ProtoPeer, Raw};
+use support::raw::ProtoPeer;
 use support::{Broker, PATIENCE, claims, config, full_token, sign_for, token};
 
 /// A broker whose database lies in `dir`.
@@ -380,7 +380,6 @@ async fn thousands_left_at_once_share_transactions_and_are_pushed_in_the_order_o
     stop(broker).await;
 }
 
-/// A tab whose user has stopped reading for a while, with some megabytes waiting for him.
 #[tokio::test]
 async fn high_overtakes_what_waits_for_a_slow_reader_and_low_gives_way() {
     const LETTERS: usize = 36;
@@ -390,16 +389,8 @@ async fn high_overtakes_what_waits_for_a_slow_reader_and_low_gives_way() {
         "limits.outbox_bytes=20MiB\nlimits.mailbox_bytes=64MiB\nlimits.frame_bytes=1MiB\nlimits.payload_bytes=600KiB",
     );
     let a = tenant(&broker, "a");
-    let mut slow = Raw::connect_narrow(broker.address).await;
-    let head = slow
-        .upgrade(&format!("/v1/ws?token={}", token("a", "ana")), "")
-        .await;
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    slow.hear_json().await;
-    slow.say(json!({"id": 1, "hello": {"version": 1, "features": Feature::Notifications as u64}}))
-        .await;
-    assert!(slow.hear_json().await["reply"]["welcome"].is_object());
-
+    let mut slow = Tab::open(&broker, &token("a", "ana")).await;
+    // It reads nothing for a while, and some megabytes wait for it.
     let letter = Payload::text("x".repeat(500 * 1024));
     for _ in 0..LETTERS {
         let to = Recipient::User(UserId::new("ana").expect("a name"));
@@ -432,10 +423,10 @@ async fn high_overtakes_what_waits_for_a_slow_reader_and_low_gives_way() {
 
     let mut heard = Vec::new();
     while heard.len() < LETTERS + 3 {
-        let frame = slow.hear_json().await;
-        heard.push(match (&frame["direct"], &frame["notification"]) {
-            (Value::Null, notification) => notification["title"].as_str().expect("a title").to_owned(),
-            _ => "letter".to_owned(),
+        heard.push(match slow.told().await {
+            Message::Direct(_) => "letter".to_owned(),
+            Message::Notification(notification) => notification.title,
+            other => panic!("{other:?}"),
         });
     }
     let at = |title: &str| heard.iter().position(|heard| heard == title).expect(title);
@@ -509,6 +500,8 @@ struct Api {
 
 impl Api {
     fn of(broker: &Broker) -> Self {
+        // Whoever was first has installed one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = broker.server.admin().operator_key().expect("a new database");
         Self {
             client: reqwest::Client::builder()
