@@ -4,15 +4,19 @@ mod support;
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use cauce_broker::store::{
+    Done, NotificationQuery, NotificationRow, Reader, Sender, Store, StoreConfig, StoreHandle,
+};
 use cauce_broker::{Persistence, Server, TenantHandle};
 use cauce_protocol::message::{Audience, NotificationKind, Notify, Priority, Recipient};
 use cauce_protocol::wire::client_frame::Request;
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::wire::server_frame::Message;
 use cauce_protocol::wire::{self, Feature, notify};
-use cauce_protocol::{Code, Payload, Role, UserId};
+use cauce_protocol::{Code, Payload, Role, TenantId, UserId};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use support::raw::ProtoPeer;
@@ -196,7 +200,6 @@ async fn a_user_who_was_away_finds_it_later_and_after_a_restart() {
     assert_eq!(leave(&tenant(&broker, "a"), user("ana"), "next").await, first + 1);
     assert_eq!(ana.read(&[], first).await.unread, 1);
     assert_eq!(titles(&ana.all().await), ["next", "Stock"]);
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -244,7 +247,6 @@ async fn all_tabs_are_told_what_one_has_read_and_agree() {
     // Whoever does not understand these pushes gets none, but may ask.
     assert_eq!(old_tab.told_so_far().await, []);
     assert_eq!(old_tab.all().await.unread, 1);
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -261,7 +263,6 @@ async fn a_connection_in_other_roles_is_told_its_own_count() {
     assert_eq!(read.unread, 1);
     let elsewhere = wire::NotificationsRead { unread: 0, ..read };
     assert_eq!(plain_tab.told().await, Message::NotificationsRead(elsewhere));
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -316,7 +317,6 @@ async fn nobody_sees_or_marks_what_is_not_for_him() {
         Outcome::Error(error) => assert_eq!(error.name, Code::Forbidden.name()),
         other => panic!("{other:?}"),
     }
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -348,7 +348,6 @@ async fn the_list_comes_in_pages_without_gaps_while_more_are_left() {
     }
     seen.reverse();
     assert_eq!(seen, ids[5..], "the newest 25, each once");
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -377,7 +376,6 @@ async fn thousands_left_at_once_share_transactions_and_are_pushed_in_the_order_o
     assert!(ids.into_iter().eq(1..=COUNT));
     assert_eq!(ana.all().await.unread, u32::try_from(COUNT).expect("a few"));
     println!("{COUNT} notifications were committed in {took:?}");
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -439,7 +437,6 @@ async fn high_overtakes_what_waits_for_a_slow_reader_and_low_gives_way() {
         ["higher", "high", "normal", "low"],
         "nothing is lost"
     );
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -462,7 +459,6 @@ async fn what_has_expired_is_neither_listed_nor_counted() {
         a.notify(for_ever).await.expect_err("too long").code,
         Code::Invalid
     );
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -617,7 +613,6 @@ async fn the_api_leaves_lists_and_marks_on_behalf_of_a_user() {
     assert_eq!(status, 404);
     let (_, page) = api.get("/v1/users/ana/notifications?tenant=b").await;
     assert_eq!(shown(&page), Vec::<String>::new(), "ana of b is somebody else");
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -657,7 +652,6 @@ async fn a_flood_of_one_tenant_is_told_to_wait_and_does_not_keep_out_another() {
     let in_order = ids.is_sorted();
     ids.sort_unstable();
     assert!(in_order && ids.iter().copied().eq(1..=ids.len() as u64));
-    stop(broker).await;
 }
 
 #[tokio::test]
@@ -684,5 +678,95 @@ async fn a_token_of_one_right_leaves_notifications_there_and_nowhere_else() {
             "{to:?}: {outcome:?}"
         );
     }
-    stop(broker).await;
+}
+
+fn store_row(n: u64, json_bytes: usize) -> Arc<NotificationRow> {
+    Arc::new(NotificationRow {
+        tenant: TenantId::new("default").expect("a name"),
+        audience: Audience::Tenant,
+        sender: Sender::Program,
+        idempotency_key: "".into(),
+        window_ms: 0,
+        kind: NotificationKind::Info,
+        title: n.to_string(),
+        message: String::new(),
+        json: format!("\"{}\"", "x".repeat(json_bytes)).into(),
+        priority: Priority::Normal,
+        created_ms: n,
+        expires_ms: u64::MAX / 4,
+    })
+}
+
+/// The titles of all that are kept, oldest first.
+async fn kept(store: &StoreHandle) -> Vec<String> {
+    let query = NotificationQuery {
+        tenant: TenantId::new("default").expect("a name"),
+        reader: Reader {
+            user: UserId::new("ana").expect("a name"),
+            roles: Box::default(),
+        },
+        before: 0,
+        limit: 1_000,
+        unread_only: false,
+        bytes_max: usize::MAX,
+        now_ms: 0,
+    };
+    let page = store.notifications(query).await.expect("a page");
+    assert!(!page.more);
+    page.notifications.into_iter().rev().map(|n| n.title).collect()
+}
+
+#[tokio::test]
+async fn when_the_disk_is_full_nothing_is_acknowledged_and_what_was_is_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut config = StoreConfig::new(dir.path());
+    config.database_bytes_max = Some(1024 * 1024);
+    let (store, _) = Store::open(config).expect("the store opens");
+    let handle = store.handle();
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let n = acknowledged.len() as u64;
+        assert!(n < 100, "a megabyte holds no more than a hundred of these");
+        let (done, left) = Done::awaited();
+        handle.leave_notification(store_row(n, 50_000), done);
+        match left.await {
+            Ok(_) => acknowledged.push(n.to_string()),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refused.code, Code::Unavailable);
+    assert!(
+        refused.retry_after_ms > 0 && refused.message.contains("full"),
+        "{refused}"
+    );
+    assert!(!acknowledged.is_empty());
+    assert_eq!(kept(&handle).await, acknowledged);
+    store.shutdown(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_store_that_stops_answers_everyone_and_keeps_what_it_acknowledged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, _) = Store::open(StoreConfig::new(dir.path())).expect("the store opens");
+    let handle = store.handle();
+    let mut answers = Vec::new();
+    for n in 0..900 {
+        let (done, left) = Done::awaited();
+        handle.leave_notification(store_row(n, 10), done);
+        answers.push(left);
+    }
+    // Some are committed before it stops, some wait.
+    answers.remove(0).await.expect("the first is left");
+    let (left, answers) = tokio::join!(store.shutdown(PATIENCE), futures_util::future::join_all(answers));
+    assert!(left.checkpointed);
+    let mut acknowledged = vec!["0".to_owned()];
+    for (n, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(_) => acknowledged.push((n + 1).to_string()),
+            Err(refusal) => assert_eq!(refusal.code, Code::Unavailable),
+        }
+    }
+    let (store, _) = Store::open(StoreConfig::new(dir.path())).expect("the store opens again");
+    assert_eq!(kept(&store.handle()).await, acknowledged);
+    store.shutdown(PATIENCE).await;
 }

@@ -11,7 +11,7 @@ use super::config::NotificationLimits;
 use super::counters::{Counters, Health};
 use super::error::StoreError;
 use super::lane::Lane;
-use super::notifications::Waiting;
+use super::notifications::{Queries, Waiting};
 use super::rows::{Admission, AuditRow, DeviceStateRow, EventRow, ReadingRow};
 use crate::clock::Clock;
 
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     /// Changes of notifications that wait for the lane.
     pub(super) notifications: Mutex<Waiting>,
     pub(super) notification_limits: NotificationLimits,
+    pub(super) notification_queries: Queries,
     /// Of the store's own thread: whatever waits for the database waits there, also when the caller gives up.
     pub(super) runtime: tokio::runtime::Handle,
 }

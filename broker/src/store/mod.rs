@@ -55,7 +55,7 @@ pub use migrate::{MigrationInfo, migrate, migrations};
 pub use notifications::{
     CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CHANGES_PER_TENANT_MAX, Done, Left, Marked,
     NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage, NotificationQuery, NotificationRow,
-    ReadRow, Reader, Sender, StoredNotification,
+    QUERIES_PER_TENANT_MAX, QUERIES_WAITING_MAX, ReadRow, Reader, Sender, StoredNotification,
 };
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
@@ -199,6 +199,7 @@ async fn serve(
         readers,
         notifications: Mutex::default(),
         notification_limits: config.notifications,
+        notification_queries: Default::default(),
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
         runtime: tokio::runtime::Handle::current(),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use sqlx::{ConnectOptions, Executor};
 
 use super::*;
-use crate::store::notifications::Done;
+use crate::store::notifications::{Done, NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX};
 
 const LIMITS: NotificationLimits = NotificationLimits {
     per_audience_max: 4,
@@ -195,7 +195,7 @@ async fn database(dir: &tempfile::TempDir) -> SqliteConnection {
         .connect()
         .await
         .unwrap();
-    let text = include_str!("../../../../migrations/sqlite/0003_notifications.sql");
+    let text = include_str!("../../../../../migrations/sqlite/0003_notifications.sql");
     c.execute(text).await.unwrap();
     c
 }
