@@ -22,7 +22,7 @@ pub use kind::{Kind, MASK, SECRET_BYTES_MIN, Value, is_weak_secret};
 pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
 pub use origin::Origins;
 pub use schema::{
-    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Heartbeat, Limits, Log, LogFormat, Reload, Rooms,
+    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Drain, Heartbeat, Limits, Log, LogFormat, Reload, Rooms,
     SECTIONS, Section, Setting, Store, Threads, Tls,
 };
 pub use show::{markdown, template};

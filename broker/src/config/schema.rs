@@ -336,6 +336,19 @@ section! {
 }
 
 section! {
+    /// Stopping in order, on SIGTERM and SIGINT. A second signal stops at once.
+    pub Drain DRAIN "drain" false {
+        /// Over how long clients are sent away, so that they do not all come back in one instant; a sixth of the deadline at
+        /// most, and never slower than 200 a second.
+        spread: Duration = millis(0, 5 * MINUTE), "5s", Live;
+        /// From the signal to the end of the process, whatever waits.
+        deadline: Duration = millis(SECOND, HOUR), "30s", Live;
+        /// What clients are told to wait before they connect again, to which they add jitter of their own.
+        retry_after: Duration = millis(0, MINUTE), "1s", Live;
+    }
+}
+
+section! {
     /// Rooms.
     pub Rooms ROOMS "rooms" false {
         /// How long a room's numbering goes on after the last subscriber has left.
@@ -357,7 +370,7 @@ section! {
 
 /// All parts of the file, in the order in which they are printed.
 pub const SECTIONS: &[Section] = &[
-    TOP, TLS, THREADS, LIMITS, HEARTBEAT, AUTH, AUTH_KEY, AUTH_JWKS, STORE, LOG, ROOMS, ADMIN,
+    TOP, TLS, THREADS, LIMITS, HEARTBEAT, AUTH, AUTH_KEY, AUTH_JWKS, STORE, LOG, DRAIN, ROOMS, ADMIN,
 ];
 
 /// Everything that can be set, typed and in range.
@@ -374,6 +387,7 @@ pub struct Config {
     pub auth: Auth,
     pub store: Store,
     pub log: Log,
+    pub drain: Drain,
     pub rooms: Rooms,
     pub admin: Admin,
 }
@@ -393,6 +407,7 @@ impl Config {
             auth: Auth::read(values, keys, jwks)?,
             store: Store::read(values)?,
             log: Log::read(values)?,
+            drain: Drain::read(values)?,
             rooms: Rooms::read(values)?,
             admin: Admin::read(values)?,
         })

@@ -10,6 +10,7 @@ mod delivery;
 mod device_flow;
 mod devices;
 mod doors;
+mod leaving;
 mod records;
 mod tenants;
 
@@ -23,12 +24,13 @@ use parking_lot::RwLock;
 
 pub use classes::RoomClasses;
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Drain, Drained, Outcome, Purpose, Selection, ShardMailbox,
     ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
+pub use leaving::{Leaving, Underway};
 pub use records::{Later, NoRecords, Records};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
@@ -76,6 +78,16 @@ pub struct Tunables {
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.
     pub query_token: bool,
+    pub drain: DrainSettings,
+}
+
+/// How the node takes its leave.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// Over how long clients are sent away, one after another.
+    pub spread_ms: u64,
+    /// What they are told to wait before they come again.
+    pub retry_after_ms: u32,
 }
 
 /// How shards divide the work: the first ones serve clients, the others take device streams.
@@ -105,6 +117,7 @@ pub struct Hub {
     pub credentials: RwLock<Credentials>,
     /// Rung when a token names a key that is not known: a key set may have changed.
     pub key_missing: Nudge,
+    pub leaving: Arc<Leaving>,
     tunables: RwLock<Arc<Tunables>>,
     /// Connections by shard, for placing new ones.
     loads: Box<[AtomicUsize]>,
@@ -137,6 +150,7 @@ impl Hub {
             keys: Arc::default(),
             credentials: RwLock::default(),
             key_missing: Nudge::default(),
+            leaving: Arc::default(),
             tunables: RwLock::new(Arc::new(tunables)),
             loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),

@@ -87,6 +87,7 @@ impl Shard {
             Ok(Err(Rejected { id, refusal })) => {
                 let refusal = match &mut *peer.stage.borrow_mut() {
                     Stage::Client(client) => {
+                        peer.asked(id);
                         self.metrics().requests.increment();
                         let connection = &mut client.connection;
                         Some(connection.handle_rejected(now, refusal.clone(), &tunables.connection))
@@ -126,6 +127,7 @@ impl Shard {
                 }
             }
             Stage::Client(client) => {
+                peer.asked(message.id);
                 self.metrics().requests.increment();
                 let tenant = client.membership.tenant.clone();
                 let action = client
@@ -252,6 +254,7 @@ impl Shard {
 
     pub(super) fn answer(&self, peer: &Rc<Peer>, id: u32, outcome: impl Into<Outcome>) {
         let outcome = outcome.into();
+        peer.answered(id);
         // A welcome is sent unasked when the token came with the handshake.
         if id != 0 || matches!(outcome, Outcome::Welcome(_)) {
             self.say(peer, message_frame(&reply(id, outcome), peer.dialect));
@@ -259,6 +262,7 @@ impl Shard {
     }
 
     pub(super) fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
+        peer.answered(id);
         self.metrics().requests_refused.increment();
         self.say(peer, message_frame(&reply(id, refusal), peer.dialect));
     }

@@ -12,6 +12,7 @@ mod calls;
 mod clients;
 mod deliver;
 mod devices;
+mod drain;
 mod history;
 mod notifications;
 mod outbox;
@@ -26,7 +27,7 @@ mod timers;
 mod turn;
 mod wheel;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,6 +83,9 @@ pub struct Shard {
     spare_buffers: RefCell<Vec<VecDeque<Bytes>>>,
     /// Why everybody must go.
     stopping: RefCell<Option<Refusal>>,
+    /// The loop ends with the last peer.
+    ending: Cell<bool>,
+    drain: RefCell<Option<drain::Progress>>,
 }
 
 impl Shard {
@@ -103,6 +107,8 @@ impl Shard {
             events: RefCell::default(),
             spare_buffers: RefCell::default(),
             stopping: RefCell::default(),
+            ending: Cell::default(),
+            drain: RefCell::default(),
         }
     }
 
@@ -225,7 +231,7 @@ impl Shard {
             words.into_iter().for_each(|frame| outbox.push_last(frame));
         }
         *peer.stage.borrow_mut() = Stage::Closing;
-        let until = self.now().mono_ms + CLOSING_MS;
+        let until = self.now().mono_ms + self.patience_ms(peer);
         peer.time(|timing| timing.closing_ms = until);
         self.arm(peer, until);
         self.mark(peer);

@@ -57,6 +57,7 @@ impl Shard {
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Drain(drain)) => self.drain(&drain),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
             }
@@ -70,7 +71,7 @@ impl Shard {
             } else {
                 tokio::task::consume_budget().await;
             }
-            if self.is_stopping() && self.peers.borrow().is_empty() {
+            if self.is_ending() && self.peers.borrow().is_empty() {
                 return;
             }
         }
@@ -167,6 +168,7 @@ impl Shard {
 
     fn stop(&self, refusal: &Refusal) {
         *self.stopping.borrow_mut() = Some(refusal.clone());
+        self.ending.set(true);
         let peers: Vec<_> = self.peers.borrow().values().cloned().collect();
         for peer in peers {
             self.close(&peer, refusal);
@@ -175,9 +177,14 @@ impl Shard {
         self.hub.shards[self.index].notify();
     }
 
-    /// Whether no socket is taken any more.
+    /// Whether nobody new is served.
     pub fn is_stopping(&self) -> bool {
         self.stopping.borrow().is_some()
+    }
+
+    /// Whether no socket is taken any more.
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// Sends away a peer whose handshake ended after everybody was told to go: the shard waits for its last peer.
@@ -214,6 +221,7 @@ impl Shard {
         if answer.request == 0 && answer.result.is_ok() {
             return;
         }
+        peer.answered(answer.request);
         let reply = match answer.result {
             Ok(json) => cauce_protocol::server::reply(answer.request, cauce_protocol::wire::Answer { json }),
             Err(refusal) => cauce_protocol::server::reply(answer.request, &refusal),

@@ -1,0 +1,75 @@
+//! The control thread: accepting, HTTP, key sets, closing idle rooms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{self, Api};
+use crate::hub::Hub;
+use crate::transport::{Acceptor, HttpArrival, Listener};
+
+/// Between two looks at rooms that nobody listens to.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What the control thread does.
+pub(super) struct Control {
+    pub(super) hub: Arc<Hub>,
+    pub(super) acceptor: Acceptor,
+    pub(super) internal: Option<Listener>,
+    pub(super) arrivals: mpsc::Receiver<HttpArrival>,
+    pub(super) api: Api,
+    /// The listener closes.
+    pub(super) closing: CancellationToken,
+    /// The thread ends.
+    pub(super) ending: CancellationToken,
+}
+
+impl Control {
+    pub(super) fn run(self) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "the control thread has no runtime"),
+        };
+        runtime.block_on(async move {
+            let Self {
+                hub,
+                acceptor,
+                internal,
+                arrivals,
+                api,
+                closing,
+                ending,
+            } = self;
+            let accept = tokio::task::spawn_local(async move {
+                tokio::select! {
+                    result = acceptor.run() => {
+                        if let Err(error) = result {
+                            tracing::error!(%error, "accepting has ended");
+                        }
+                    }
+                    () = closing.cancelled() => {}
+                }
+            });
+            let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let sweep = tokio::task::spawn_local(sweep(hub));
+            http::serve(api, arrivals, internal, ending).await;
+            for task in [accept, sweep, keys] {
+                task.abort();
+            }
+        });
+    }
+}
+
+async fn sweep(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now_ms = hub.clock.now().mono_ms;
+        hub.tenants.for_each(|tenant| tenant.rooms.sweep(now_ms));
+    }
+}
