@@ -11,6 +11,7 @@
 
 mod api_keys;
 mod bootstrap;
+mod connections;
 mod device_tokens;
 mod devices;
 mod error;
@@ -31,6 +32,7 @@ use secrecy::SecretString;
 use tokio::sync::Notify;
 
 pub use api_keys::{API_KEYS_A_OWNER_MAX, ApiKey, NewApiKey};
+pub use connections::{Afterwards, Disconnect};
 pub use device_tokens::{DEVICE_TOKENS_A_TENANT_MAX, DeviceToken, NewDeviceToken};
 pub use devices::{ASSIGNMENT_EVENT, DeviceNotes, Equipment};
 pub use error::AdminError;

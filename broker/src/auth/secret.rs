@@ -199,6 +199,8 @@ scopes! {
     Tokens = 64, "tokens";
     /// See connections and figures.
     Stats = 128, "stats";
+    /// Disconnect users and connections.
+    Connections = 512, "connections";
     /// Everything that there is and will be.
     All = 256, "all";
 }

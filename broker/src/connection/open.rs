@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cauce_protocol::message::{
-    Audience, Call, Callee, History, MarkRead, MethodPattern, Notifications, Notify, Presence, Publish,
+    Audience, Call, Callee, Hello, History, MarkRead, MethodPattern, Notifications, Notify, Presence, Publish,
     Recipient, Respond, Secret, Send, Serve, Subscription as Wanted, Watch,
 };
 use cauce_protocol::server::Dialect;
@@ -45,6 +45,8 @@ pub struct Connection {
     pub dialect: Dialect,
     pub principal: Arc<Principal>,
     pub features: u64,
+    /// What the client calls itself, if it said so.
+    pub client: Option<Box<str>>,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     requests: Gcra,
     calls: u16,
@@ -140,6 +142,7 @@ impl Connection {
             dialect,
             principal,
             features: features & FEATURES,
+            client: None,
             subscriptions: SmallVec::new(),
             requests: Gcra::default(),
             calls: 0,
@@ -170,7 +173,7 @@ impl Connection {
         }
         let fresh = std::mem::replace(&mut self.fresh, false);
         let judged = match request {
-            Request::Hello(hello) => self.hello(id, fresh, hello.version, hello.features, &hello.token),
+            Request::Hello(hello) => self.hello(id, fresh, hello),
             Request::Subscribe(rooms) => self.subscribe(id, rooms, settings),
             Request::Unsubscribe(rooms) => Ok(Action::Unsubscribe { id, rooms }),
             Request::Publish(publish) => self.publish(id, publish),
@@ -214,6 +217,11 @@ impl Connection {
             })
     }
 
+    /// Remembers what the client calls itself. One that says nothing costs nothing.
+    pub fn name_client(&mut self, name: String) {
+        self.client = (!name.is_empty()).then(|| name.into_boxed_str());
+    }
+
     /// A call of this connection was answered.
     pub fn call_ended(&mut self) {
         self.calls = self.calls.saturating_sub(1);
@@ -224,28 +232,22 @@ impl Connection {
         self.principal.expires_unix_ms
     }
 
-    fn hello(
-        &mut self,
-        id: u32,
-        fresh: bool,
-        version: u32,
-        features: u64,
-        token: &str,
-    ) -> Result<Action, Refusal> {
-        check_version(version)?;
+    fn hello(&mut self, id: u32, fresh: bool, hello: Hello) -> Result<Action, Refusal> {
+        check_version(hello.version)?;
         if !fresh {
             return Err(Refusal::new(
                 Code::Conflict,
                 "hello must be the first request of a connection",
             ));
         }
-        if !token.is_empty() {
+        if !hello.token.is_empty() {
             return Err(Refusal::new(
                 Code::Conflict,
                 "the token came with the handshake already",
             ));
         }
-        self.features = features & FEATURES;
+        self.features = hello.features & FEATURES;
+        self.name_client(hello.client);
         Ok(Action::Welcome { id })
     }
 

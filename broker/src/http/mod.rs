@@ -28,6 +28,7 @@ mod serve;
 mod stats;
 mod tenants;
 mod tokens;
+mod users;
 
 use std::sync::Arc;
 
@@ -93,6 +94,12 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::broadcast))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(users::list_users))
+        .routes(routes!(users::get_user))
+        .routes(routes!(users::list_user_rooms))
+        .routes(routes!(users::disconnect_user))
+        .routes(routes!(users::list_clients))
+        .routes(routes!(users::get_client, users::disconnect_client))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))

@@ -8,6 +8,7 @@ use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 
 use super::devices::SharedDevice;
 use super::doors::Permit;
+use super::survey::Survey;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
 use crate::publication::{Direct, Shared};
@@ -35,6 +36,8 @@ pub enum ShardMessage {
     Arrival(Box<Arrival>),
     /// Connections to close.
     Close(Arc<Closing>),
+    /// A question of administration.
+    Survey(Box<Survey>),
     /// Send everybody away, each at a moment of its own.
     Drain(Arc<Drain>),
     /// Close everything, then end the thread.

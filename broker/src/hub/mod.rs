@@ -11,7 +11,9 @@ mod device_flow;
 mod devices;
 mod doors;
 mod leaving;
+mod people;
 mod records;
+mod survey;
 mod tenants;
 
 use std::sync::Arc;
@@ -31,7 +33,9 @@ pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
 pub use leaving::{Leaving, Underway};
+pub use people::Person;
 pub use records::{Later, NoRecords, Records};
+pub use survey::{ConnectionInfo, Question, Survey};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
 use crate::auth::fetch::Nudge;

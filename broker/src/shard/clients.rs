@@ -35,7 +35,14 @@ impl Shard {
         };
         let peer = self.register(socket, address, permit, dialect, Stage::Opening(opening), now);
         if let Some(token) = token {
-            self.authenticate(&peer, 0, &token, 0, now, &tunables);
+            let hello = Hello {
+                version: VERSION,
+                features: 0,
+                token: token.into(),
+                client: String::new(),
+                previous: Vec::new(),
+            };
+            self.authenticate(&peer, 0, hello, now, &tunables);
         }
         self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
@@ -117,12 +124,7 @@ impl Shard {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate {
-                        id,
-                        hello: Hello { features, token, .. },
-                    } => {
-                        self.authenticate(peer, id, &token, features, now, tunables);
-                    }
+                    Step::Authenticate { id, hello } => self.authenticate(peer, id, hello, now, tunables),
                     Step::Refuse(refusal) => self.close(peer, &refusal),
                 }
             }
@@ -145,15 +147,20 @@ impl Shard {
         &self,
         peer: &Rc<Peer>,
         id: u32,
-        token: &str,
-        features: u64,
+        hello: Hello,
         now: Now,
         tunables: &Tunables,
     ) {
+        let Hello {
+            features,
+            token,
+            client,
+            ..
+        } = hello;
         let verified = self
             .auth
             .borrow_mut()
-            .authenticate(token, now, |tenant| self.hub.standing(tenant.as_str()));
+            .authenticate(&token, now, |tenant| self.hub.standing(tenant.as_str()));
         let principal = match verified {
             Ok(principal) => principal,
             Err(denied) => return self.close(peer, &denied.refusal),
@@ -167,11 +174,13 @@ impl Shard {
             Err(refusal) => return self.close(peer, &refusal),
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
-        let connection = Connection::new(peer.id, peer.dialect, principal, features);
+        let mut connection = Connection::new(peer.id, peer.dialect, principal, features);
+        connection.name_client(client);
         let welcome = welcome(peer.id, &connection, now, tunables);
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
+            since_unix_ms: now.unix_ms,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -181,6 +190,7 @@ impl Shard {
         let Client {
             connection,
             membership,
+            ..
         } = client;
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {

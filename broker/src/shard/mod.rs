@@ -23,6 +23,7 @@ mod reading;
 mod renewal;
 mod roster;
 mod subscribing;
+mod survey;
 mod timers;
 mod turn;
 mod wheel;

@@ -54,6 +54,8 @@ pub(super) enum Stage {
 pub(super) struct Client {
     pub(super) connection: Connection,
     pub(super) membership: Membership,
+    /// When it was authenticated, in milliseconds since 1970.
+    pub(super) since_unix_ms: u64,
 }
 
 #[derive(Debug)]

@@ -57,6 +57,7 @@ impl Shard {
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Survey(survey)) => self.survey(*survey),
                     Some(ShardMessage::Drain(drain)) => self.drain(&drain),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
@@ -152,6 +153,10 @@ impl Shard {
         let Closing { selection, refusal } = closing;
         let chosen: Vec<_> = match selection {
             Selection::Connection(id) => self.peer(*id).into_iter().collect(),
+            Selection::User(tenant, user) => match self.hub.tenants.get(tenant.as_str()) {
+                Some(tenant) => self.rosters.borrow().user(tenant.key, user).to_vec(),
+                None => Vec::new(),
+            },
             selection => {
                 let peers = self.peers.borrow();
                 peers
@@ -235,9 +240,6 @@ fn is_selected(peer: &Peer, selection: &Selection) -> bool {
         (_, Selection::Connection(id)) => peer.id == *id,
         (Stage::Client(client), Selection::Tenant(tenant)) => client.membership.tenant.id == *tenant,
         (Stage::Device(device), Selection::Tenant(tenant)) => device.credential.tenant.id == *tenant,
-        (Stage::Client(client), Selection::User(tenant, user)) => {
-            client.membership.tenant.id == *tenant && client.connection.principal.user == *user
-        }
         (Stage::Client(client), Selection::TokenId(tenant, jti)) => {
             client.membership.tenant.id == *tenant && client.connection.principal.jti.as_ref() == Some(jti)
         }

@@ -8,3 +8,4 @@ mod messages;
 mod start;
 mod support;
 mod tenants;
+mod users;
