@@ -218,6 +218,18 @@ section! {
         requests_per_second: u32 = count(1, 1_000_000), "100", Live;
         /// Requests that one connection may send at once before the rate holds.
         requests_burst: u32 = count(1, 1_000_000), "200", Live;
+        /// Messages a second that all connections of one user may publish and send, calls and notifications included.
+        publishes_per_second_per_user: u32 = count(1, 1_000_000), "10000", Live;
+        /// Messages that one user may publish at once before the rate holds.
+        publishes_burst_per_user: u32 = count(1, 10_000_000), "20000", Live;
+        /// Messages a second that one tenant may publish and send, through clients and the API together.
+        publishes_per_second_per_tenant: u32 = count(1, 10_000_000), "100000", Live;
+        /// Messages that one tenant may publish at once before the rate holds.
+        publishes_burst_per_tenant: u32 = count(1, 100_000_000), "200000", Live;
+        /// Bytes of payload a second that one connection may publish; twice as many at once.
+        publish_bytes_per_second_per_connection: usize = size(KIB, GIB), "4MiB", Live;
+        /// Bytes of payload a second that one tenant may publish; twice as many at once.
+        publish_bytes_per_second_per_tenant: usize = size(KIB, 16 * GIB), "256MiB", Live;
         /// WebSocket pings and pongs a second from one connection.
         control_frames_per_second: u32 = count(1, 10_000), "20", Live;
         /// Pings and pongs that one connection may send at once before the rate holds.

@@ -18,6 +18,12 @@ use crate::publication::Excluded;
 use crate::rate::{Gcra, Quota};
 use crate::rooms::Room;
 
+/// Requests of one connection that may be refused as too many, a minute and at once, before it is closed. A client that waits as
+/// it is told meets one now and then; this is for one that does not listen.
+pub const REFUSALS_A_MINUTE_MAX: u32 = 6_000;
+
+const REFUSALS: Quota = Quota::per_minute(REFUSALS_A_MINUTE_MAX, REFUSALS_A_MINUTE_MAX);
+
 /// Feature bits that this broker knows.
 const FEATURES: u64 = Feature::Advance as u64 | Feature::Gap as u64 | Feature::Notifications as u64;
 
@@ -49,6 +55,9 @@ pub struct Connection {
     pub client: Option<Box<str>>,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     requests: Gcra,
+    /// Bytes that it published lately.
+    pub published: Gcra,
+    refused: Gcra,
     calls: u16,
     /// A second hello is taken before anything else was asked.
     fresh: bool,
@@ -145,6 +154,8 @@ impl Connection {
             client: None,
             subscriptions: SmallVec::new(),
             requests: Gcra::default(),
+            published: Gcra::default(),
+            refused: Gcra::default(),
             calls: 0,
             fresh: true,
         }
@@ -220,6 +231,11 @@ impl Connection {
     /// Remembers what the client calls itself. One that says nothing costs nothing.
     pub fn name_client(&mut self, name: String) {
         self.client = (!name.is_empty()).then(|| name.into_boxed_str());
+    }
+
+    /// A request was refused as one too many. Whether it was so often that the connection must end.
+    pub fn abuses(&mut self, now: Now) -> bool {
+        self.refused.check(REFUSALS, now.mono_ms, 1).is_err()
     }
 
     /// A call of this connection was answered.

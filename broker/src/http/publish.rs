@@ -190,6 +190,7 @@ impl Api {
             window_ms: self.hub.tunables().dedup_window_ms,
             keys_max: self.hub.tunables().dedup_keys_max,
         });
+        self.charge(tenant, &draft)?;
         let accepted = self.hub.publish(tenant, room.as_str(), draft, repeat)?;
         Ok(Published {
             room: body.room,
@@ -197,6 +198,16 @@ impl Api {
             seq: accepted.seq.0,
             receivers: accepted.receivers,
             repeated: accepted.repeated,
+        })
+    }
+
+    /// What comes through the API counts for the tenant, as what its clients publish does.
+    fn charge(&self, tenant: &Tenant, draft: &Draft) -> Result<(), Refusal> {
+        let (quotas, now_ms) = (self.hub.tunables().publishing, self.hub.clock.now().mono_ms);
+        let charged = tenant.charge(None, &quotas, now_ms, draft.payload.len());
+        charged.map_err(|(limit, refusal)| {
+            self.hub.publish_limited(limit);
+            refusal
         })
     }
 
@@ -257,6 +268,7 @@ pub(super) async fn send(
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
     let to = recipient(body.user, body.role, body.connection, body.tenant)?;
     let draft = api.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+    api.charge(&tenant, &draft)?;
     api.hub.send(&tenant, to, draft)?;
     Ok(Json(Done {}))
 }

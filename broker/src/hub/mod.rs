@@ -12,6 +12,7 @@ mod devices;
 mod doors;
 mod leaving;
 mod people;
+mod publishing;
 mod records;
 mod survey;
 mod tenants;
@@ -34,6 +35,7 @@ pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, S
 pub use doors::{Door, DoorLimits, Permit};
 pub use leaving::{Leaving, Underway};
 pub use people::Person;
+pub use publishing::{PublishLimit, PublishQuotas, Publisher};
 pub use records::{Later, NoRecords, Records};
 pub use survey::{ConnectionInfo, Question, Survey};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
@@ -83,6 +85,7 @@ pub struct Tunables {
     /// Whether clients may bring a token in the URL.
     pub query_token: bool,
     pub drain: DrainSettings,
+    pub publishing: PublishQuotas,
 }
 
 /// How the node takes its leave.

@@ -6,10 +6,15 @@ use std::sync::Arc;
 use cauce_protocol::UserId;
 use parking_lot::Mutex;
 
+use crate::rate::SharedGcra;
+
 /// A user with at least one connection.
 #[derive(Debug)]
 pub struct Person {
     pub id: UserId,
+    /// What its connections have published lately. A user who comes back after the last has closed begins anew; the tenant's
+    /// limit does not.
+    pub publishes: SharedGcra,
 }
 
 /// Who is connected, with how many connections. Touched when connections come and go, and by administration; never on the path
@@ -37,7 +42,10 @@ impl People {
         if connections_max == 0 {
             return None;
         }
-        let person = Arc::new(Person { id: user.clone() });
+        let person = Arc::new(Person {
+            id: user.clone(),
+            publishes: SharedGcra::default(),
+        });
         let entry = Entry {
             connections: 1,
             person: person.clone(),

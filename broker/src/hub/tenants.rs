@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
 use super::people::{People, Person};
+use super::publishing::PublishRates;
 use crate::auth::RoleGrants;
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
 
@@ -37,6 +38,7 @@ pub struct Tenant {
     settings: RwLock<Arc<TenantSettings>>,
     connections: AtomicUsize,
     people: People,
+    pub(super) rates: PublishRates,
 }
 
 /// How many connections a tenant and a user may have.
@@ -57,6 +59,7 @@ impl Tenant {
             settings: RwLock::new(Arc::new(settings)),
             connections: AtomicUsize::new(0),
             people: People::default(),
+            rates: PublishRates::default(),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::connection::ConnectionSettings;
 use crate::handle::Handle;
 use crate::http::Api;
-use crate::hub::{ConnectionLimits, DoorLimits, DrainSettings, Hub, NoRecords, Records, ShardPlan, Tunables};
+use crate::hub::{ConnectionLimits, DoorLimits, DrainSettings, Hub, NoRecords, PublishQuotas, Records, ShardPlan, Tunables};
 use crate::rate::Quota;
 use crate::rooms::{SHARDS_MAX, TableLimits};
 use crate::shard::Shard;
@@ -336,6 +336,24 @@ fn tunables(config: &Config) -> Tunables {
         dedup_keys_max: config.rooms.dedup_keys,
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
+        publishing: PublishQuotas {
+            user: Quota::per_second(
+                limits.publishes_per_second_per_user,
+                limits.publishes_burst_per_user,
+            ),
+            tenant: Quota::per_second(
+                limits.publishes_per_second_per_tenant,
+                limits.publishes_burst_per_tenant,
+            ),
+            connection_bytes: PublishQuotas::bytes_per_second(
+                limits.publish_bytes_per_second_per_connection,
+                limits.payload_bytes,
+            ),
+            tenant_bytes: PublishQuotas::bytes_per_second(
+                limits.publish_bytes_per_second_per_tenant,
+                limits.payload_bytes,
+            ),
+        },
         drain: DrainSettings {
             spread_ms: ms(config.drain.spread),
             retry_after_ms: u32::try_from(ms(config.drain.retry_after)).unwrap_or(u32::MAX),

@@ -11,6 +11,7 @@ use cauce_protocol::{
 };
 
 use super::peer::{Client, Peer, Stage};
+use super::limiting::is_abusive;
 use super::{Shard, Tunables};
 use crate::auth::Principal;
 use crate::clock::Now;
@@ -97,11 +98,13 @@ impl Shard {
                         peer.asked(id);
                         self.metrics().requests.increment();
                         let connection = &mut client.connection;
-                        Some(connection.handle_rejected(now, refusal.clone(), &tunables.connection))
+                        let refusal = connection.handle_rejected(now, refusal.clone(), &tunables.connection);
+                        let abuses = refusal.code == Code::RateLimited && connection.abuses(now);
+                        Some(if abuses { Err(refusal) } else { Ok(refusal) })
                     }
                     _ => None,
                 }
-                .ok_or(refusal);
+                .unwrap_or(Err(refusal));
                 match refusal {
                     Ok(refusal) => self.refuse(peer, id, &refusal),
                     Err(refusal) => self.close(peer, &refusal),
@@ -135,7 +138,12 @@ impl Shard {
                 let action = client
                     .connection
                     .handle_message(now, message, &tunables.connection);
+                let action = self.limit(client, action, now, tunables);
+                let abusive = is_abusive(client, &action, now);
                 drop(stage);
+                if let Some(refusal) = abusive {
+                    return self.close(peer, &refusal);
+                }
                 self.perform(peer, &tenant, action, now, tunables);
             }
             Stage::Device(_) | Stage::Closing | Stage::Gone => {}

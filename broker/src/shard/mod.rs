@@ -14,6 +14,7 @@ mod deliver;
 mod devices;
 mod drain;
 mod history;
+mod limiting;
 mod notifications;
 mod outbox;
 mod peer;
