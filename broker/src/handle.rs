@@ -7,7 +7,7 @@ use cauce_protocol::message::{Recipient, Text, check_event, check_method, check_
 use cauce_protocol::{Code, ConnectionId, Epoch, Payload, Refusal, RoomName, Seq, UserId};
 use tokio::sync::oneshot;
 
-use crate::hub::{Caller, ConnectionInfo, Hub, OutgoingCall, Selection, Tenant};
+use crate::hub::{Caller, ConnectionInfo, Hub, LogLines, OutgoingCall, Selection, Tenant};
 use crate::publication::{Draft, Shared};
 use crate::rooms::{Accepted, Listener, Repeat, Room, Tap};
 
@@ -42,6 +42,12 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> &crate::metrics::Metrics {
         &self.hub.metrics
+    }
+
+    /// Where the program's logging leaves lines for whoever watches the node in the room `$operator`. Nothing is kept while
+    /// nobody does: ask [`LogLines::is_watched`] before putting a line together.
+    pub fn log_lines(&self) -> Arc<LogLines> {
+        self.hub.log_lines.clone()
     }
 
     /// Open connections of all kinds.

@@ -107,10 +107,12 @@ impl SharedGcra {
         loop {
             let mut state = Gcra { due_ns: before };
             state.check(quota, now_ms, cost)?;
-            match self
-                .due_ns
-                .compare_exchange_weak(before, state.due_ns, Ordering::Relaxed, Ordering::Relaxed)
-            {
+            match self.due_ns.compare_exchange_weak(
+                before,
+                state.due_ns,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return Ok(()),
                 Err(now) => before = now,
             }
@@ -123,7 +125,9 @@ impl SharedGcra {
         // It was added before; only a clock at its end could make it more than there is.
         let _ = self
             .due_ns
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| Some(due.saturating_sub(ns)));
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
+                Some(due.saturating_sub(ns))
+            });
     }
 
     /// Whether it is as good as new: nothing is owed.
@@ -317,7 +321,13 @@ mod tests {
         let (quota, state) = (Quota::per_second(1, 10_000), SharedGcra::default());
         let admitted: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..5_000).filter(|_| state.check(quota, 1_000, 1).is_ok()).count()))
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..5_000)
+                            .filter(|_| state.check(quota, 1_000, 1).is_ok())
+                            .count()
+                    })
+                })
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });

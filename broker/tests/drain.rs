@@ -51,7 +51,13 @@ impl Ending {
 }
 
 /// One request on a connection of its own: its status line and body.
-async fn http(address: std::net::SocketAddr, method: &str, path: &str, key: &str, body: &str) -> (String, Value) {
+async fn http(
+    address: std::net::SocketAddr,
+    method: &str,
+    path: &str,
+    key: &str,
+    body: &str,
+) -> (String, Value) {
     let mut raw = Raw::connect(address).await;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
@@ -72,9 +78,11 @@ async fn plug(broker: &Broker, tenant: &str) -> (Raw, &'static str) {
         .upgrade(&format!("/shelly?token={}", issued.text.expose_secret()), "")
         .await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    raw.say(json!({"src": "shellyplugsg3-aabbccddeeff", "dst": "cauce", "method": "NotifyFullStatus",
-        "params": {"ts": 1_700_000_000.5, "switch:0": {"id": 0, "output": true}}}))
-        .await;
+    raw.say(
+        json!({"src": "shellyplugsg3-aabbccddeeff", "dst": "cauce", "method": "NotifyFullStatus",
+        "params": {"ts": 1_700_000_000.5, "switch:0": {"id": 0, "output": true}}}),
+    )
+    .await;
     let tenant = broker.server.hub().tenants.get(tenant).expect("the tenant");
     let online = async {
         while tenant.devices_len() == 0 {
@@ -96,9 +104,11 @@ async fn asked(plug: &mut Raw, method: &str) -> Value {
 }
 
 async fn answer(plug: &mut Raw, request: &Value) {
-    plug.say(json!({"id": request["id"], "src": "shellyplugsg3-aabbccddeeff", "dst": request["src"],
-        "result": {"was_on": true}}))
-        .await;
+    plug.say(
+        json!({"id": request["id"], "src": "shellyplugsg3-aabbccddeeff", "dst": request["src"],
+        "result": {"was_on": true}}),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -114,7 +124,10 @@ async fn a_thousand_clients_leave_one_after_another_with_everything_that_was_que
         readers.push(peer);
     }
     for n in 1..=MESSAGES {
-        assert_eq!(a.publish("r", "e", Payload::text("x")).expect("published").seq.0, n);
+        assert_eq!(
+            a.publish("r", "e", Payload::text("x")).expect("published").seq.0,
+            n
+        );
     }
     let ending = stop(broker, DEADLINE).await;
     let begun = ending.begun;
@@ -193,7 +206,10 @@ async fn a_reader_that_is_slow_and_reads_on_gets_everything() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    assert!(ending.begun.elapsed() > Duration::from_secs(2), "this shows nothing");
+    assert!(
+        ending.begun.elapsed() > Duration::from_secs(2),
+        "this shows nothing"
+    );
     assert_eq!(slow.farewell().await, (vec![4000], 4000));
     drop(slow);
     assert_eq!(ending.wait().await.0.cut_peers, 0);
@@ -255,16 +271,35 @@ async fn while_it_drains_newcomers_are_told_when_to_come_again_and_health_says_w
         let key = key.clone();
         async move {
             let body = json!({"method": "Switch.Toggle", "params": {"id": 0}}).to_string();
-            http(address, "POST", &format!("/v1/devices/{device}/call?tenant=a"), &key, &body).await
+            http(
+                address,
+                "POST",
+                &format!("/v1/devices/{device}/call?tenant=a"),
+                &key,
+                &body,
+            )
+            .await
         }
     });
     let request = asked(&mut plug, "Switch.Toggle").await;
     let ending = stop(broker, DEADLINE).await;
 
     let mut late = Raw::connect(address).await;
-    let head = late.upgrade(&format!("/v1/ws?token={}", token("a", "bob")), "").await;
-    assert!(head.starts_with("HTTP/1.1 503") && head.contains("Retry-After: 2"), "{head}");
-    let (head, _) = http(address, "POST", "/v1/publish?tenant=a", &key, "{\"room\":\"r\",\"event\":\"e\"}").await;
+    let head = late
+        .upgrade(&format!("/v1/ws?token={}", token("a", "bob")), "")
+        .await;
+    assert!(
+        head.starts_with("HTTP/1.1 503") && head.contains("Retry-After: 2"),
+        "{head}"
+    );
+    let (head, _) = http(
+        address,
+        "POST",
+        "/v1/publish?tenant=a",
+        &key,
+        "{\"room\":\"r\",\"event\":\"e\"}",
+    )
+    .await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
     let (head, health) = http(address, "GET", "/health/ready", "", "").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");

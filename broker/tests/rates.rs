@@ -26,8 +26,14 @@ async fn publish(peer: &mut Peer, text: &str) -> Result<(), Value> {
 fn assert_limited(refused: Result<(), Value>, words: &str) {
     let error = refused.expect_err("one too many");
     assert_eq!(error["name"], "rate_limited", "{error}");
-    assert!(error["message"].as_str().expect("a text").contains(words), "{error}");
-    assert!(error["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{error}");
+    assert!(
+        error["message"].as_str().expect("a text").contains(words),
+        "{error}"
+    );
+    assert!(
+        error["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0),
+        "{error}"
+    );
 }
 
 async fn assert_lives(peer: &mut Peer) {
@@ -38,7 +44,10 @@ async fn assert_lives(peer: &mut Peer) {
 #[tokio::test]
 async fn connections_of_a_user_share_its_limit_and_every_way_to_be_heard_counts() {
     let broker = Broker::with(&format!("{SLOWLY}limits.publishes_burst_per_user=4"));
-    let (mut first, mut second) = (broker.join(&token("a", "ann")).await, broker.join(&token("a", "ann")).await);
+    let (mut first, mut second) = (
+        broker.join(&token("a", "ann")).await,
+        broker.join(&token("a", "ann")).await,
+    );
     let mut bob = broker.join(&token("a", "bob")).await;
     publish(&mut first, "1").await.expect("the first");
     publish(&mut second, "2").await.expect("the second");
@@ -74,7 +83,10 @@ async fn a_tenant_at_its_limit_does_not_touch_another_and_the_api_is_one_of_its_
         raw.write(request.as_bytes()).await;
         raw.head().await
     };
-    let (mut ann, mut bob) = (broker.join(&token("a", "ann")).await, broker.join(&token("a", "bob")).await);
+    let (mut ann, mut bob) = (
+        broker.join(&token("a", "ann")).await,
+        broker.join(&token("a", "bob")).await,
+    );
     let mut bea = broker.join(&token("b", "ann")).await;
     for _ in 0..2 {
         publish(&mut ann, "x").await.expect("within the limit");
@@ -84,7 +96,10 @@ async fn a_tenant_at_its_limit_does_not_touch_another_and_the_api_is_one_of_its_
     assert_limited(publish(&mut ann, "x").await, "this tenant");
     assert_limited(publish(&mut bob, "x").await, "this tenant");
     let head = api("a").await;
-    assert!(head.starts_with("HTTP/1.1 429") && head.to_lowercase().contains("retry-after: 1"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 429") && head.to_lowercase().contains("retry-after: 1"),
+        "{head}"
+    );
     for _ in 0..4 {
         publish(&mut bea, "x").await.expect("another tenant");
     }
@@ -104,7 +119,10 @@ async fn bytes_are_limited_by_connection_and_by_tenant() {
     publish(&mut again, &text).await.expect("another connection");
 
     let broker = Broker::with("limits.publish_bytes_per_second_per_tenant=1KiB");
-    let (mut ann, mut bob) = (broker.join(&token("a", "ann")).await, broker.join(&token("a", "bob")).await);
+    let (mut ann, mut bob) = (
+        broker.join(&token("a", "ann")).await,
+        broker.join(&token("a", "bob")).await,
+    );
     publish(&mut ann, &text).await.expect("the first");
     assert_limited(publish(&mut bob, &text).await, "bytes than this tenant");
     publish(&mut broker.join(&token("b", "ann")).await, &text)
@@ -114,7 +132,9 @@ async fn bytes_are_limited_by_connection_and_by_tenant() {
 
 #[tokio::test]
 async fn who_waits_as_told_is_admitted() {
-    let broker = Broker::with(&format!("{SLOWLY}limits.publishes_per_second_per_user=20\nlimits.publishes_burst_per_user=1"));
+    let broker = Broker::with(&format!(
+        "{SLOWLY}limits.publishes_per_second_per_user=20\nlimits.publishes_burst_per_user=1"
+    ));
     let mut ann = broker.join(&token("a", "ann")).await;
     publish(&mut ann, "1").await.expect("the first");
     let refused = publish(&mut ann, "2").await.expect_err("one too many");
@@ -128,7 +148,8 @@ async fn who_waits_as_told_is_admitted() {
 async fn a_client_that_never_listens_is_closed_and_one_that_overshoots_is_not() {
     let broker = Broker::with("limits.requests_per_second=1\nlimits.requests_burst=1");
     let mut raw = Raw::connect(broker.address).await;
-    raw.upgrade(&format!("/v1/ws?token={}", token("a", "ann")), "").await;
+    raw.upgrade(&format!("/v1/ws?token={}", token("a", "ann")), "")
+        .await;
     raw.hear_json().await;
     let ping = support::raw::masked(true, 1, br#"{"id":1,"ping":{}}"#);
     let mut told = 0;

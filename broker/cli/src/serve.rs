@@ -87,6 +87,7 @@ impl Serve {
         // Before anything is opened, so that no moment of the start is deaf to them.
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         let server = Server::start(&loaded.config, Persistence::Store)?;
+        level.show_to_watchers_of(server.handle().log_lines());
         for line in banner(&loaded.config, &server) {
             // A service whose standard output is closed serves all the same.
             let _ = output::line(&line);

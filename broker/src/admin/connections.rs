@@ -64,7 +64,13 @@ impl Admin {
         self.hub
             .close(Selection::User(tenant.id.clone(), user.clone()), refusal);
         let record = json!({ "connections": connections, "reason": why.reason });
-        self.audit(actor, Some(&tenant.id), "user.disconnect", user.as_str(), detail(&record));
+        self.audit(
+            actor,
+            Some(&tenant.id),
+            "user.disconnect",
+            user.as_str(),
+            detail(&record),
+        );
         Ok(connections)
     }
 
@@ -87,7 +93,13 @@ impl Admin {
         self.hub.close_one(shard, Selection::Connection(id), refusal);
         let record = json!({ "user": info.user, "reason": why.reason });
         let target = id.0.to_string();
-        self.audit(actor, Some(&tenant.id), "client.disconnect", &target, detail(&record));
+        self.audit(
+            actor,
+            Some(&tenant.id),
+            "client.disconnect",
+            &target,
+            detail(&record),
+        );
         Ok(())
     }
 }
@@ -106,9 +118,15 @@ mod tests {
             .refusal()
         };
         let refusal = why("maintenance", Afterwards::Reconnect).unwrap();
-        assert_eq!((refusal.code, &*refusal.message), (Code::GoingAway, "maintenance"));
+        assert_eq!(
+            (refusal.code, &*refusal.message),
+            (Code::GoingAway, "maintenance")
+        );
         assert!(!why("", Afterwards::StayAway).unwrap().code.is_retryable());
-        assert_eq!(why(&"x".repeat(124), Afterwards::StayAway).unwrap_err().code, Code::TooLarge);
+        assert_eq!(
+            why(&"x".repeat(124), Afterwards::StayAway).unwrap_err().code,
+            Code::TooLarge
+        );
         assert_eq!(why("a\nb", Afterwards::StayAway).unwrap_err().code, Code::Invalid);
     }
 }

@@ -22,8 +22,8 @@ pub use kind::{Kind, MASK, SECRET_BYTES_MIN, Value, is_weak_secret};
 pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
 pub use origin::Origins;
 pub use schema::{
-    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Drain, Heartbeat, Limits, Log, LogFormat, Reload, Rooms,
-    SECTIONS, Section, Setting, Store, Threads, Tls,
+    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Drain, Heartbeat, Limits, Log, LogFormat, Reload,
+    Rooms, SECTIONS, Section, Setting, Store, Threads, Tls,
 };
 pub use show::{markdown, template};
 

@@ -377,6 +377,9 @@ section! {
     pub Admin ADMIN "admin" false {
         /// File in which the first start leaves the operator's API key; `operator.key` in `data_dir` unless given.
         key_file: Option<PathBuf> = Kind::Path, "", Restart;
+        /// The tenant in whose room `$operator` the node's figures and log lines can be watched. Without it there is no such
+        /// room. Name one whose users may see the whole node.
+        operator_tenant: Option<TenantId> = Kind::Text, "", Restart;
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cauce_protocol::message::{
-    Audience, Call, Callee, Hello, History, MarkRead, MethodPattern, Notifications, Notify, Presence, Publish,
-    Recipient, Respond, Secret, Send, Serve, Subscription as Wanted, Watch,
+    Audience, Call, Callee, Hello, History, MarkRead, MethodPattern, Notifications, Notify, Presence,
+    Publish, Recipient, Respond, Secret, Send, Serve, Subscription as Wanted, Watch,
 };
 use cauce_protocol::server::Dialect;
 use cauce_protocol::wire::Feature;

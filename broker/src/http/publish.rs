@@ -159,9 +159,12 @@ pub(super) struct Broadcast {
 impl Api {
     fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
         let published = self.try_publish(tenant, body);
-        match published {
+        match &published {
             Ok(_) => self.counters.publications.increment(),
-            Err(_) => self.counters.publications_refused.increment(),
+            Err(refusal) => {
+                self.counters.publications_refused.increment();
+                tenant.journal.refused(refusal.code);
+            }
         }
         published
     }

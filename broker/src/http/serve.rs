@@ -118,12 +118,7 @@ async fn serve_arrivals(router: Router, mut arrivals: mpsc::Receiver<HttpArrival
     std::future::pending::<()>().await;
 }
 
-async fn serve_internal(
-    api: &Api,
-    router: Router,
-    listener: Listener,
-    open: &Connections,
-) -> io::Result<()> {
+async fn serve_internal(api: &Api, router: Router, listener: Listener, open: &Connections) -> io::Result<()> {
     let listener = listener.into_tokio()?;
     let slots = Arc::new(Semaphore::new(INTERNAL_CONNECTIONS_MAX));
     loop {

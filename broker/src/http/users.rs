@@ -178,7 +178,10 @@ pub(super) async fn get_user(
 ) -> Answer<UserDetail> {
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Stats)?;
     let user = user_id(&user)?;
-    let clients = api.hub.connections_of(&tenant, Some(&user), None, SHOWN_MAX).await;
+    let clients = api
+        .hub
+        .connections_of(&tenant, Some(&user), None, SHOWN_MAX)
+        .await;
     let connections = tenant.connections_of(user.as_str());
     Ok(Json(UserDetail {
         user: user.to_string(),

@@ -10,12 +10,15 @@ mod delivery;
 mod device_flow;
 mod devices;
 mod doors;
+mod journal;
 mod leaving;
+mod log_lines;
 mod people;
 mod publishing;
 mod records;
 mod survey;
 mod tenants;
+mod watching;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,18 +30,21 @@ use parking_lot::RwLock;
 
 pub use classes::RoomClasses;
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Drain, Drained, Outcome, Purpose, Selection, ShardMailbox,
-    ShardMessage,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Drain, Drained, Outcome, Purpose, Selection,
+    ShardMailbox, ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
+pub use journal::{Capped, ITEMS_MAX, Journal, Period, Visit};
 pub use leaving::{Leaving, Underway};
+pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
 pub use people::Person;
 pub use publishing::{PublishLimit, PublishQuotas, Publisher};
 pub use records::{Later, NoRecords, Records};
 pub use survey::{ConnectionInfo, Question, Survey};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
+pub use watching::{ADMIN_ROOM, OPERATOR_ROOM, Watching};
 
 use crate::auth::fetch::Nudge;
 use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
@@ -125,6 +131,8 @@ pub struct Hub {
     /// Rung when a token names a key that is not known: a key set may have changed.
     pub key_missing: Nudge,
     pub leaving: Arc<Leaving>,
+    /// For whoever watches the node.
+    pub log_lines: Arc<LogLines>,
     tunables: RwLock<Arc<Tunables>>,
     /// Connections by shard, for placing new ones.
     loads: Box<[AtomicUsize]>,
@@ -158,6 +166,7 @@ impl Hub {
             credentials: RwLock::default(),
             key_missing: Nudge::default(),
             leaving: Arc::default(),
+            log_lines: Arc::default(),
             tunables: RwLock::new(Arc::new(tunables)),
             loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
@@ -187,9 +196,24 @@ impl Hub {
     ) -> Result<Accepted, Refusal> {
         let now = self.clock.now();
         draft.unix_ms = now.unix_ms;
-        tenant
+        let published = tenant
             .rooms
-            .publish(room, draft, repeat, now.mono_ms, &self.shards)
+            .publish(room, draft, repeat, now.mono_ms, &self.shards);
+        self.note(tenant, room, &published);
+        published
+    }
+
+    /// Writes into the tenant's journal what became of a message, if anybody reads it.
+    fn note(&self, tenant: &Tenant, room: &str, published: &Result<Accepted, Refusal>) {
+        // What is told to watchers is not what they watch.
+        if !tenant.journal.is_watched() || [ADMIN_ROOM, OPERATOR_ROOM].contains(&room) {
+            return;
+        }
+        if let Ok(accepted) = published
+            && !accepted.repeated
+        {
+            tenant.journal.published(accepted.receivers);
+        }
     }
 
     /// Publishes to a room only if somebody has use for it: what devices say to rooms that nobody listens to is not numbered.
@@ -230,6 +254,7 @@ impl Hub {
         for mailbox in &self.shards[shards] {
             mailbox.send(ShardMessage::Direct(direct.clone()));
         }
+        tenant.journal.published(0);
         Ok(())
     }
 

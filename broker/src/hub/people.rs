@@ -141,7 +141,10 @@ mod tests {
     #[test]
     fn connections_of_one_user_share_one_person_until_the_last_has_gone() {
         let people = People::default();
-        let (first, second) = (people.enter(&user("ann"), 9).unwrap(), people.enter(&user("ann"), 9).unwrap());
+        let (first, second) = (
+            people.enter(&user("ann"), 9).unwrap(),
+            people.enter(&user("ann"), 9).unwrap(),
+        );
         assert!(Arc::ptr_eq(&first, &second));
         people.leave(&user("ann"));
         assert!(Arc::ptr_eq(&first, &people.enter(&user("ann"), 9).unwrap()));

@@ -227,7 +227,11 @@ mod tests {
             assert_eq!(publish(peer, &quotas, 1_000, 10), Err(PublishLimit::User));
         }
         assert_eq!(publish(&mut bob, &quotas, 1_000, 10), Ok(()));
-        assert_eq!(publish(&mut first, &quotas, 1_250, 10), Ok(()), "a fourth of a second later");
+        assert_eq!(
+            publish(&mut first, &quotas, 1_250, 10),
+            Ok(()),
+            "a fourth of a second later"
+        );
     }
 
     #[test]
@@ -240,7 +244,10 @@ mod tests {
         }
         assert_eq!(publish(&mut ann, &quotas, 1_000, 1), Err(PublishLimit::Tenant));
         // The API is a door of the same tenant.
-        assert_eq!(a.charge(None, &quotas, 1_000, 1).unwrap_err().0, PublishLimit::Tenant);
+        assert_eq!(
+            a.charge(None, &quotas, 1_000, 1).unwrap_err().0,
+            PublishLimit::Tenant
+        );
         for _ in 0..5 {
             assert_eq!(publish(&mut bea, &quotas, 1_000, 1), Ok(()));
         }
@@ -251,13 +258,23 @@ mod tests {
         let [a, _] = tenants();
         let (mut ann, mut bob) = (member(&a, "ann"), member(&a, "bob"));
         let small = quotas(1_000, 1_000, 640, 1 << 20);
-        assert_eq!(publish(&mut ann, &small, 1_000, 1 << 20), Ok(()), "once it fits the burst");
-        assert_eq!(publish(&mut ann, &small, 1_000, 1), Err(PublishLimit::ConnectionBytes));
+        assert_eq!(
+            publish(&mut ann, &small, 1_000, 1 << 20),
+            Ok(()),
+            "once it fits the burst"
+        );
+        assert_eq!(
+            publish(&mut ann, &small, 1_000, 1),
+            Err(PublishLimit::ConnectionBytes)
+        );
         assert_eq!(publish(&mut bob, &small, 1_000, 1), Ok(()));
         let tight = quotas(1_000, 1_000, 1 << 20, 640);
         let mut eve = member(&a, "eve");
         assert_eq!(publish(&mut eve, &tight, 5_000, 1_280), Ok(()));
-        assert_eq!(publish(&mut eve, &tight, 5_000, 1), Err(PublishLimit::TenantBytes));
+        assert_eq!(
+            publish(&mut eve, &tight, 5_000, 1),
+            Err(PublishLimit::TenantBytes)
+        );
     }
 
     proptest! {

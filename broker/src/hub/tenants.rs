@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
+use super::journal::Journal;
 use super::people::{People, Person};
 use super::publishing::PublishRates;
 use crate::auth::RoleGrants;
@@ -39,6 +40,8 @@ pub struct Tenant {
     connections: AtomicUsize,
     people: People,
     pub(super) rates: PublishRates,
+    /// For its `$admin` room.
+    pub journal: Journal,
 }
 
 /// How many connections a tenant and a user may have.
@@ -60,6 +63,7 @@ impl Tenant {
             connections: AtomicUsize::new(0),
             people: People::default(),
             rates: PublishRates::default(),
+            journal: Journal::default(),
         }
     }
 

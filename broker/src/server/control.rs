@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cauce_protocol::TenantId;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{self, Api};
-use crate::hub::Hub;
+use crate::hub::{Hub, Watching};
 use crate::transport::{Acceptor, HttpArrival, Listener};
 
 /// Between two looks at rooms that nobody listens to.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Between two words to those who watch.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// What the control thread does.
 pub(super) struct Control {
@@ -21,6 +25,8 @@ pub(super) struct Control {
     pub(super) internal: Option<Listener>,
     pub(super) arrivals: mpsc::Receiver<HttpArrival>,
     pub(super) api: Api,
+    /// Where the node can be watched.
+    pub(super) operator: Option<TenantId>,
     /// The listener closes.
     pub(super) closing: CancellationToken,
     /// The thread ends.
@@ -41,6 +47,7 @@ impl Control {
                 internal,
                 arrivals,
                 api,
+                operator,
                 closing,
                 ending,
             } = self;
@@ -55,9 +62,10 @@ impl Control {
                 }
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let watch = tokio::task::spawn_local(watch(hub.clone(), operator));
             let sweep = tokio::task::spawn_local(sweep(hub));
             http::serve(api, arrivals, internal, ending).await;
-            for task in [accept, sweep, keys] {
+            for task in [accept, sweep, watch, keys] {
                 task.abort();
             }
         });
@@ -71,5 +79,17 @@ async fn sweep(hub: Arc<Hub>) {
         ticks.tick().await;
         let now_ms = hub.clock.now().mono_ms;
         hub.tenants.for_each(|tenant| tenant.rooms.sweep(now_ms));
+    }
+}
+
+async fn watch(hub: Arc<Hub>, operator: Option<TenantId>) {
+    let mut ticks = tokio::time::interval(WATCH);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watching = Watching::default();
+    loop {
+        ticks.tick().await;
+        // It may be made, or come with a reload, at any time.
+        let operator = operator.as_ref().and_then(|id| hub.tenants.get(id.as_str()));
+        hub.tell_watchers(&mut watching, operator.as_deref());
     }
 }

@@ -28,7 +28,9 @@ use crate::config::Config;
 use crate::connection::ConnectionSettings;
 use crate::handle::Handle;
 use crate::http::Api;
-use crate::hub::{ConnectionLimits, DoorLimits, DrainSettings, Hub, NoRecords, PublishQuotas, Records, ShardPlan, Tunables};
+use crate::hub::{
+    ConnectionLimits, DoorLimits, DrainSettings, Hub, NoRecords, PublishQuotas, Records, ShardPlan, Tunables,
+};
 use crate::rate::Quota;
 use crate::rooms::{SHARDS_MAX, TableLimits};
 use crate::shard::Shard;
@@ -184,6 +186,7 @@ impl Server {
             internal,
             arrivals,
             api,
+            operator: config.admin.operator_tenant.clone(),
             closing,
             ending,
         };

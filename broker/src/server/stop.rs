@@ -134,7 +134,10 @@ impl Server {
     fn gone(&self, shards: std::ops::Range<usize>, answers: &mpsc::Receiver<Drained>, until: Instant) -> u64 {
         let mut drained = Vec::with_capacity(shards.len());
         loop {
-            if shards.clone().all(|shard| !self.hub.is_alive(shard) || drained.iter().any(|d: &Drained| d.shard == shard)) {
+            if shards
+                .clone()
+                .all(|shard| !self.hub.is_alive(shard) || drained.iter().any(|d: &Drained| d.shard == shard))
+            {
                 break;
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -182,14 +185,22 @@ mod tests {
         let plan = Plan::new(30_000, SETTINGS);
         assert_eq!((plan.spread_ms, plan.patience_ms), (5_000, 2_000));
         let plan = Plan::new(600, SETTINGS);
-        assert_eq!((plan.spread_ms, plan.patience_ms, plan.answers_ms), (100, 100, 300));
+        assert_eq!(
+            (plan.spread_ms, plan.patience_ms, plan.answers_ms),
+            (100, 100, 300)
+        );
     }
 
     #[test]
     fn the_steps_follow_each_other_and_leave_the_store_its_time() {
         for deadline_ms in [0, 1, 5, 6, 100, 1_000, 30_000, 3_600_000] {
             let plan = Plan::new(deadline_ms, SETTINGS);
-            let steps = [plan.spread_ms, plan.answers_ms, plan.clients_gone_ms, plan.devices_gone_ms];
+            let steps = [
+                plan.spread_ms,
+                plan.answers_ms,
+                plan.clients_gone_ms,
+                plan.devices_gone_ms,
+            ];
             assert!(steps.is_sorted(), "{plan:?}");
             assert!(plan.devices_gone_ms + deadline_ms / 6 <= deadline_ms);
             assert!(plan.patience_ms <= plan.clients_gone_ms - plan.answers_ms);

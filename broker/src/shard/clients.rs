@@ -10,9 +10,9 @@ use cauce_protocol::{
     ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
 };
 
-use super::peer::{Client, Peer, Stage};
 use super::limiting::is_abusive;
-use super::{Shard, Tunables};
+use super::peer::{Client, Peer, Stage};
+use super::{Shard, Tunables, visit};
 use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
@@ -39,7 +39,7 @@ impl Shard {
             let hello = Hello {
                 version: VERSION,
                 features: 0,
-                token: token.into(),
+                token,
                 client: String::new(),
                 previous: Vec::new(),
             };
@@ -151,14 +151,7 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(
-        &self,
-        peer: &Rc<Peer>,
-        id: u32,
-        hello: Hello,
-        now: Now,
-        tunables: &Tunables,
-    ) {
+    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: Hello, now: Now, tunables: &Tunables) {
         let Hello {
             features,
             token,
@@ -185,6 +178,7 @@ impl Shard {
         let mut connection = Connection::new(peer.id, peer.dialect, principal, features);
         connection.name_client(client);
         let welcome = welcome(peer.id, &connection, now, tunables);
+        tenant.journal.opened(|| visit(&connection, None));
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
@@ -287,6 +281,9 @@ impl Shard {
 
     pub(super) fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().publications_refused.increment();
+        if let Stage::Client(client) = &*peer.stage.borrow() {
+            client.membership.tenant.journal.refused(refusal.code);
+        }
         self.refuse(peer, id, refusal);
     }
 }

@@ -138,7 +138,11 @@ async fn send_away(shard: Rc<Shard>, drain: Arc<Drain>) {
             break cut;
         }
     };
-    let given_up = shard.drain.borrow().as_ref().map_or(0, |progress| progress.given_up);
+    let given_up = shard
+        .drain
+        .borrow()
+        .as_ref()
+        .map_or(0, |progress| progress.given_up);
     // Whoever drains has given up waiting, or hears it.
     let _ = drain.done.send(Drained {
         shard: shard.index,

@@ -49,7 +49,8 @@ use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
 use crate::clock::Now;
-use crate::hub::{Hub, SHARD_BITS, SharedDevice, Tenant, Tunables};
+use crate::connection::Connection;
+use crate::hub::{Hub, SHARD_BITS, SharedDevice, Tenant, Tunables, Visit};
 use crate::metrics::ShardMetrics;
 use crate::publication::{RoomKey, message_frame};
 use crate::websocket::{Event, frame};
@@ -211,7 +212,7 @@ impl Shard {
         };
         tracing::debug!(connection = %peer.id, code = refusal.code.name(), reason = %refusal.message, "closing");
         self.metrics().closed(refusal.code);
-        self.leave(peer, refusal.code);
+        self.leave(peer, Some(refusal.code));
         if refusal.code == Code::Slow {
             peer.outbox.borrow_mut().drop_unsent();
         }
@@ -223,7 +224,7 @@ impl Shard {
         if peer.is_closing() {
             return;
         }
-        self.leave(peer, Code::GoingAway);
+        self.leave(peer, None);
         self.last_words(peer, [frame::close(websocket_code, reason)]);
     }
 
@@ -242,7 +243,7 @@ impl Shard {
 
     /// The socket has ended: nothing of the peer remains.
     pub fn gone(&self, peer: &Rc<Peer>) {
-        self.leave(peer, Code::GoingAway);
+        self.leave(peer, None);
         *peer.stage.borrow_mut() = Stage::Gone;
         if self.peers.borrow_mut().remove(&peer.id).is_some() {
             peer.socket.close_notify();
@@ -257,13 +258,27 @@ impl Shard {
         }
     }
 
-    /// Takes the peer out of rooms, rosters and its device, according to what it was.
-    fn leave(&self, peer: &Rc<Peer>, code: Code) {
+    /// Takes the peer out of rooms, rosters and its device, according to what it was. `code` says why, if it is we who close.
+    fn leave(&self, peer: &Rc<Peer>, code: Option<Code>) {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
         match stage {
-            Stage::Client(client) => self.client_left(peer, *client),
-            Stage::Device(device) => self.device_left(*device, code),
+            Stage::Client(client) => {
+                let journal = &client.membership.tenant.journal;
+                journal.closed(code, || visit(&client.connection, code));
+                self.client_left(peer, *client);
+            }
+            Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),
             Stage::Opening(_) | Stage::Closing | Stage::Gone => {}
         }
+    }
+}
+
+/// A connection's coming or going, for who watches the tenant.
+fn visit(connection: &Connection, code: Option<Code>) -> Visit {
+    Visit {
+        connection: connection.id,
+        user: connection.principal.user.clone(),
+        client: connection.client.clone(),
+        code,
     }
 }

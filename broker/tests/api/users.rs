@@ -26,12 +26,17 @@ impl Client {
         let mut client = Self { socket, id: 0 };
         let hello = json!({"id": 1, "hello": {"version": 1, "token": made["token"], "client": name}});
         let welcome = client.ask(hello).await;
-        client.id = welcome["welcome"]["connection"].as_u64().unwrap_or_else(|| panic!("{welcome}"));
+        client.id = welcome["welcome"]["connection"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{welcome}"));
         client
     }
 
     async fn ask(&mut self, request: Value) -> Value {
-        self.socket.send(Message::text(request.to_string())).await.unwrap();
+        self.socket
+            .send(Message::text(request.to_string()))
+            .await
+            .unwrap();
         self.hear().await["reply"].clone()
     }
 
@@ -96,10 +101,16 @@ async fn users_and_their_connections_are_listed_by_page_over_all_shards() {
         .map(|n| json!({"user": format!("user-{n}"), "connections": n % 3 + 1}))
         .collect();
     assert_eq!(users, expected);
-    assert_eq!(all_pages(&broker, "/v1/users?tenant=a&prefix=user-3", 2).await, expected[3..4]);
+    assert_eq!(
+        all_pages(&broker, "/v1/users?tenant=a&prefix=user-3", 2).await,
+        expected[3..4]
+    );
 
     let listed = all_pages(&broker, "/v1/clients?tenant=a", 3).await;
-    let ids: Vec<u64> = listed.iter().map(|client| client["id"].as_u64().unwrap()).collect();
+    let ids: Vec<u64> = listed
+        .iter()
+        .map(|client| client["id"].as_u64().unwrap())
+        .collect();
     let mut joined: Vec<u64> = clients.iter().map(|client| client.id).collect();
     joined.sort_unstable();
     assert_eq!(ids, joined, "every connection once, in order, and nobody else's");
@@ -108,18 +119,30 @@ async fn users_and_their_connections_are_listed_by_page_over_all_shards() {
     assert_eq!(theirs.len(), 3);
     for client in &theirs {
         assert_eq!(client["user"], "user-2");
-        assert_eq!(client["network"], "127.0.0.0/24", "an address is not told in full");
-        assert!(client["client"].as_str().unwrap().starts_with("shop/"), "{client}");
+        assert_eq!(
+            client["network"], "127.0.0.0/24",
+            "an address is not told in full"
+        );
+        assert!(
+            client["client"].as_str().unwrap().starts_with("shop/"),
+            "{client}"
+        );
         assert!(client["since_unix_ms"].as_u64().unwrap() > 1_600_000_000_000);
         assert_eq!(client["rooms"], 0);
         assert_eq!(client["queued_bytes"], 0);
     }
 
     let there = broker.get("/v1/users/user-2?tenant=a").await.ok();
-    assert_eq!((&there["is_connected"], &there["connections"]), (&json!(true), &json!(3)));
+    assert_eq!(
+        (&there["is_connected"], &there["connections"]),
+        (&json!(true), &json!(3))
+    );
     assert_eq!(there["clients"].as_array().unwrap().len(), 3);
     let absent = broker.get("/v1/users/nobody?tenant=a").await.ok();
-    assert_eq!((&absent["is_connected"], &absent["clients"]), (&json!(false), &json!([])));
+    assert_eq!(
+        (&absent["is_connected"], &absent["clients"]),
+        (&json!(false), &json!([]))
+    );
     broker.stop().await;
 }
 
@@ -141,7 +164,10 @@ async fn rooms_of_a_user_are_counted_over_its_connections() {
         .map(|(room, connections)| json!({"room": room, "connections": connections}))
         .collect();
     assert_eq!(rooms, expected);
-    assert_eq!(all_pages(&broker, "/v1/users/bob/rooms?tenant=a", 2).await, [Value::Null; 0]);
+    assert_eq!(
+        all_pages(&broker, "/v1/users/bob/rooms?tenant=a", 2).await,
+        [Value::Null; 0]
+    );
     broker.stop().await;
 }
 
@@ -167,13 +193,19 @@ async fn a_user_and_a_connection_are_sent_away_with_a_reason_and_it_is_on_record
         assert_eq!(client.farewell().await, (4000, "maintenance".to_owned()));
     }
     // Another tenant's connection is not there, whatever its id.
-    let missing = broker.delete(&format!("/v1/clients/{}?tenant=a", namesake.id)).await;
+    let missing = broker
+        .delete(&format!("/v1/clients/{}?tenant=a", namesake.id))
+        .await;
     assert_eq!(missing.refusal(), (404, "not_found"));
     let path = format!("/v1/clients/{}?tenant=a&reconnect=false&reason=enough", bob.id);
     broker.delete(&path).await.ok();
     assert_eq!(bob.farewell().await, (4303, "enough".to_owned()));
     assert_eq!(broker.delete(&path).await.refusal(), (404, "not_found"));
-    assert_eq!(namesake.ask(json!({"id": 9, "ping": {}})).await["id"], 9, "still there");
+    assert_eq!(
+        namesake.ask(json!({"id": 9, "ping": {}})).await["id"],
+        9,
+        "still there"
+    );
 
     let long = json!({"reason": "x".repeat(124)});
     let refused = broker.post("/v1/users/ann/disconnect?tenant=a", long).await;
@@ -191,7 +223,10 @@ async fn a_user_and_a_connection_are_sent_away_with_a_reason_and_it_is_on_record
         }
     };
     let (user, client) = tokio::time::timeout(PATIENCE, record).await.unwrap();
-    assert_eq!((&user["target"], &user["detail"]["connections"]), (&json!("ann"), &json!(2)));
+    assert_eq!(
+        (&user["target"], &user["detail"]["connections"]),
+        (&json!("ann"), &json!(2))
+    );
     assert_eq!(client["detail"]["user"], "bob");
     broker.stop().await;
 }
@@ -207,24 +242,58 @@ async fn reading_wants_one_scope_and_disconnecting_another_and_tenants_do_not_se
     let ender = broker.key("a", &[Scope::Connections]).await;
     let other = broker.key("b", &[Scope::All]).await;
     let client = format!("/v1/clients/{}", ann.id);
-    let gets = ["/v1/users", "/v1/users/ann", "/v1/users/ann/rooms", "/v1/clients", &client];
+    let gets = [
+        "/v1/users",
+        "/v1/users/ann",
+        "/v1/users/ann/rooms",
+        "/v1/clients",
+        &client,
+    ];
     for path in gets {
-        assert_eq!(broker.ask(&reader, Method::GET, path, None).await.status, 200, "{path}");
-        assert_eq!(broker.ask(&ender, Method::GET, path, None).await.status, 403, "{path}");
-        let foreign = broker.ask(&other, Method::GET, &format!("{path}?tenant=a"), None).await;
+        assert_eq!(
+            broker.ask(&reader, Method::GET, path, None).await.status,
+            200,
+            "{path}"
+        );
+        assert_eq!(
+            broker.ask(&ender, Method::GET, path, None).await.status,
+            403,
+            "{path}"
+        );
+        let foreign = broker
+            .ask(&other, Method::GET, &format!("{path}?tenant=a"), None)
+            .await;
         assert_eq!(foreign.refusal(), (404, "not_found"), "{path}");
     }
     let theirs = broker.ask(&other, Method::GET, "/v1/users", None).await.ok();
     assert_eq!(theirs["items"], json!([]));
     assert_eq!(broker.ask(&other, Method::GET, &client, None).await.status, 404);
-    assert_eq!(broker.ask(&other, Method::DELETE, &client, None).await.status, 404);
-    assert_eq!(broker.ask(&reader, Method::DELETE, &client, None).await.status, 403);
+    assert_eq!(
+        broker.ask(&other, Method::DELETE, &client, None).await.status,
+        404
+    );
+    assert_eq!(
+        broker.ask(&reader, Method::DELETE, &client, None).await.status,
+        403
+    );
     let end = "/v1/users/ann/disconnect";
-    assert_eq!(broker.ask(&reader, Method::POST, end, Some(json!({}))).await.status, 403);
+    assert_eq!(
+        broker
+            .ask(&reader, Method::POST, end, Some(json!({})))
+            .await
+            .status,
+        403
+    );
     let ended = broker.ask(&other, Method::POST, end, Some(json!({}))).await.ok();
     assert_eq!(ended["connections"], 0);
-    assert_eq!(broker.get("/v1/users/ann?tenant=a").await.ok()["is_connected"], true);
-    assert_eq!(broker.ask(&ender, Method::DELETE, &client, None).await.status, 200);
+    assert_eq!(
+        broker.get("/v1/users/ann?tenant=a").await.ok()["is_connected"],
+        true
+    );
+    assert_eq!(
+        broker.ask(&ender, Method::DELETE, &client, None).await.status,
+        200
+    );
     for path in ["/v1/clients/0", "/v1/clients/x", "/v1/clients/9007199254740993"] {
         assert_eq!(broker.get(path).await.refusal(), (404, "not_found"), "{path}");
     }
