@@ -1,6 +1,6 @@
 //! docs/PROTOCOL.md says what the code does: its tables are the code's tables, its examples are frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cauce_protocol::frame::Frames;
@@ -140,6 +140,50 @@ fn schema() -> FileDescriptorProto {
         .file_descriptor_set()
         .expect("the schema is readable");
     schema.file.remove(0)
+}
+
+/// Headings as links name them: lower case, without punctuation, numbered from the second of a name on.
+fn anchors() -> BTreeSet<String> {
+    let (mut anchors, mut seen, mut fenced) = (BTreeSet::new(), BTreeMap::new(), false);
+    for line in DOCUMENT.lines() {
+        fenced ^= line.starts_with("```");
+        let Some(heading) = line.strip_prefix('#').filter(|_| !fenced) else {
+            continue;
+        };
+        let anchor: String = heading
+            .trim_start_matches('#')
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter_map(|c| match c {
+                ' ' => Some('-'),
+                c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+                _ => None,
+            })
+            .collect();
+        let count = seen.entry(anchor.clone()).or_insert(0);
+        anchors.insert(match *count {
+            0 => anchor,
+            count => format!("{anchor}-{count}"),
+        });
+        *count += 1;
+    }
+    anchors
+}
+
+#[test]
+fn every_link_within_the_document_leads_somewhere() {
+    let anchors = anchors();
+    let links: Vec<_> = DOCUMENT
+        .split("](#")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(link, _)| link)
+        .collect();
+    assert!(links.len() > 30, "only {} links", links.len());
+    for link in links {
+        assert!(anchors.contains(link), "#{link} leads nowhere");
+    }
 }
 
 #[test]
