@@ -79,6 +79,11 @@ pub struct ShardMetrics {
     pub publications_refused: Counter,
     /// Handed to outboxes: one for each subscriber.
     pub deliveries: Counter,
+    /// Subscribers that read too slowly and went on from history, messages given from there, and what was lost to them.
+    pub fell_behind: Counter,
+    pub recovered: Counter,
+    pub gaps: Counter,
+    pub lost: Counter,
     /// Bytes and calls of writing to sockets.
     pub bytes_out: Counter,
     pub writes: Counter,

@@ -421,6 +421,8 @@ fn tunables(config: &Config) -> Tunables {
         payload_depth_max: limits.payload_depth,
         fragments_max: FRAGMENTS_MAX,
         outbox_bytes_max: limits.outbox_bytes,
+        stall_ms: ms(limits.stall_timeout),
+        recovery_window_ms: 300_000,
         control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
         handshake_ms: ms(limits.handshake_timeout),
         handshake_bytes_max: limits.handshake_bytes,
@@ -447,6 +449,7 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         rooms_max: config.limits.rooms_per_tenant,
         linger_ms: ms(config.rooms.linger),
+        history_bytes_max: 64 << 20,
     }
 }
 

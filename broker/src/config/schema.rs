@@ -212,6 +212,8 @@ section! {
         rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
         /// Bytes that may wait for one reader before it is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
+        /// A reader that is behind and takes nothing for this long is closed as too slow.
+        stall_timeout: Duration = millis(100, HOUR), "10s", Live;
         /// Bytes that may wait for one shard; beyond, publishers are refused until it has caught up.
         mailbox_bytes: usize = size(MIB, GIB), "16MiB", Restart;
         /// Requests a second of one connection.

@@ -10,7 +10,7 @@ use super::devices::SharedDevice;
 use super::doors::Permit;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
-use crate::publication::{Direct, Shared};
+use crate::publication::{Direct, RoomKey, Shared};
 use crate::socket::Parts;
 
 /// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
@@ -33,6 +33,10 @@ pub enum ShardMessage {
     Watch(Arc<Tenant>, SharedDevice),
     /// A socket to serve.
     Arrival(Box<Arrival>),
+    /// The newest messages of this durable room have come from the store.
+    Fetched(RoomKey),
+    /// The room is no more: its subscriptions end for this reason.
+    RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
     /// Close everything, then end the thread.

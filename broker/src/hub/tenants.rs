@@ -64,8 +64,12 @@ impl Tenant {
         self.settings.read().clone()
     }
 
+    /// Other settings hold from now on; rooms that are made find their class in them. Those that are open are given theirs by
+    /// [`crate::hub::Hub::reclassify`].
     pub fn configure(&self, settings: TenantSettings) {
+        let classes = settings.classes.clone();
         *self.settings.write() = Arc::new(settings);
+        self.rooms.set_classify(Arc::new(move |room| classes.of(room)));
     }
 
     /// Authenticated connections on this node.
@@ -198,6 +202,8 @@ impl Tenants {
         }
         let key = TenantKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let rooms = RoomTable::new(self.room_limits, self.room_keys.clone());
+        let classes = settings.classes.clone();
+        rooms.set_classify(Arc::new(move |room| classes.of(room)));
         let made = Arc::new(Tenant::new(key, id.clone(), settings, rooms));
         self.tenants.pin().get_or_insert(id.clone(), made).clone()
     }

@@ -56,6 +56,8 @@ pub struct RoomHead {
     pub last: Seq,
     /// The last number that may have been given: `last` after a clean stop, the lease after any other.
     pub given: Seq,
+    /// The lease on the disk now: numbers behind `given` and up to this one may be given at once.
+    pub lease: Seq,
 }
 
 /// A page of a durable room.

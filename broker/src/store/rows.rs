@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{DeviceId, TenantId};
 
+use super::messages::RoomHead;
+
 /// Longest name of a device's channel, in bytes: `switch:0`, `cover:1`, `temperature:101`.
 pub const CHANNEL_BYTES_MAX: usize = 64;
 
@@ -348,6 +350,8 @@ pub struct Loaded {
     pub api_keys: Vec<ApiKeyRow>,
     pub device_tokens: Vec<DeviceTokenRow>,
     pub devices: Vec<DeviceRow>,
+    /// Where durable rooms stood.
+    pub room_heads: Vec<RoomHead>,
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::values::{damaged, int};
-use super::{BEGIN, credentials, devices, tenants};
+use super::{BEGIN, credentials, devices, messages, tenants};
+use crate::store::config::LEASE_AHEAD;
 use crate::store::rows::Loaded;
 
 /// The tenant of a fresh start, so that a first token can be made at once.
@@ -69,6 +70,7 @@ pub(in crate::store) async fn load(c: &mut SqliteConnection, unix_ms: u64) -> Re
             devices::read,
         )
         .await?,
+        room_heads: messages::load_heads(&mut t, LEASE_AHEAD).await?,
     };
     t.commit().await?;
     Ok(loaded)

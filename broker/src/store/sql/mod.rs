@@ -11,6 +11,8 @@ mod fault;
 mod history;
 mod insert;
 mod load;
+mod messages;
+mod retention;
 mod telemetry;
 mod tenants;
 mod values;
@@ -28,6 +30,8 @@ pub(super) use devices::{assign_device, device, devices, set_device_metadata};
 pub(super) use fault::{Fault, fault};
 pub(super) use history::{audit_rows, counts, device_events, readings};
 pub(super) use load::load;
+pub(super) use messages::{mark_clean, page as message_page, write_messages};
+pub(super) use retention::{Trimmed, trim};
 pub(super) use telemetry::{Log, Written, delete_older, write_piece};
 pub(super) use tenants::{create_tenant, tenant, tenants, update_tenant};
 
