@@ -22,8 +22,10 @@ mod history;
 mod metrics;
 mod openapi;
 mod page;
+mod presence;
 mod process;
 mod publish;
+mod revocations;
 mod rooms;
 mod serve;
 mod stats;
@@ -94,6 +96,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::broadcast))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))
@@ -107,6 +110,11 @@ fn main_routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(credentials::revoke_device_token))
         .routes(routes!(tokens::create_token))
+        .routes(routes!(
+            revocations::list_revocations,
+            revocations::create_revocation
+        ))
+        .routes(routes!(revocations::delete_revocation))
 }
 
 /// What the operator uses.
