@@ -365,6 +365,11 @@ impl Connection {
         Ok(Action::Serve { id, serve })
     }
 
+    /// Whether it may serve what it serves: asked again when its rights have changed.
+    pub fn may_serve(&self, pattern: &MethodPattern) -> bool {
+        self.may(Right::Subscribe, &method_room(pattern)).is_ok()
+    }
+
     /// The same addresses as for messages to people.
     fn notify(&self, id: u32, notify: Notify) -> Result<Action, Refusal> {
         let own = matches!(&notify.to, Audience::User(user) if *user == self.principal.user);
@@ -402,11 +407,13 @@ impl Connection {
 /// What a new token weighs: its signature takes some 30 µs to verify, where other requests take a few.
 const REFRESH_COST: u32 = 10;
 
-/// What a request weighs against the rate: each room of a list counts.
+/// What a request weighs against the rate: each room and method of a list counts.
 fn cost(request: &Request) -> u32 {
     match request {
         Request::Subscribe(rooms) => rooms.len() as u32,
         Request::Unsubscribe(rooms) => rooms.len() as u32,
+        Request::Serve(serve) => serve.methods.len() as u32,
+        Request::Unserve(methods) => methods.len() as u32,
         Request::Refresh(_) => REFRESH_COST,
         // Was asked for, and is charged if it was not.
         Request::Respond(_) => 0,

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cauce_protocol::message::{Decoded, Hello, Send};
+use cauce_protocol::message::{Call, Decoded, Hello, Respond, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
+    ClientMessage, Code, ConnectionId, DecodeError, Payload, Refusal, Rejected, Request, VERSION, limits,
+    wire,
 };
 
 use super::limiting::is_abusive;
@@ -295,6 +296,8 @@ fn too_deep(message: &ClientMessage, tunables: &Tunables) -> Option<Refusal> {
     let payload = match &message.request {
         Request::Publish(publish) => &publish.payload,
         Request::Send(send) => &send.payload,
+        Request::Call(Call { params: json, .. }) if !json.is_empty() => &Payload::Json(json.clone()),
+        Request::Respond(Respond { result: Ok(json), .. }) => &Payload::Json(json.clone()),
         _ => return None,
     };
     payload

@@ -2,7 +2,7 @@
 //!
 //! What must stay true:
 //! - What a connection may do next is judged by its principal alone, so changing that changes everything at once; only what
-//!   goes on without being asked for again, its subscriptions, is looked through here.
+//!   goes on without being asked for again, its subscriptions and what it serves, is looked through here.
 //! - A tenant of any size is looked through in bounded bites, a turn each.
 
 use std::rc::Rc;
@@ -92,7 +92,7 @@ impl Shard {
         }
     }
 
-    /// Gives a connection its rights, and ends what it has subscribed to and may no longer. Leaving is synchronous: once this
+    /// Gives a connection its rights, and ends what it has subscribed to or serves and may no longer. Leaving is synchronous: once this
     /// returns, nothing more of those rooms is queued for it.
     pub(super) fn take_principal(
         &self,
@@ -109,6 +109,11 @@ impl Shard {
                 let lost = rooms.filter(|room| !may(&room.name));
                 let lost: Vec<_> = lost.map(|room| (room.name.clone(), room.id)).collect();
                 connection.principal = principal;
+                if client.calling.is_some() {
+                    // What it was given under the old rights it may still answer.
+                    self.hub
+                        .unserve(tenant, peer.id, |pattern| connection.may_serve(pattern));
+                }
                 (lost, connection.knows(Feature::Gap))
             }
             _ => return,
