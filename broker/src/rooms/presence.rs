@@ -244,7 +244,8 @@ impl Roll {
         self.listed.len() + self.unlisted.len()
     }
 
-    /// A connection is in the room. Nothing happens if it was before.
+    /// A connection is in the room. If it was before, only what its token says of the user may be new: pages show that, and no
+    /// change tells it.
     pub(super) fn enter(&mut self, arriving: Arriving<'_>, now: Now) {
         let Arriving {
             user,
@@ -257,6 +258,7 @@ impl Roll {
         };
         match known {
             Some(present) => {
+                present.info.clone_from(info);
                 let Err(at) = present.connections.binary_search(&connection) else {
                     return;
                 };
@@ -266,7 +268,6 @@ impl Roll {
                 present.connections.insert(at, connection);
                 present.forget_lost(now.mono_ms);
                 present.lost = present.lost.saturating_sub(1);
-                present.info.clone_from(info);
             }
             None => {
                 let present = Present {

@@ -128,7 +128,8 @@ impl Shard {
         }
     }
 
-    fn enter(&self, connection: &Connection, room: &Arc<Room>, now: Now) {
+    /// The connection is in the room. Said again after its token was renewed, pages show what the new one says of the user.
+    pub(super) fn enter(&self, connection: &Connection, room: &Arc<Room>, now: Now) {
         let arriving = Arriving {
             user: &connection.principal.user,
             connection: connection.id,
@@ -154,8 +155,17 @@ impl Shard {
         }
     }
 
+    /// Whether the peer is told of those who come and go.
+    pub(super) fn is_watching(&self, peer: &Peer, room: RoomKey) -> bool {
+        let watchers = self.watchers.borrow();
+        watchers
+            .0
+            .get(&room)
+            .is_some_and(|room| room.watchers.contains_key(&peer.id))
+    }
+
     /// Sets what the peer is told of those who come and go.
-    pub(super) fn set_watch(&self, peer: &Rc<Peer>, room: &Arc<Room>, watch: Watch) {
+    fn set_watch(&self, peer: &Rc<Peer>, room: &Arc<Room>, watch: Watch) {
         if let Some(most) = self.watchers.borrow_mut().set(room.key, peer, watch) {
             room.set_watch(self.index, most);
         }

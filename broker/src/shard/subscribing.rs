@@ -328,11 +328,11 @@ impl Shard {
     pub(super) fn recheck(&self, peer: &Rc<Peer>, tenant: &Tenant) {
         let ended: Vec<_> = client(peer, |client| {
             let connection = &client.connection;
+            let grant = &connection.principal.grant;
             let may = |s: &&Subscription| {
-                !connection
-                    .principal
-                    .grant
-                    .allows(Right::Subscribe, s.room.name.as_str())
+                !grant.allows(Right::Subscribe, s.room.name.as_str())
+                    || (self.is_watching(peer, s.room.key)
+                        && !grant.allows(Right::Presence, s.room.name.as_str()))
             };
             connection.subscriptions.iter().filter(may).cloned().collect()
         })

@@ -160,6 +160,23 @@ fn whoever_never_entered_takes_nobody_with_him() {
 }
 
 #[test]
+fn a_renewed_token_speaks_for_the_user_from_then_on() {
+    let mut roll = roll(100);
+    enter(&mut roll, 1, 1, 0);
+    told(&mut roll);
+    let before = roll.version;
+    let arriving = Arriving {
+        user: &user(1),
+        connection: ConnectionId(1),
+        info: &Bytes::from_static(b"7"),
+    };
+    roll.enter(arriving, now(1));
+    let page = roll.page(PageQuery::default());
+    assert_eq!((&page.page[0].info[..], page.version), (&b"7"[..], before));
+    assert_eq!((page.users, page.connections), (1, 1));
+}
+
+#[test]
 fn what_comes_and_goes_between_two_changes_is_not_told_unless_a_page_showed_it() {
     let mut roll = roll(100);
     enter(&mut roll, 1, 1, 0);
