@@ -246,6 +246,7 @@ impl Server {
     pub fn stop(mut self, deadline: Duration) -> Stopped {
         self.closing.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -269,6 +270,7 @@ impl Drop for Server {
         self.closing.cancel();
         self.ending.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -359,13 +361,14 @@ impl Control {
                 }
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let calls = tokio::task::spawn_local(hub.clone().watch_calls());
             let presence = tokio::task::spawn_local(follow_presence(hub.clone()));
             let sweep = tokio::task::spawn_local(sweep(hub));
             tokio::select! {
                 () = http::serve(api, arrivals, internal) => {}
                 () = ending.cancelled() => {}
             }
-            for task in [accept, sweep, keys, presence] {
+            for task in [accept, sweep, keys, calls, presence] {
                 task.abort();
             }
         });
@@ -435,7 +438,7 @@ fn tunables(config: &Config) -> Tunables {
         fragments_max: FRAGMENTS_MAX,
         outbox_bytes_max: limits.outbox_bytes,
         stall_ms: ms(limits.stall_timeout),
-        recovery_window_ms: 300_000,
+        recovery_window_ms: ms(config.rooms.recovery_window),
         control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
         handshake_ms: ms(limits.handshake_timeout),
         handshake_bytes_max: limits.handshake_bytes,
@@ -463,7 +466,7 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         rooms_max: config.limits.rooms_per_tenant,
         linger_ms: ms(config.rooms.linger),
-        history_bytes_max: 64 << 20,
+        history_bytes_max: config.limits.history_bytes_per_tenant,
     }
 }
 

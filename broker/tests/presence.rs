@@ -31,10 +31,13 @@ fn keep(broker: &Broker, tenant: &str, grace_ms: u64) {
         })
     };
     let classes = RoomClasses::new(
-        vec![(
-            Pattern::new("dark.*").expect("a pattern"),
-            class(PresenceMode::Off),
-        )],
+        vec![
+            (
+                Pattern::new("dark.*").expect("a pattern"),
+                class(PresenceMode::Off),
+            )
+                .into(),
+        ],
         class(PresenceMode::On { grace_ms }),
     );
     let tenant = broker.server.hub().tenants.get(tenant).expect("a tenant");
@@ -562,4 +565,42 @@ async fn presence_follows_the_class_of_a_room_while_people_are_in_it() {
     assert_eq!((last.users, last.connections, last.truncated), (0, 0, true));
     assert_eq!(ann.page(ROOM).await.err(), Some(Code::Conflict));
     assert_eq!(broker.server.handle().present(), 0);
+}
+
+#[tokio::test]
+async fn a_renewed_token_speaks_for_its_user_and_may_end_the_watching() {
+    let broker = Broker::start();
+    keep(&broker, "a", 0);
+    let say = |info: &str| Some(RawValue::from_string(info.into()).expect("JSON"));
+    let mut first = claims("ann", &["*"]);
+    first.info = say("1");
+    let mut ann = Client::join(&broker, &sign_for("a", first.clone())).await;
+    let hello = wire::Hello {
+        version: cauce_protocol::VERSION,
+        features: wire::Feature::Gap as u64,
+        ..wire::Hello::default()
+    };
+    ann.ask(Request::Hello(hello)).await.expect("welcomed");
+    ann.subscribe(ROOM, wire::Watch::Users).await.expect("subscribed");
+    ann.subscribe("other", wire::Watch::None)
+        .await
+        .expect("subscribed");
+    let mut second = claims("ann", &["*"]);
+    second.info = say("2");
+    let refresh = |claims| {
+        let token = sign_for("a", claims);
+        Request::Refresh(wire::Refresh { token })
+    };
+    ann.ask(refresh(second)).await.expect("refreshed");
+    let page = ann.page(ROOM).await.expect("a page");
+    assert_eq!((&page.page[0].info[..], page.connections), (&b"2"[..], 1));
+
+    first.grants[0].allow = Actions::NONE.with(Action::Subscribe).with(Action::Publish);
+    ann.ask(refresh(first)).await.expect("refreshed");
+    // It would go on hearing who comes and goes: that subscription ends, and no other.
+    assert_eq!(ann.page(ROOM).await.err(), Some(Code::Forbidden));
+    let mut bob = Client::enter(&broker, "bob").await;
+    let page = bob.page(ROOM).await.expect("a page");
+    assert_eq!((page.users, page.page[0].user.as_str()), (1, "bob"));
+    assert_eq!(bob.page("other").await.expect("a page").users, 1);
 }

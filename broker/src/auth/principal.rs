@@ -20,6 +20,8 @@ pub struct Principal {
     pub info: Bytes,
     /// When the token ends, in milliseconds since 1970; the leeway is not in it.
     pub expires_unix_ms: Option<u64>,
+    /// When it was issued, in milliseconds since 1970, if it says so.
+    pub issued_unix_ms: Option<u64>,
     /// The token's own id, for revocation.
     pub jti: Option<Box<str>>,
     /// Whose key signed: an operator's principal may do what reaches beyond its tenant.

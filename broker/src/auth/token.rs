@@ -12,7 +12,7 @@ use cauce_protocol::{Code, Payload, Refusal, Role, TenantId, UserId};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-use super::grant::{Grant, RoleGrants, Rule, Rules};
+use super::grant::{Defaults, Grant, Rule, Rules};
 use super::json::{Members, NotThat};
 use super::keys::{Candidates, Hint, KeyOwner, KeyRing, VerifyingKey, is_plain};
 use super::principal::{INFO_BYTES_MAX, Principal};
@@ -63,8 +63,8 @@ impl From<&config::Auth> for Policy {
 /// What is known of a tenant when a token of it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Served, with these defaults for its roles.
-    Active(Arc<RoleGrants>),
+    /// Served, with these rights where a token says nothing.
+    Active(Arc<Defaults>),
     Disabled,
     Unknown,
 }
@@ -144,7 +144,7 @@ pub fn verify(
     // From here on the claims are the key owner's word.
     let tenant = tenant_of(key, tenant.as_deref())?;
     audience(key, &claims)?;
-    let expires_unix_ms = times(&claims, policy, now)?;
+    let Times { ends, issued } = times(&claims, policy, now)?;
     let user: String =
         claim(&claims, "sub", "a text")?.ok_or_else(|| invalid("the token has no sub: whose is it?"))?;
     let user = UserId::new(&user).map_err(|e| invalid(format!("claim sub {e}")))?;
@@ -174,7 +174,8 @@ pub fn verify(
         tenant,
         user,
         roles: roles.into(),
-        expires_unix_ms,
+        expires_unix_ms: ends,
+        issued_unix_ms: issued,
         jti,
         signed_by: key.spec().owner.clone(),
         key_name: key.name().into(),
@@ -199,7 +200,7 @@ pub(crate) fn check_info(info: &str) -> Result<Bytes, Refusal> {
 }
 
 /// The defaults of a tenant that is served.
-pub(super) fn active(standing: Standing) -> Result<Arc<RoleGrants>, Refusal> {
+pub(super) fn active(standing: Standing) -> Result<Arc<Defaults>, Refusal> {
     match standing {
         Standing::Active(defaults) => Ok(defaults),
         Standing::Disabled => Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off")),
@@ -327,8 +328,14 @@ fn audience(key: &VerifyingKey, claims: &Members<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Checks all dates; answers with the end, in milliseconds since 1970.
-fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Option<u64>, Refusal> {
+/// In milliseconds since 1970, as far as the token says.
+struct Times {
+    ends: Option<u64>,
+    issued: Option<u64>,
+}
+
+/// Checks all dates.
+fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Times, Refusal> {
     let date =
         |name| claim::<Date>(claims, name, "a number of seconds since 1970").map(|d| d.map(|Date(ms)| ms));
     let (ends, starts, issued) = (date("exp")?, date("nbf")?, date("iat")?);
@@ -347,7 +354,7 @@ fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Option<u64>, 
     }
     let Some(ends) = ends else {
         return match policy.expiry {
-            Expiry::Optional => Ok(None),
+            Expiry::Optional => Ok(Times { ends, issued }),
             Expiry::Required => Err(invalid("the token has no exp: tokens must end")),
         };
     };
@@ -364,7 +371,10 @@ fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Option<u64>, 
             "the token is good for too long: at most {hours} h"
         )));
     }
-    Ok(Some(ends))
+    Ok(Times {
+        ends: Some(ends),
+        issued,
+    })
 }
 
 fn claim<'a, T: Deserialize<'a>>(

@@ -11,6 +11,7 @@
 
 mod answer;
 mod caller;
+mod calls;
 mod credentials;
 mod devices;
 mod exposition;
@@ -24,6 +25,7 @@ mod page;
 mod presence;
 mod process;
 mod publish;
+mod revocations;
 mod rooms;
 mod serve;
 mod stats;
@@ -99,6 +101,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))
         .routes(routes!(devices::call_device))
+        .routes(routes!(calls::call_method))
         .routes(routes!(history::list_readings))
         .routes(routes!(history::list_device_events))
         .routes(routes!(
@@ -107,6 +110,11 @@ fn main_routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(credentials::revoke_device_token))
         .routes(routes!(tokens::create_token))
+        .routes(routes!(
+            revocations::list_revocations,
+            revocations::create_revocation
+        ))
+        .routes(routes!(revocations::delete_revocation))
 }
 
 /// What the operator uses.

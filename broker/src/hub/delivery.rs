@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 
+use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
 use super::tenants::Tenant;
@@ -29,6 +30,8 @@ pub enum ShardMessage {
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.
     Outcome(Box<Outcome>),
+    /// A word for a client here that serves methods.
+    Serving(Box<Serving>),
     /// A change of who is in a room that has watchers here. Reserves its cost.
     Presence(Arc<PresenceNews>),
     /// Presence of this room was switched on: its subscribers here enter.
@@ -45,6 +48,8 @@ pub enum ShardMessage {
     RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
+    /// A tenant's rights have changed: connections keep what they still may.
+    Recheck(Arc<Tenant>),
     /// Close everything, then end the thread.
     Stop(Refusal),
 }
@@ -75,6 +80,20 @@ pub struct Outcome {
     pub connection: ConnectionId,
     pub request: u32,
     pub result: Result<cauce_protocol::wire::reply::Outcome, Refusal>,
+}
+
+/// A word for a connection that serves methods.
+#[derive(Debug)]
+pub struct Serving {
+    pub connection: ConnectionId,
+    pub word: ServingWord,
+}
+
+/// What is said to a server.
+#[derive(Debug)]
+pub enum ServingWord {
+    Invoke(Invoke),
+    Revoke(CallId),
 }
 
 /// Text frames for the socket of a device.

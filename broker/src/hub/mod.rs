@@ -5,6 +5,7 @@
 //! - The hub hands work to shards through their mailboxes and never waits for one.
 //! - It holds no socket and starts no thread.
 
+mod calls;
 mod classes;
 mod delivery;
 mod device_flow;
@@ -14,6 +15,7 @@ mod history;
 mod ledger;
 mod presence;
 mod records;
+mod schemas;
 mod tenants;
 
 use std::sync::Arc;
@@ -25,10 +27,13 @@ use cauce_protocol::{Code, ConnectionId, Refusal};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-pub use classes::RoomClasses;
+pub use calls::{
+    CallId, CallWatch, Inbox, Invoke, MethodCall, ServerId, Switchboard, TIMEOUT_MS_MAX, no_such_request,
+};
+pub use classes::{ClassRule, RoomClasses};
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
-    ShardMessage,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, Serving,
+    ServingWord, ShardMailbox, ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
@@ -37,6 +42,7 @@ pub use history::HistoryPage;
 pub use ledger::restored;
 pub use presence::check_kept as check_presence_kept;
 pub use records::{Later, NoRecords, Records};
+pub use schemas::{Schema, Schemas};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
 use self::ledger::Ledger;
@@ -130,6 +136,7 @@ pub struct Hub {
     ended: Box<[AtomicBool]>,
     sessions: Rising,
     calls: Rising,
+    call_watch: CallWatch,
 }
 
 impl Hub {
@@ -161,6 +168,7 @@ impl Hub {
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
             sessions: Rising::default(),
             calls: Rising::default(),
+            call_watch: CallWatch::default(),
         }
     }
 
@@ -175,7 +183,7 @@ impl Hub {
     /// Publishes to a room. `name` has been checked.
     ///
     /// # Errors
-    /// `overloaded`, `quota_exceeded` or `invalid`; then nobody got the message.
+    /// `overloaded`, `quota_exceeded`, `invalid` or `schema_violation`; then nobody got the message.
     pub fn publish(
         &self,
         tenant: &Tenant,
@@ -183,6 +191,7 @@ impl Hub {
         mut draft: Draft,
         manner: Manner<'_>,
     ) -> Result<Accepted, Refusal> {
+        tenant.check_payload(room, draft.event.as_str(), &draft.payload)?;
         let now = self.clock.now();
         draft.unix_ms = now.unix_ms;
         let ledger = Ledger {
@@ -305,8 +314,15 @@ impl Hub {
         Ok(())
     }
 
-    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens.
-    pub fn call(&self, tenant: &Tenant, device: &str, call: &OutgoingCall, caller: Caller) {
+    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens. Answers by what the device knows the
+    /// call, if it was asked.
+    pub fn call(
+        &self,
+        tenant: &Tenant,
+        device: &str,
+        call: &OutgoingCall,
+        caller: Caller,
+    ) -> Option<CallToken> {
         let Some(entry) = tenant.device(device) else {
             self.answer(
                 caller,
@@ -315,7 +331,7 @@ impl Hub {
                     "the tenant has no device of this id",
                 )),
             );
-            return;
+            return None;
         };
         let token = CallToken(self.calls.next());
         let opened = entry.lock().call(self.clock.now(), call, token, caller);
@@ -326,8 +342,12 @@ impl Hub {
                     frames: vec![frame],
                 };
                 self.shards[link.shard].send(ShardMessage::DeviceFrames(frames));
+                Some(token)
             }
-            Err((refusal, caller)) => self.answer(caller, Err(refusal)),
+            Err((refusal, caller)) => {
+                self.answer(caller, Err(refusal));
+                None
+            }
         }
     }
 
@@ -348,12 +368,12 @@ impl Hub {
         }
     }
 
-    /// Whether a tenant is served, and what its roles may do.
+    /// Whether a tenant is served, and what may be done there without a token's word.
     pub fn standing(&self, tenant: &str) -> Standing {
         match self.tenants.get(tenant).map(|tenant| tenant.settings()) {
             None => Standing::Unknown,
             Some(settings) if settings.disabled => Standing::Disabled,
-            Some(settings) => Standing::Active(settings.role_grants.clone()),
+            Some(settings) => Standing::Active(settings.defaults.clone()),
         }
     }
 

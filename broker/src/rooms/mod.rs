@@ -21,7 +21,7 @@ pub use class::{Durability, Keep, PresenceMode, RoomClass};
 pub use news::{NewsForm, NewsKind, PresenceNews};
 pub use presence::{Arriving, Change, Exit, PageQuery, PresencePage, PresentUser};
 pub use room::{
-    Accepted, Budget, CatchUp, DURABLE_IN_MEMORY, Entered, Head, Joined, Journal, JournalEntry,
+    Accepted, Budget, CatchUp, DURABLE_IN_MEMORY, Entered, Head, HeadKey, Joined, Journal, JournalEntry,
     LEASE_NUMBERS, Listener, Lost, Manner, OnCommit, Page, PresenceDesk, Reclassified, Recovered, Repeat,
     Room, SHARDS_MAX, Start, Tap, Written,
 };

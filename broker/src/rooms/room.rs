@@ -13,7 +13,7 @@ use cauce_protocol::message::Ack;
 use cauce_protocol::{Code, Epoch, Refusal, RoomId, RoomName, Seq};
 
 use self::durable::Durable;
-pub use self::durable::{Head, Journal, JournalEntry, LEASE_NUMBERS, OnCommit};
+pub use self::durable::{Head, HeadKey, Journal, JournalEntry, LEASE_NUMBERS, OnCommit};
 use self::history::History;
 pub use self::history::{Budget, Lost};
 pub use self::presence::PresenceDesk;
@@ -165,6 +165,21 @@ impl Room {
         // The head of a room that is durable no longer is of no use.
         let head = head.filter(|_| class.is_durable());
         let seq = head.as_ref().map_or(0, |head| head.given);
+        let epoch = head.as_ref().map_or(epoch, |head| head.epoch);
+        let repeats = head.as_ref().filter(|head| !head.keys.is_empty()).map(|head| {
+            let mut repeats = Repeats::default();
+            for key in &head.keys {
+                let accepted = Accepted {
+                    epoch,
+                    seq: Seq(key.seq),
+                    receivers: 0,
+                    repeated: true,
+                    written: Written::Yes,
+                };
+                repeats.restore(key.name.clone(), accepted, key.at_ms, key.window_ms);
+            }
+            Box::new(repeats)
+        });
         let durable = class
             .is_durable()
             .then(|| Box::new(Durable::new(seq, head.as_ref())));
@@ -179,7 +194,7 @@ impl Room {
             history: None,
             budget,
             durable,
-            repeats: None,
+            repeats,
             lingering: true,
             idle_since_ms: now_ms,
         };
@@ -187,7 +202,7 @@ impl Room {
             key,
             id,
             name,
-            epoch: head.map_or(epoch, |head| head.epoch),
+            epoch,
             state: Mutex::new(state),
             presence: presence::Presence::default(),
         }
@@ -376,6 +391,8 @@ impl Room {
             last: durable.committed(),
             given: state.seq,
             lease: durable.leased(),
+            // A room closes when none is promised any more.
+            keys: Vec::new(),
         })
     }
 }

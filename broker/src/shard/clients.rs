@@ -7,10 +7,11 @@ use cauce_protocol::message::{Decoded, Hello, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
+    ClientMessage, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
 };
 
 use super::peer::{Client, Peer, Stage};
+use super::renewal::expires_in_ms;
 use super::{Shard, Tunables};
 use crate::auth::Principal;
 use crate::clock::Now;
@@ -145,17 +146,9 @@ impl Shard {
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
     fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: &Hello, now: Now, tunables: &Tunables) {
-        let verified = self
-            .auth
-            .borrow_mut()
-            .authenticate(&hello.token, now, |tenant| self.hub.standing(tenant.as_str()));
-        let principal = match verified {
-            Ok(principal) => principal,
-            Err(denied) => return self.close(peer, &denied.refusal),
-        };
-        // The standing was asked a moment ago; a tenant is never taken out of the table while the node runs.
-        let Some(tenant) = self.hub.tenants.get(principal.tenant.as_str()) else {
-            return self.close(peer, &Refusal::new(Code::Internal, "the tenant is not there"));
+        let (principal, tenant) = match self.verify(&hello.token, now) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.close(peer, &refusal),
         };
         let membership = match tenant.admit(&principal.user, tunables.connections) {
             Ok(membership) => membership,
@@ -168,6 +161,7 @@ impl Shard {
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
+            calling: None,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -177,7 +171,11 @@ impl Shard {
         let Client {
             connection,
             membership,
+            calling,
         } = client;
+        if calling.is_some() {
+            self.hub.caller_or_server_left(&membership.tenant, peer.id);
+        }
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
             self.depart(peer, &connection.principal.user, room, Exit::Lost, now_ms);
@@ -300,9 +298,7 @@ fn welcome(id: ConnectionId, connection: &Connection, now: Now, tunables: &Tunab
         tenant: principal.tenant.as_str().into(),
         user: principal.user.as_str().into(),
         heartbeat_ms: u32::try_from(tunables.heartbeat_interval_ms).unwrap_or(u32::MAX),
-        expires_in_ms: principal
-            .expires_unix_ms
-            .map_or(0, |ends| ends.saturating_sub(now.unix_ms).max(1)),
+        expires_in_ms: expires_in_ms(principal, now),
         limits: Some(wire::Limits {
             frame_bytes: number(tunables.frame_bytes_max),
             payload_bytes: number(tunables.payload_bytes_max),

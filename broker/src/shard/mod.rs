@@ -22,6 +22,7 @@ mod presence;
 mod publishing;
 mod reading;
 mod renewal;
+mod rights;
 mod roster;
 mod states;
 mod subscribing;
@@ -46,6 +47,7 @@ use self::deliver::LocalRoom;
 use self::outbox::{Outbox, Pushed, Written};
 use self::peer::Stage;
 use self::presence::Watchers;
+use self::rights::Rechecks;
 use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
@@ -74,6 +76,7 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    rechecks: RefCell<Rechecks>,
     watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
@@ -100,6 +103,7 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            rechecks: RefCell::default(),
             watchers: RefCell::default(),
             marked: RefCell::default(),
             overflowed: RefCell::default(),

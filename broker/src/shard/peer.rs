@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use cauce_protocol::ConnectionId;
 use cauce_protocol::server::Dialect;
 
+use super::calls::Calling;
 use super::outbox::Outbox;
 use super::states::States;
 use crate::connection::{Connection, Opening};
@@ -55,6 +56,8 @@ pub(super) enum Stage {
 pub(super) struct Client {
     pub(super) connection: Connection,
     pub(super) membership: Membership,
+    /// Set by its first call or serve.
+    pub(super) calling: Option<Box<Calling>>,
 }
 
 #[derive(Debug)]

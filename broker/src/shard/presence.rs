@@ -128,8 +128,14 @@ impl Shard {
         }
     }
 
-    /// The connection is in the room. Said again after its token was renewed, pages show what the new one says of the user.
-    pub(super) fn enter(&self, connection: &Connection, room: &Arc<Room>, now: Now) {
+    /// The connection's new token says something else of its user: pages show that from now on.
+    pub(super) fn speak_anew(&self, connection: &Connection, now: Now) {
+        for Subscription { room } in &connection.subscriptions {
+            self.enter(connection, room, now);
+        }
+    }
+
+    fn enter(&self, connection: &Connection, room: &Arc<Room>, now: Now) {
         let arriving = Arriving {
             user: &connection.principal.user,
             connection: connection.id,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cauce_protocol::message::Subscription as Wanted;
 use cauce_protocol::wire::{self, Feature};
-use cauce_protocol::{Code, Refusal, RoomName, Seq};
+use cauce_protocol::{Refusal, RoomName, Seq};
 
-use super::deliver::{Chosen, client, knows};
+use super::deliver::{Chosen, knows};
 use super::options::Options;
 use super::peer::{Peer, Stage};
 use super::presence::{check_watches, watches};
@@ -300,19 +300,8 @@ impl Shard {
         }
     }
 
-    /// Ends one subscription against the client's wish, and tells it why.
-    pub(super) fn end_subscription(
-        &self,
-        peer: &Rc<Peer>,
-        tenant: &Tenant,
-        room: &Arc<Room>,
-        refusal: &Refusal,
-    ) {
-        self.unsubscribe(peer, tenant, std::slice::from_ref(&room.name), self.now());
-        self.tell_ended(peer, room.id, refusal);
-    }
-
-    fn tell_ended(&self, peer: &Rc<Peer>, room: cauce_protocol::RoomId, refusal: &Refusal) {
+    /// Tells a client that a subscription has ended without its wish.
+    pub(super) fn tell_ended(&self, peer: &Rc<Peer>, room: cauce_protocol::RoomId, refusal: &Refusal) {
         if !knows(peer, Feature::Gap) {
             // It would wait for ever for messages that do not come.
             return self.close(peer, refusal);
@@ -322,25 +311,6 @@ impl Shard {
             error: Some(refusal.into()),
         };
         self.say(peer, message_frame(&ended.into(), peer.dialect));
-    }
-
-    /// Ends the subscriptions that the client's rights no longer cover.
-    pub(super) fn recheck(&self, peer: &Rc<Peer>, tenant: &Tenant) {
-        let ended: Vec<_> = client(peer, |client| {
-            let connection = &client.connection;
-            let grant = &connection.principal.grant;
-            let may = |s: &&Subscription| {
-                !grant.allows(Right::Subscribe, s.room.name.as_str())
-                    || (self.is_watching(peer, s.room.key)
-                        && !grant.allows(Right::Presence, s.room.name.as_str()))
-            };
-            connection.subscriptions.iter().filter(may).cloned().collect()
-        })
-        .unwrap_or_default();
-        for Subscription { room } in ended {
-            let message = format!("the token's rights no longer cover {}", room.name);
-            self.end_subscription(peer, tenant, &room, &Refusal::new(Code::Forbidden, message));
-        }
     }
 }
 

@@ -58,15 +58,18 @@ impl Shard {
                     Some(ShardMessage::Enroll(room)) => self.enroll(&room),
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
                     Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
+                    Some(ShardMessage::Serving(serving)) => self.tell_server(*serving),
                     Some(ShardMessage::DeviceFrames(frames)) => self.to_device(&frames),
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
                     Some(ShardMessage::Fetched(room)) => self.fetched(room),
                     Some(ShardMessage::RoomClosed(room, refusal)) => self.room_closed(room, &refusal),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
             }
+            self.recheck_some();
             self.flush_marked();
             mailbox.release(released);
             self.report(&mut taken.borrow_mut());
@@ -220,6 +223,9 @@ impl Shard {
                 return;
             };
             client.connection.call_ended();
+            if let Some(calling) = &mut client.calling {
+                calling.answered(answer.request);
+            }
         }
         if answer.request == 0 && answer.result.is_ok() {
             return;

@@ -60,6 +60,18 @@ pub struct RoomHead {
     pub lease: Seq,
 }
 
+/// An idempotency key that a durable room has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenKey {
+    pub tenant: TenantId,
+    pub room: RoomName,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    /// Publisher and key.
+    pub repeat: Box<str>,
+    pub unix_ms: u64,
+}
+
 /// A page of a durable room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageQuery {

@@ -30,6 +30,7 @@ mod messages;
 mod migrate;
 mod place;
 mod queue;
+mod revocations;
 mod rows;
 mod sql;
 mod thread;
@@ -45,7 +46,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
+pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
     LEASE_AHEAD, MessageLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention,
@@ -54,13 +55,13 @@ pub use config::{
 pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
-pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
+pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, SeenKey, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
     DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
-    ReadingCursor, ReadingQuery, ReadingRow, SigningKeyRow, TableCounts, TenantChange, TenantRow,
-    TenantStatus, Unwritten,
+    ReadingCursor, ReadingQuery, ReadingRow, RevocationRow, SigningKeyRow, TableCounts, TenantChange,
+    TenantRow, TenantStatus, Unwritten,
 };
 pub use writer::Leftover;
 

@@ -6,6 +6,7 @@ mod devices;
 mod listeners;
 mod messages;
 mod presence;
+mod revocations;
 mod start;
 mod support;
 mod tenants;

@@ -151,6 +151,7 @@ pub(crate) async fn tenant(admin: &Admin, name: &str) -> Result<Tenant, Failure>
         id: id.clone(),
         name: None,
         role_grants: RoleGrants::default(),
+        room_classes: Vec::new(),
     };
     match admin.create_tenant(&actor, new).await {
         Err(refusal) if refusal.code != Code::Conflict => return Err(Failure::failed(refusal)),

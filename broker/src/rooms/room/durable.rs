@@ -66,6 +66,20 @@ pub struct Head {
     pub given: u64,
     /// The lease on the disk.
     pub lease: u64,
+    /// Idempotency keys that are still promised, oldest first.
+    pub keys: Vec<HeadKey>,
+}
+
+/// A key from before the room was made.
+#[derive(Clone, Debug)]
+pub struct HeadKey {
+    /// Publisher and key, as [`super::Repeat::name`] joins them.
+    pub name: Box<str>,
+    pub seq: u64,
+    /// When it came, in monotonic milliseconds.
+    pub at_ms: u64,
+    /// For how long it is promised.
+    pub window_ms: u64,
 }
 
 /// Whether memory has what the disk has of the newest messages.

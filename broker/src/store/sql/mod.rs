@@ -13,6 +13,7 @@ mod insert;
 mod load;
 mod messages;
 mod retention;
+mod revocations;
 mod telemetry;
 mod tenants;
 mod values;
@@ -32,6 +33,7 @@ pub(super) use history::{audit_rows, counts, device_events, readings};
 pub(super) use load::load;
 pub(super) use messages::{mark_clean, page as message_page, write_messages};
 pub(super) use retention::{Trimmed, trim};
+pub(super) use revocations::{delete_revocation, put_revocation};
 pub(super) use telemetry::{Log, Written, delete_older, write_piece};
 pub(super) use tenants::{create_tenant, tenant, tenants, update_tenant};
 

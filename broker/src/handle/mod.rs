@@ -1,5 +1,7 @@
 //! The broker from inside the process: publish, listen, send and call without a socket.
 
+mod calls;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +12,8 @@ use tokio::sync::oneshot;
 use crate::hub::{Caller, HistoryPage, Hub, OutgoingCall, Tenant};
 use crate::publication::{Draft, Shared};
 use crate::rooms::{Accepted, Listener, Manner, PageQuery, PresencePage, Repeat, Room, Start, Tap};
+
+pub use calls::{Invocation, MethodServer};
 
 /// Bytes that may wait for one in-process subscriber: as much as for a socket by default.
 pub const TAP_BYTES_MAX: usize = 1024 * 1024;
