@@ -13,6 +13,7 @@ mod devices;
 mod doors;
 mod history;
 mod ledger;
+mod notifications;
 mod presence;
 mod records;
 mod schemas;
@@ -40,6 +41,7 @@ pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, S
 pub use doors::{Door, DoorLimits, Permit};
 pub use history::HistoryPage;
 pub use ledger::restored;
+pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
 pub use presence::check_kept as check_presence_kept;
 pub use records::{Later, NoRecords, Records};
 pub use schemas::{Schema, Schemas};
@@ -95,6 +97,8 @@ pub struct Tunables {
     pub presence_users_max: usize,
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
+    /// How long a notification is kept unless its sender says otherwise.
+    pub notifications_kept_ms: u64,
     /// What is asked of tokens.
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.
