@@ -54,7 +54,7 @@ async fn a_key_is_good_for_its_scopes_only() {
     let device = "/v1/devices/8CBFEAA133F0";
     broker.put(device, json!({})).await.ok();
     let call = format!("{device}/call");
-    let operations: [(Scope, Method, &str, Value); 9] = [
+    let operations: [(Scope, Method, &str, Value); 10] = [
         (
             Scope::Publish,
             Method::POST,
