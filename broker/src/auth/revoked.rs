@@ -198,6 +198,7 @@ mod tests {
             user: UserId::new(name).unwrap(),
             roles: Box::default(),
             grant: Grant::none(),
+            info: bytes::Bytes::new(),
             expires_unix_ms: None,
             issued_unix_ms,
             jti: jti.map(Into::into),

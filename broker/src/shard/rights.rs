@@ -104,11 +104,17 @@ impl Shard {
         let (lost, told) = match &mut *peer.stage.borrow_mut() {
             Stage::Client(client) => {
                 let connection = &mut client.connection;
-                let may = |room: &RoomName| principal.grant.allows(Action::Subscribe, room.as_str());
+                let may = |right, room: &RoomName| principal.grant.allows(right, room.as_str());
                 let rooms = connection.subscriptions.iter().map(|s| &s.room);
-                let lost = rooms.filter(|room| !may(&room.name));
+                let lost = rooms.filter(|room| {
+                    !may(Action::Subscribe, &room.name)
+                        || (self.is_watching(peer, room.key) && !may(Action::Presence, &room.name))
+                });
                 let lost: Vec<_> = lost.map(|room| (room.name.clone(), room.id)).collect();
-                connection.principal = principal;
+                let before = std::mem::replace(&mut connection.principal, principal);
+                if before.info != connection.principal.info {
+                    self.speak_anew(connection, now);
+                }
                 if client.calling.is_some() {
                     // What it was given under the old rights it may still answer.
                     self.hub
@@ -123,7 +129,7 @@ impl Shard {
         }
         let refusal = Refusal::new(
             Code::Forbidden,
-            "the right to subscribe to this room was taken away",
+            "the right to subscribe to this room, or to watch who is in it, was taken away",
         );
         if !told {
             // It does not know that a subscription can end, and would wait for ever.
