@@ -148,7 +148,7 @@ fn stopped() -> Refusal {
     .retry_after(FULL_RETRY_MS)
 }
 
-fn given_up() -> Refusal {
+fn never() -> Refusal {
     Refusal::new(
         Code::Invalid,
         "the database does not take this message; it is not kept and its number stays empty; do not repeat it",
@@ -171,11 +171,11 @@ impl Commits {
         self.piece.is_some() || !self.backlog.is_empty()
     }
 
-    /// Writes the next piece in one transaction and answers those who wait for it.
+    /// Writes the next piece in one transaction. Those who wait for it are not answered yet: that is [`Done::settle`].
     ///
     /// # Errors
     /// The database's trouble; the piece stays in hand.
-    pub(super) async fn write(&mut self, shared: &Shared) -> Result<(), sqlx::Error> {
+    pub(super) async fn write(&mut self, shared: &Shared) -> Result<Option<Done>, sqlx::Error> {
         if self.piece.is_none() {
             if self.backlog.is_empty() {
                 self.backlog = shared.messages.lock().take();
@@ -184,7 +184,7 @@ impl Commits {
             self.doubtful = false;
         }
         let Some(piece) = &self.piece else {
-            return Ok(());
+            return Ok(None);
         };
         let mut lane = shared.lane.lock().await;
         let result = async {
@@ -195,12 +195,7 @@ impl Commits {
         }
         .await;
         match result {
-            Ok(given_up) => {
-                drop(lane);
-                settle(shared, piece, &given_up);
-                self.piece = None;
-                Ok(())
-            }
+            Ok(given_up) => Ok(self.piece.take().map(|piece| Done { piece, given_up })),
             Err(error) => {
                 lane.discard();
                 self.doubtful = true;
@@ -210,30 +205,44 @@ impl Commits {
     }
 }
 
-fn settle(shared: &Shared, piece: &Piece, places: &[usize]) {
-    let ticket = piece.last_ticket();
-    let held = piece.held();
-    let answers = shared
-        .messages
-        .lock()
-        .settled(ticket, piece.rows.len() as u64, held.into_iter());
-    let counters = &shared.counters;
-    let now = Instant::now();
-    for waiting in &piece.rows {
-        counters.committed(now.saturating_duration_since(waiting.since).as_micros() as u64);
+/// Messages that are on the disk, but for those that were given up.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Done {
+    piece: Piece,
+    /// Places of rows in the piece, in ascending order.
+    given_up: Vec<usize>,
+}
+
+impl Done {
+    /// Gives back what the messages held, and answers those who wait for them.
+    pub(super) fn settle(self, shared: &Shared) {
+        let Self { piece, given_up } = self;
+        let ticket = piece.last_ticket();
+        let held = piece.held();
+        let answers = shared
+            .messages
+            .lock()
+            .settled(ticket, piece.rows.len() as u64, held.into_iter());
+        let counters = &shared.counters;
+        let now = Instant::now();
+        for waiting in &piece.rows {
+            counters.committed(now.saturating_duration_since(waiting.since).as_micros() as u64);
+        }
+        let written = piece.rows.len() - given_up.len();
+        counters.messages_written.fetch_add(written as u64, Relaxed);
+        counters
+            .messages_given_up
+            .fetch_add(given_up.len() as u64, Relaxed);
+        counters.commits.fetch_add(1, Relaxed);
+        for (ticket, callback) in answers {
+            let refused = given_up.iter().any(|&at| piece.rows[at].ticket == ticket);
+            callback(if refused { Err(never()) } else { Ok(()) });
+        }
+        shared
+            .settled
+            .send_modify(|settled| settled.messages = settled.messages.max(ticket));
     }
-    counters
-        .messages_written
-        .fetch_add((piece.rows.len() - places.len()) as u64, Relaxed);
-    counters.messages_given_up.fetch_add(places.len() as u64, Relaxed);
-    counters.commits.fetch_add(1, Relaxed);
-    for (ticket, callback) in answers {
-        let lost = places.iter().any(|&at| piece.rows[at].ticket == ticket);
-        callback(if lost { Err(given_up()) } else { Ok(()) });
-    }
-    shared
-        .settled
-        .send_modify(|settled| settled.messages = settled.messages.max(ticket));
 }
 
 /// Tells those whose time is over that it is not known what will become of their message. Lives as long as the executor.

@@ -4,6 +4,7 @@ mod admin;
 mod crash;
 mod durable;
 mod opening;
+mod retention;
 mod support;
 mod telemetry;
 mod tenants;

@@ -260,9 +260,10 @@ impl Answers {
         self.receiver.is_empty()
     }
 
-    /// No more can come: every callback has been called or dropped, and all that came were taken.
-    pub(crate) fn is_over(&mut self) -> bool {
-        self.receiver.is_empty() && self.sender.strong_count() == 1
+    /// Every callback has been called, and all answers were taken.
+    pub(crate) async fn are_over(&mut self) {
+        until("every callback to be called", || self.sender.strong_count() == 1).await;
+        assert!(self.receiver.is_empty(), "an answer too many");
     }
 }
 
