@@ -15,8 +15,8 @@ use super::config::RETRY_LONGEST_MS;
 use super::counters::Health;
 use super::error::StoreError;
 use super::handle::{Queued, Shared, StoreHandle};
-use super::messages::{MessagePage, MessageQuery, MessageRow};
-use super::queue::{Callback, NotReserved, Piece, Waiting};
+use super::messages::{Callback, MessagePage, MessageQuery, MessageRow};
+use super::queue::{NotReserved, Piece, Waiting};
 use super::sql;
 
 /// What a publisher should wait when a queue is merely full, in milliseconds. A full queue drains in about a second.

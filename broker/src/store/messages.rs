@@ -29,12 +29,15 @@ pub struct MessageRow {
     pub lease: Seq,
     /// How much of the room is kept, as its class says now.
     pub keep: Keep,
-    /// Called once, on the store's thread, when the row is on the disk or has been given up.
+    /// Called once, on the store's thread: when the row is on the disk, has been given up, or has waited too long.
     pub committed: Committed,
 }
 
 /// What waits for a commit.
-pub struct Committed(pub Option<Box<dyn FnOnce(Result<(), Refusal>) + Send>>);
+pub struct Committed(pub Option<Callback>);
+
+/// Called when it is known what became of a message, or that it is not known.
+pub type Callback = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 impl fmt::Debug for Committed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

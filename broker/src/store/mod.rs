@@ -54,7 +54,7 @@ pub use config::{
 pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
-pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
+pub use messages::{Callback, Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,

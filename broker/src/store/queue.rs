@@ -9,16 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::mem::{replace, take};
 use std::time::Instant;
 
-use cauce_protocol::{Epoch, Refusal, RoomName, Seq, TenantId};
+use cauce_protocol::{Epoch, RoomName, Seq, TenantId};
 
 use super::config::{COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, MessageLimits};
-use super::messages::MessageRow;
+use super::messages::{Callback, MessageRow};
 use crate::rooms::Keep;
 
 type Map<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
-
-/// What is called when it is known what became of a message.
-pub(crate) type Callback = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 /// Why nothing was reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use cauce_protocol::message::Text;
-use cauce_protocol::{Code, Payload};
+use cauce_protocol::{Code, Payload, Refusal};
 use proptest::prelude::*;
 
 use super::*;

@@ -490,7 +490,7 @@ async fn an_epoch_that_ends_takes_its_messages_with_it() {
     config.messages.trim_every_ms = 10;
     let (store, _) = Store::open(config.clone()).expect("opens");
     let handle = store.handle();
-    let mut answers = Answers::new();
+    let answers = Answers::new();
     for n in 1..=2_500 {
         hand_over(&handle, answers.of(n, message(&t, "r", n)));
     }

@@ -1,7 +1,7 @@
 //! Messages of durable rooms: written with the heads of their rooms, read a page at a time.
 
 use cauce_protocol::message::{Direction, Text};
-use cauce_protocol::{ConnectionId, Epoch, Payload, Seq};
+use cauce_protocol::{ConnectionId, Epoch, Payload, Seq, UserId};
 use futures_util::TryStreamExt;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -52,7 +52,7 @@ impl Bind for Waiting {
         values.add(int(self.bytes as u64))?;
         values.add(row.event.as_str())?;
         values.add(row.topic.as_str())?;
-        values.add(row.user.as_ref().map(|user| user.as_str()))?;
+        values.add(row.user.as_ref().map(UserId::as_str))?;
         let excluded: Vec<u8> = row.excluded.iter().flat_map(|c| c.0.to_be_bytes()).collect();
         values.add((!excluded.is_empty()).then_some(excluded))?;
         values.add(row.repeat.as_deref())?;
