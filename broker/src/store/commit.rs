@@ -51,7 +51,7 @@ impl StoreHandle {
     /// of the calls is the order of the commits. The callback runs exactly once and never within this call: after the
     /// commit, after [`super::MessageLimits::answer_ms`] without one, or at the end of the store.
     pub fn message(&self, row: MessageRow, bytes: usize) {
-        let mono_ms = self.shared.clock.now().mono_ms;
+        let (row, mono_ms) = (Box::new(row), self.shared.clock.now().mono_ms);
         let pushed = self
             .shared
             .messages
@@ -87,8 +87,10 @@ impl StoreHandle {
     /// cannot be read.
     pub async fn messages(&self, query: MessageQuery) -> Result<MessagePage, StoreError> {
         let clock = self.shared.clock;
-        self.read(move |c| Box::pin(async move { sql::message_page(c, &query, clock.now().unix_ms).await }))
-            .await
+        self.look_up(&self.shared.page_slots, move |c| {
+            Box::pin(async move { sql::message_page(c, &query, clock.now().unix_ms).await })
+        })
+        .await
     }
 
     /// Messages of durable rooms that are not on the disk yet; the bytes include what is reserved.

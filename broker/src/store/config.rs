@@ -23,6 +23,10 @@ pub const ADMIN_SLOTS: usize = 64;
 /// Queries waiting or running at a time, beside those: looking up must not keep anyone from changing.
 pub const QUERY_SLOTS: usize = 64;
 
+/// Pages of durable rooms waiting or running at a time, beside those: many, because after a restart everybody comes back
+/// for what was missed, and a page takes a fraction of a millisecond.
+pub const PAGE_SLOTS: usize = 4_096;
+
 /// How long an admin operation waits for its turn or for a free reader, in milliseconds.
 pub const ADMIN_WAIT_MS: u64 = 5_000;
 

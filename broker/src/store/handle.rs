@@ -43,6 +43,7 @@ pub(super) struct Shared {
     pub(super) readers: SqlitePool,
     pub(super) admin_slots: Arc<Semaphore>,
     pub(super) query_slots: Arc<Semaphore>,
+    pub(super) page_slots: Arc<Semaphore>,
     /// Of the store's own thread: whatever waits for the database waits there, also when the caller gives up.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -60,6 +61,7 @@ impl Shared {
         self.messages.lock().close();
         self.admin_slots.close();
         self.query_slots.close();
+        self.page_slots.close();
     }
 }
 

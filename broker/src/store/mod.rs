@@ -48,8 +48,9 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
-    LEASE_AHEAD, MessageLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention,
-    StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
+    LEASE_AHEAD, MessageLimits, PAGE_ROWS_MAX, PAGE_SLOTS, QUERY_SLOTS, RETENTION_STEP_ROWS, ROW_BYTES_MAX,
+    Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES, TRIM_STEP_ROOMS,
+    TRIM_STEP_ROWS,
 };
 pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
@@ -203,6 +204,7 @@ async fn serve(
         readers,
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
+        page_slots: Arc::new(Semaphore::new(PAGE_SLOTS)),
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));

@@ -6,7 +6,7 @@
 //! - Whoever waits for a commit is answered exactly once: by the commit, by his time-out, or by the end of the store.
 
 use std::collections::{HashMap, VecDeque};
-use std::mem::{replace, take};
+use std::mem::replace;
 use std::time::Instant;
 
 use cauce_protocol::{Epoch, RoomName, Seq, TenantId};
@@ -35,7 +35,8 @@ pub(crate) struct Waiting {
     /// What it holds of the bounds, and what it counts for in its room.
     pub(crate) bytes: usize,
     pub(crate) since: Instant,
-    pub(crate) row: MessageRow,
+    /// Apart, so that a queue that grows moves little while every publisher waits for its lock.
+    pub(crate) row: Box<MessageRow>,
 }
 
 struct Awaited {
@@ -147,7 +148,7 @@ impl MessageQueue {
     /// After the end, with whom to tell.
     pub(crate) fn push(
         &mut self,
-        mut row: MessageRow,
+        mut row: Box<MessageRow>,
         bytes: usize,
         mono_ms: u64,
         since: Instant,
@@ -197,7 +198,9 @@ impl MessageQueue {
 
     /// Everything that waits. It counts against the bounds until it is settled.
     pub(crate) fn take(&mut self) -> VecDeque<Waiting> {
-        take(&mut self.waiting)
+        // About as many come during the commit.
+        let capacity = self.waiting.len().min(COMMIT_ROWS_MAX);
+        replace(&mut self.waiting, VecDeque::with_capacity(capacity))
     }
 
     /// All messages up to this ticket are on the disk or were given up, and hold nothing any more. Who waits for them, with

@@ -48,7 +48,7 @@ fn limits() -> MessageLimits {
 }
 
 fn push(queue: &mut MessageQueue, row: MessageRow, mono_ms: u64) -> Wakes {
-    let pushed = queue.push(row, 100, mono_ms, Instant::now());
+    let pushed = queue.push(Box::new(row), 100, mono_ms, Instant::now());
     pushed.unwrap_or_else(|_| panic!("the queue has not ended"))
 }
 
@@ -114,7 +114,7 @@ fn a_commit_is_bounded_in_rows_and_bytes() {
     let sizes: Vec<usize> = cut_all(&mut queue).iter().map(|piece| piece.rows.len()).collect();
     assert_eq!(sizes, [1_000, 1_000, 500]);
     for (seq, bytes) in [(1, 3 << 20), (2, 1 << 20), (3, 1), (4, 9 << 20), (5, 1)] {
-        let pushed = queue.push(row(0, 0, 1, seq), bytes, 0, Instant::now());
+        let pushed = queue.push(Box::new(row(0, 0, 1, seq)), bytes, 0, Instant::now());
         assert!(pushed.is_ok());
     }
     let sizes: Vec<usize> = cut_all(&mut queue).iter().map(|piece| piece.rows.len()).collect();
@@ -165,7 +165,7 @@ fn after_the_end_nothing_is_taken() {
     assert!(!queue.is_clean());
     assert_eq!(queue.end().len(), 2);
     assert_eq!(queue.end().len(), 0);
-    let late = queue.push(awaited(row(0, 0, 1, 3)), 1, 0, Instant::now());
+    let late = queue.push(Box::new(awaited(row(0, 0, 1, 3))), 1, 0, Instant::now());
     assert!(matches!(late, Err(Some(_))));
 }
 
@@ -237,7 +237,7 @@ proptest! {
                             assert_eq!(before, None, "answered twice");
                         })));
                     }
-                    prop_assert!(queue.push(row, bytes, now_ms, Instant::now()).is_ok());
+                    prop_assert!(queue.push(Box::new(row), bytes, now_ms, Instant::now()).is_ok());
                     handed.push_back((last, t, bytes));
                 }
                 Step::Commit => {

@@ -610,38 +610,41 @@ fn pages_show_what_a_list_would() {
 #[tokio::test]
 #[ignore = "a measurement: run with --ignored --nocapture, in release for numbers that count"]
 async fn commits_a_second_by_messages_in_flight() {
-    let place = Place::new();
     let t = first_tenant();
-    let (store, _) = place.open();
-    let handle = store.handle();
-    let mut first = 0;
-    for in_flight in [1_u64, 10, 100, 1_000] {
+    for (delay_ms, in_flight) in [0, 1, 2]
+        .into_iter()
+        .flat_map(|delay| [1_u64, 10, 100, 1_000].map(|n| (delay, n)))
+    {
+        let place = Place::new();
+        let mut config = place.config();
+        config.messages.commit_delay_ms = delay_ms;
+        let (store, _) = Store::open(config).expect("opens");
+        let handle = store.handle();
         let total = 2_000 * in_flight.min(50);
         let mut answers = Answers::new();
         let before = handle.counters().commits.load(Relaxed);
         let begun = Instant::now();
         for n in 0..total + in_flight - 1 {
             if n < total {
-                let mut row = message(&t, "r", first + n + 1);
+                let mut row = message(&t, "r", n + 1);
                 row.keep = Keep {
                     messages: 10_000,
                     ..KEEP_ALL
                 };
-                hand_over(&handle, answers.of(first + n + 1, row));
+                hand_over(&handle, answers.of(n + 1, row));
             }
             if n + 1 >= in_flight {
                 assert_eq!(answers.next().await.1, Ok(()));
             }
         }
-        first += total;
         let took = begun.elapsed();
         let commits = handle.counters().commits.load(Relaxed) - before;
         println!(
-            "{in_flight:>5} in flight: {:>8.0} messages/s, {:>6.0} commits/s, {:>6.1} messages a commit",
+            "delay {delay_ms} ms, {in_flight:>5} in flight: {:>8.0} messages/s, {:>6.0} commits/s, {:>6.1} messages a commit",
             total as f64 / took.as_secs_f64(),
             commits as f64 / took.as_secs_f64(),
             total as f64 / commits as f64,
         );
+        stop(store).await;
     }
-    stop(store).await;
 }
