@@ -1,16 +1,15 @@
 //! What is kept of durable rooms, and what goes: by number, size and age, a step at a time.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
-
 use cauce_broker::rooms::Keep;
-use cauce_broker::store::{HEAD_IDLE_MS, MessageRow, Store, StoreHandle, TRIM_STEP_ROWS};
+use cauce_broker::store::{Committed, HEAD_IDLE_MS, MessageRow, Store, StoreHandle, TRIM_STEP_ROWS};
 use cauce_protocol::{Payload, Seq};
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use crate::support::{
-    Answers, KEEP_ALL, Place, connect, first_tenant, hand_over, message, now_ms, patiently, query, seqs,
+    Answers, KEEP_ALL, Place, connect, first_tenant, hand_over, message, now_ms, patiently, query, run, seqs,
     stop, until,
 };
 
@@ -187,40 +186,45 @@ async fn a_room_that_is_empty_and_was_not_written_to_for_long_is_forgotten() {
 #[tokio::test]
 async fn a_large_backlog_of_retention_goes_in_steps_and_commits_go_on_between_them() {
     const OLD: u64 = 20_000;
+    const BESIDE: u64 = 40_000;
     let place = Place::new();
     let t = first_tenant();
-    let (store, _) = place.open();
+    let config = place.config();
+    let (store, _) = Store::open(config.clone()).expect("opens");
     let handle = store.handle();
     for n in 1..=OLD {
         hand_over(&handle, message(&t, "r", n));
     }
     flush(&handle).await;
-    // The class changes: nearly all of it has to go.
+    // The class changes, and nearly all of it has to go; many other messages wait meanwhile.
+    let mut other = connect(&config).await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
     let mut row = message(&t, "r", OLD + 1);
     row.keep.messages = 10;
     hand_over(&handle, row);
-    flush(&handle).await;
-    let mut answers = Answers::new();
-    let mut beside = 0;
-    let begun = Instant::now();
-    while handle.counters().messages_trimmed.load(Relaxed) < OLD - 9 {
-        let gone = handle.counters().messages_trimmed.load(Relaxed);
-        beside += 1;
-        hand_over(&handle, answers.of(beside, message(&t, "other", beside)));
-        assert_eq!(answers.next().await, (beside, Ok(())));
-        let step = handle.counters().messages_trimmed.load(Relaxed) - gone;
-        assert!(
-            step <= 3 * TRIM_STEP_ROWS,
-            "{step} went while one message was committed"
-        );
-        assert!(begun.elapsed() < Duration::from_secs(30));
+    let (tell, told) = std::sync::mpsc::channel();
+    for n in 1..=BESIDE {
+        let (tell, counters) = (tell.clone(), handle.clone());
+        let mut row = message(&t, "other", n);
+        row.committed = Committed(Some(Box::new(move |answer| {
+            let gone = counters.counters().messages_trimmed.load(Relaxed);
+            tell.send((answer, gone)).expect("the test waits");
+        })));
+        hand_over(&handle, row);
     }
-    assert!(
-        beside >= OLD / TRIM_STEP_ROWS / 3,
-        "{beside} commits beside the retention"
-    );
+    drop(tell);
+    run(&mut other, "ROLLBACK").await;
+    flush(&handle).await;
+    let mut before = 0;
+    for (answer, gone) in &told {
+        assert_eq!(answer, Ok(()));
+        assert!(gone - before <= TRIM_STEP_ROWS, "{before} and then {gone}");
+        before = gone;
+    }
+    trimmed(&handle, OLD - 9).await;
     let page = handle.messages(query(&t, "r")).await.expect("a page");
     assert_eq!(seqs(&page), (OLD - 8..=OLD + 1).collect::<Vec<_>>());
+    other.close().await.expect("closed");
     stop(store).await;
 }
 

@@ -279,6 +279,11 @@ pub(crate) fn query(tenant: &TenantId, room: &str) -> MessageQuery {
     }
 }
 
+/// The first page of a room, all of it if it is small.
+pub(crate) async fn page(handle: &StoreHandle, tenant: &TenantId, room: &str) -> MessagePage {
+    handle.messages(query(tenant, room)).await.expect("a page")
+}
+
 pub(crate) fn seqs(page: &MessagePage) -> Vec<u64> {
     page.messages.iter().map(|message| message.seq.0).collect()
 }
