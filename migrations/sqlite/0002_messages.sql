@@ -49,6 +49,9 @@ CREATE TABLE messages (
     PRIMARY KEY (tenant, room, epoch, seq)
 ) STRICT;
 
+-- For the start: idempotency keys that are still promised. Messages without a key cost nothing here.
+CREATE INDEX messages_by_repeat ON messages (unix_ms, tenant) WHERE repeat IS NOT NULL;
+
 -- Epochs that ended with messages left; retention takes those away a step at a time.
 CREATE TABLE room_epochs_ended (
     tenant TEXT    NOT NULL,

@@ -15,7 +15,7 @@ use super::config::RETRY_LONGEST_MS;
 use super::counters::Health;
 use super::error::StoreError;
 use super::handle::{Queued, Shared, StoreHandle};
-use super::messages::{Callback, MessagePage, MessageQuery, MessageRow};
+use super::messages::{MessagePage, MessageQuery, MessageRow};
 use super::queue::{NotReserved, Piece, Waiting};
 use super::sql;
 
@@ -48,8 +48,8 @@ impl StoreHandle {
     }
 
     /// Takes the message for which `bytes` were reserved. Never blocks: a lock held for one push, and a wake-up. The order
-    /// of the calls is the order of the commits. The callback runs exactly once and never within this call: after the
-    /// commit, after [`super::MessageLimits::answer_ms`] without one, or at the end of the store.
+    /// of the calls is the order of the commits. `committed` runs exactly once and never within this call: after the commit,
+    /// or at the end of the store. `late` runs before it if there is no commit for [`super::MessageLimits::answer_ms`].
     pub fn message(&self, row: MessageRow, bytes: usize) {
         let (row, mono_ms) = (Box::new(row), self.shared.clock.now().mono_ms);
         let pushed = self
@@ -247,14 +247,15 @@ impl Done {
     }
 }
 
-/// Tells those whose time is over that it is not known what will become of their message. Lives as long as the executor.
+/// Tells those who are late that it is not known what will become of their message. Lives as long as the executor.
 pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         let now_ms = shared.clock.now().mono_ms;
-        let (late, next_ms) = shared.messages.lock().expire(now_ms);
-        let counter = &shared.counters.messages_unanswered;
-        counter.fetch_add(late.len() as u64, Relaxed);
-        answer(late, unknown);
+        let (late, next_ms) = shared.messages.lock().late(now_ms);
+        for tell in late.into_iter().filter_map(|late| late.0) {
+            shared.counters.messages_late.fetch_add(1, Relaxed);
+            tell(unknown());
+        }
         match next_ms {
             Some(next_ms) => sleep(Duration::from_millis(next_ms.saturating_sub(now_ms).max(1))).await,
             None => shared.watch.notified().await,
@@ -282,14 +283,8 @@ pub(super) fn end(shared: &Shared) -> Left {
         };
         (left, messages.end())
     };
-    let counter = &shared.counters.messages_unanswered;
-    counter.fetch_add(callbacks.len() as u64, Relaxed);
-    answer(callbacks, stopped);
-    left
-}
-
-fn answer(callbacks: Vec<Callback>, why: fn() -> Refusal) {
     for callback in callbacks {
-        callback(Err(why()));
+        callback(Err(stopped()));
     }
+    left
 }

@@ -36,6 +36,13 @@ pub struct Counters {
     pub retries: AtomicU64,
     pub errors: AtomicU64,
     pub retention_deleted: AtomicU64,
+    /// Notifications that were committed, and those that were answered like the first of their idempotency key.
+    pub notifications_stored: AtomicU64,
+    pub notifications_repeated: AtomicU64,
+    /// Requests that marked notifications as read.
+    pub notification_marks: AtomicU64,
+    /// Notifications and marks that were not taken.
+    pub notifications_refused: AtomicU64,
     pub admin_writes: AtomicU64,
     pub admin_refused: AtomicU64,
     /// How long a transaction took, by [`FLUSH_BUCKETS_MS`]; not cumulative.
@@ -51,8 +58,8 @@ pub struct Counters {
     pub messages_refused_closed: AtomicU64,
     /// Messages the database itself would never take.
     pub messages_given_up: AtomicU64,
-    /// Publishers who were told that their message may or may not be on the disk.
-    pub messages_unanswered: AtomicU64,
+    /// Publishers who were told that their message may or may not be committed in the end.
+    pub messages_late: AtomicU64,
     /// Messages that retention deleted, and rooms that it forgot.
     pub messages_trimmed: AtomicU64,
     pub rooms_forgotten: AtomicU64,

@@ -29,14 +29,28 @@ pub struct MessageRow {
     pub lease: Seq,
     /// How much of the room is kept, as its class says now.
     pub keep: Keep,
-    /// Called once, on the store's thread: when the row is on the disk, has been given up, or has waited too long.
+    /// Called once, on the store's thread: when the row is on the disk, has been given up, or will not be written because
+    /// the store has stopped.
     pub committed: Committed,
+    /// Called at most once, on the store's thread and before `committed`: the commit takes longer than
+    /// [`super::MessageLimits::answer_ms`]. It is the answer for whoever does not wait longer; the row goes its way.
+    pub late: Late,
 }
 
 /// What waits for a commit.
 pub struct Committed(pub Option<Callback>);
 
-/// Called when it is known what became of a message, or that it is not known.
+/// What is told to those who do not wait for a late commit.
+#[derive(Default)]
+pub struct Late(pub Option<Box<dyn FnOnce(Refusal) + Send>>);
+
+impl fmt::Debug for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Late(awaited)" } else { "Late" })
+    }
+}
+
+/// Called when it is known what became of a message.
 pub type Callback = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 impl fmt::Debug for Committed {
@@ -61,6 +75,18 @@ pub struct RoomHead {
     pub given: Seq,
     /// The lease on the disk now: numbers behind `given` and up to this one may be given at once.
     pub lease: Seq,
+}
+
+/// An idempotency key that a durable room has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenKey {
+    pub tenant: TenantId,
+    pub room: RoomName,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    /// Publisher and key.
+    pub repeat: Box<str>,
+    pub unix_ms: u64,
 }
 
 /// A page of a durable room.

@@ -22,6 +22,16 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "messages",
         include_str!("../../../migrations/sqlite/0002_messages.sql"),
     ),
+    (
+        3,
+        "notifications",
+        include_str!("../../../migrations/sqlite/0003_notifications.sql"),
+    ),
+    (
+        4,
+        "revocations",
+        include_str!("../../../migrations/sqlite/0004_revocations.sql"),
+    ),
 ];
 
 /// One migration this program carries.

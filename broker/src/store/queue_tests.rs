@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::publication::Excluded;
-use crate::store::messages::Committed;
+use crate::store::messages::{Committed, Late};
 
 fn tenant(n: u8) -> TenantId {
     TenantId::new(&format!("t{n}")).unwrap()
@@ -29,11 +29,13 @@ fn row(t: u8, room: u8, epoch: u64, seq: u64) -> MessageRow {
         lease: Seq(seq + 100),
         keep: Keep::NONE,
         committed: Committed(None),
+        late: Late::default(),
     }
 }
 
 fn awaited(mut row: MessageRow) -> MessageRow {
     row.committed = Committed(Some(Box::new(drop)));
+    row.late = Late(Some(Box::new(drop)));
     row
 }
 
@@ -92,12 +94,16 @@ fn the_watch_is_woken_once_until_it_finds_nobody() {
     let mut queue = MessageQueue::new(limits());
     assert!(push(&mut queue, awaited(row(0, 0, 1, 1)), 0).watch);
     assert!(!push(&mut queue, awaited(row(0, 0, 1, 2)), 7).watch);
-    let (late, next_ms) = queue.expire(4_999);
-    assert_eq!((late.len(), next_ms), (0, Some(5_000)));
-    let (late, next_ms) = queue.expire(5_000);
-    assert_eq!((late.len(), next_ms), (1, Some(5_007)));
-    let (late, next_ms) = queue.expire(9_000);
-    assert_eq!((late.len(), next_ms), (1, None));
+    for (now_ms, late, next_ms) in [
+        (4_999, 0, Some(5_000)),
+        (5_000, 1, Some(5_007)),
+        (5_001, 0, Some(5_007)),
+        (9_000, 1, None),
+        (9_000, 0, None),
+    ] {
+        let found = queue.late(now_ms);
+        assert_eq!((found.0.len(), found.1), (late, next_ms), "at {now_ms}");
+    }
     assert_eq!(queue.rows(), 2, "who is told has no say in what is written");
     assert!(push(&mut queue, awaited(row(0, 0, 1, 3)), 9_001).watch);
 }
@@ -194,6 +200,7 @@ proptest! {
     fn everybody_is_answered_once_and_messages_leave_in_order(steps in prop::collection::vec(step(), 1..200)) {
         let mut queue = MessageQueue::new(limits());
         let answers: Arc<Mutex<BTreeMap<u64, Result<(), Code>>>> = Arc::default();
+        let told_late: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
         let mut reserved: Vec<(u8, usize)> = Vec::new();
         let mut handed: VecDeque<(u64, u8, usize)> = VecDeque::new();
         let mut asked: BTreeMap<u64, u64> = BTreeMap::new();
@@ -231,6 +238,11 @@ proptest! {
                     let mut row = row(t, room, 1, last);
                     if awaited {
                         asked.insert(last, now_ms + 5_000);
+                        let (done, told, n) = (answers.clone(), told_late.clone(), last);
+                        row.late = Late(Some(Box::new(move |_| {
+                            assert!(!done.lock().unwrap().contains_key(&n), "late after the answer");
+                            assert!(told.lock().unwrap().insert(n), "told twice");
+                        })));
                         let (answers, n) = (answers.clone(), last);
                         row.committed = Committed(Some(Box::new(move |answer| {
                             let before = answers.lock().unwrap().insert(n, answer.map_err(|r| r.code));
@@ -256,8 +268,8 @@ proptest! {
                 }
                 Step::Wait(ms) => {
                     now_ms += ms;
-                    for callback in queue.expire(now_ms).0 {
-                        callback(Err(Refusal::new(Code::Unavailable, "late")));
+                    for tell in queue.late(now_ms).0.into_iter().filter_map(|late| late.0) {
+                        tell(Refusal::new(Code::Unavailable, "late"));
                     }
                     late.extend(
                         handed.iter().map(|&(n, ..)| n).filter(|n| asked.get(n).is_some_and(|&at| at <= now_ms)),
@@ -274,9 +286,7 @@ proptest! {
         prop_assert_eq!(&written, &(1..=written.len() as u64).collect::<Vec<_>>());
         let answers = answers.lock().unwrap();
         for &n in asked.keys() {
-            let expected = if late.contains(&n) {
-                Err(Code::Unavailable)
-            } else if n <= written.len() as u64 {
+            let expected = if n <= written.len() as u64 {
                 Ok(())
             } else {
                 Err(Code::GoingAway)
@@ -284,5 +294,6 @@ proptest! {
             prop_assert_eq!(answers.get(&n), Some(&expected), "message {}", n);
         }
         prop_assert_eq!(answers.len(), asked.len());
+        prop_assert_eq!(&*told_late.lock().unwrap(), &late);
     }
 }

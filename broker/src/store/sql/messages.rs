@@ -12,7 +12,7 @@ use super::values::{blob, damaged, int, name, text_bytes, uint};
 use crate::publication::Excluded;
 use crate::store::config::PAGE_ROWS_MAX;
 use crate::store::error::StoreError;
-use crate::store::messages::{MessagePage, MessageQuery, RoomHead, StoredMessage};
+use crate::store::messages::{MessagePage, MessageQuery, RoomHead, SeenKey, StoredMessage};
 use crate::store::queue::{HeadRow, Piece, Waiting};
 use crate::store::trim::HighMarks;
 
@@ -158,6 +158,39 @@ pub(in crate::store) async fn load_heads(
         });
     }
     Ok(heads)
+}
+
+/// Longest that an idempotency key is promised, in milliseconds: the upper end of `rooms.dedup_window`.
+const KEY_PROMISED_MS: u64 = 3_600_000;
+
+/// Keys that are taken up at a start; with more, the oldest are forgotten.
+const SEEN_KEYS_MAX: u32 = 500_000;
+
+/// The newest idempotency keys, oldest first.
+pub(in crate::store) async fn load_seen_keys(
+    c: &mut SqliteConnection,
+    now_ms: u64,
+) -> Result<Vec<SeenKey>, sqlx::Error> {
+    let mut rows = sqlx::query(
+        "SELECT tenant, room, epoch, seq, repeat, unix_ms FROM messages INDEXED BY messages_by_repeat \
+         WHERE repeat IS NOT NULL AND unix_ms > ? ORDER BY unix_ms DESC LIMIT ?",
+    )
+    .bind(int(now_ms.saturating_sub(KEY_PROMISED_MS)))
+    .bind(SEEN_KEYS_MAX)
+    .fetch(c);
+    let mut keys = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        keys.push(SeenKey {
+            tenant: name(&row, 0)?,
+            room: name(&row, 1)?,
+            epoch: Epoch(uint(&row, 2)?),
+            seq: Seq(uint(&row, 3)?),
+            repeat: row.try_get::<String, _>(4)?.into(),
+            unix_ms: uint(&row, 5)?,
+        });
+    }
+    keys.reverse();
+    Ok(keys)
 }
 
 /// One moment's view: what is kept, and then the page.
@@ -355,7 +388,7 @@ mod tests {
     use super::*;
     use crate::rooms::Keep;
     use crate::store::config::StoreConfig;
-    use crate::store::messages::{Committed, MessageRow};
+    use crate::store::messages::{Committed, Late, MessageRow};
     use crate::store::migrate;
     use crate::store::sql::{BEGIN, writer_options};
 
@@ -383,6 +416,7 @@ mod tests {
                         ..Keep::NONE
                     },
                     committed: Committed(None),
+                    late: Late::default(),
                 }),
             })
             .collect();
