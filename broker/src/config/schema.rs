@@ -336,6 +336,11 @@ section! {
         flush_age: Duration = millis(1, MINUTE), "200ms", Restart;
         /// Bytes that may wait to be written; beyond, newest states replace older ones and the rest is counted as lost.
         pending_bytes: usize = size(MIB, 16 * GIB), "64MiB", Restart;
+        /// Bytes of durable messages that may wait for the disk; beyond, durable publishes are refused.
+        messages_bytes: usize = size(4 * MIB, 16 * GIB), "64MiB", Restart;
+        /// How long a durable message waits for others to be committed with. Without it, what arrives during a commit is
+        /// committed together after it.
+        commit_delay: Duration = millis(0, 100), "0ms", Restart;
         /// How long device readings are kept.
         readings_retention: Duration = millis(HOUR, 3_660 * DAY), "30d", Restart;
         /// How long log and audit rows are kept.

@@ -400,6 +400,8 @@ fn store_config(config: &Config) -> StoreConfig {
     store.limits.flush_rows = config.store.flush_rows;
     store.limits.flush_age_ms = ms(config.store.flush_age);
     store.limits.bytes_max = config.store.pending_bytes;
+    store.messages.bytes_max = config.store.messages_bytes;
+    store.messages.commit_delay_ms = ms(config.store.commit_delay);
     store.retention.readings_days = days(config.store.readings_retention);
     store.retention.events_days = days(config.store.logs_retention);
     store.retention.audit_days = days(config.store.logs_retention);
