@@ -11,6 +11,7 @@
 
 mod answer;
 mod caller;
+mod calls;
 mod credentials;
 mod devices;
 mod exposition;
@@ -22,8 +23,10 @@ mod metrics;
 mod notifications;
 mod openapi;
 mod page;
+mod presence;
 mod process;
 mod publish;
+mod revocations;
 mod rooms;
 mod serve;
 mod stats;
@@ -97,10 +100,12 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(notifications::mark_notifications))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))
         .routes(routes!(devices::call_device))
+        .routes(routes!(calls::call_method))
         .routes(routes!(history::list_readings))
         .routes(routes!(history::list_device_events))
         .routes(routes!(
@@ -109,6 +114,11 @@ fn main_routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(credentials::revoke_device_token))
         .routes(routes!(tokens::create_token))
+        .routes(routes!(
+            revocations::list_revocations,
+            revocations::create_revocation
+        ))
+        .routes(routes!(revocations::delete_revocation))
 }
 
 /// What the operator uses.

@@ -234,7 +234,7 @@ impl StoreHandle {
 }
 
 impl StoreHandle {
-    async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
+    pub(super) async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,

@@ -18,9 +18,19 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0001_start.sql"),
     ),
     (
+        2,
+        "messages",
+        include_str!("../../../migrations/sqlite/0002_messages.sql"),
+    ),
+    (
         3,
         "notifications",
         include_str!("../../../migrations/sqlite/0003_notifications.sql"),
+    ),
+    (
+        4,
+        "revocations",
+        include_str!("../../../migrations/sqlite/0004_revocations.sql"),
     ),
 ];
 
