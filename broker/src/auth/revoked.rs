@@ -205,7 +205,6 @@ mod tests {
             signed_by: KeyOwner::Tenant(tenant.clone()),
             tenant,
             key_name: "k".into(),
-            info: bytes::Bytes::new(),
         }
     }
 

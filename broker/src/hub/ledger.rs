@@ -29,6 +29,7 @@ impl Journal for Ledger<'_> {
             lease,
             keep,
             committed,
+            late,
         } = entry;
         let row = MessageRow {
             tenant: self.tenant.clone(),
@@ -45,7 +46,7 @@ impl Journal for Ledger<'_> {
             lease,
             keep,
             committed: Committed(Some(committed)),
-            late: Late::default(),
+            late: Late(Some(late)),
         };
         self.records.message(row, cost);
     }
