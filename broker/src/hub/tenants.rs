@@ -39,6 +39,8 @@ pub struct Tenant {
     settings: RwLock<Arc<TenantSettings>>,
     /// Whether `settings` has a schema, so that publishing asks nothing else where there is none.
     has_schemas: AtomicBool,
+    /// Version of the defaults in `settings`. Asked with every request, and changed hardly ever.
+    rights_version: AtomicU32,
     connections: AtomicUsize,
     users: Mutex<HashMap<UserId, u32, foldhash::fast::RandomState>>,
 }
@@ -60,6 +62,7 @@ impl Tenant {
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             has_schemas: AtomicBool::new(settings.classes.has_schemas()),
+            rights_version: AtomicU32::new(settings.defaults.version),
             settings: RwLock::new(Arc::new(settings)),
             connections: AtomicUsize::new(0),
             users: Mutex::default(),
@@ -71,12 +74,28 @@ impl Tenant {
     }
 
     /// Takes other settings. Rooms that are opened from now on are of the new classes; those that are open learn it by
-    /// [`reclassify`](Self::reclassify).
-    pub fn configure(&self, settings: TenantSettings) {
+    /// [`reclassify`](Self::reclassify). Answers whether rights have changed: then what clients have subscribed to is to be
+    /// looked through.
+    pub fn configure(&self, mut settings: TenantSettings) -> bool {
         let mut held = self.settings.write();
+        let same_rights = held.defaults.agrees_with(&settings.defaults);
+        if same_rights {
+            settings.defaults = held.defaults.clone();
+        } else {
+            Arc::make_mut(&mut settings.defaults).version = held.defaults.version.wrapping_add(1);
+        }
         self.has_schemas
             .store(settings.classes.has_schemas(), Ordering::Relaxed);
+        let version = settings.defaults.version;
         *held = Arc::new(settings);
+        // Whoever sees the new version finds the new settings: the lock is still held.
+        self.rights_version.store(version, Ordering::Release);
+        !same_rights
+    }
+
+    /// A grant of another version is to be made anew: see [`Grant::over`](crate::auth::Grant::over).
+    pub fn rights_version(&self) -> u32 {
+        self.rights_version.load(Ordering::Acquire)
     }
 
     /// Gives every open room the class that its name has now.

@@ -111,6 +111,7 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) {
+        self.catch_up(peer, now);
         let mut stage = peer.stage.borrow_mut();
         match &mut *stage {
             Stage::Opening(opening) => {

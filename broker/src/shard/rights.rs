@@ -1,8 +1,8 @@
 //! Rights that change while a connection lives: by a new token, or by an administrator.
 //!
 //! What must stay true:
-//! - What a connection may do next is judged by its principal alone, so changing that changes everything at once; only what
-//!   goes on without being asked for again, its subscriptions, is looked through here.
+//! - What a connection may do next is judged by its principal alone, and no request is judged by one that is behind its
+//!   tenant. Only what goes on without being asked for again, its subscriptions, has to be looked through.
 //! - A tenant of any size is looked through in bounded bites, a turn each.
 
 use std::rc::Rc;
@@ -74,23 +74,32 @@ impl Shard {
         };
         let now = self.now();
         for peer in some.into_iter().filter_map(|id| self.peer(id)) {
-            let Some((tenant, principal)) = who(&peer) else {
-                continue;
-            };
-            // As it is now, which may be later than what this was begun for.
-            let defaults = tenant.settings().defaults.clone();
-            let grant = principal.grant.over(&defaults, &principal.roles);
-            if grant != principal.grant {
-                let principal = Principal {
-                    grant,
-                    ..(*principal).clone()
-                };
-                self.take_principal(&peer, &tenant, Arc::new(principal), now);
-            }
+            self.catch_up(&peer, now);
         }
         if more {
             self.hub.shards[self.index].notify();
         }
+    }
+
+    /// Makes a connection's rights anew if its tenant's have changed; otherwise this is one comparison. To be called before a
+    /// request is judged.
+    pub(super) fn catch_up(&self, peer: &Rc<Peer>, now: Now) {
+        let (tenant, principal) = match &*peer.stage.borrow() {
+            Stage::Client(client) => {
+                let (tenant, principal) = (&client.membership.tenant, &client.connection.principal);
+                if principal.grant.version() == tenant.rights_version() {
+                    return;
+                }
+                (tenant.clone(), principal.clone())
+            }
+            _ => return,
+        };
+        let defaults = tenant.settings().defaults.clone();
+        let renewed = Principal {
+            grant: principal.grant.over(&defaults, &principal.roles),
+            ..(*principal).clone()
+        };
+        self.take_principal(peer, &tenant, Arc::new(renewed), now);
     }
 
     /// Gives a connection its rights, and ends what it has subscribed to and may no longer. Leaving is synchronous: once this
