@@ -243,6 +243,7 @@ impl Server {
     pub fn stop(mut self, deadline: Duration) -> Stopped {
         self.closing.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -266,6 +267,7 @@ impl Drop for Server {
         self.closing.cancel();
         self.ending.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -356,12 +358,13 @@ impl Control {
                 }
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let calls = tokio::task::spawn_local(hub.clone().watch_calls());
             let sweep = tokio::task::spawn_local(sweep(hub));
             tokio::select! {
                 () = http::serve(api, arrivals, internal) => {}
                 () = ending.cancelled() => {}
             }
-            for task in [accept, sweep, keys] {
+            for task in [accept, sweep, keys, calls] {
                 task.abort();
             }
         });
@@ -421,6 +424,8 @@ fn tunables(config: &Config) -> Tunables {
         payload_depth_max: limits.payload_depth,
         fragments_max: FRAGMENTS_MAX,
         outbox_bytes_max: limits.outbox_bytes,
+        stall_ms: ms(limits.stall_timeout),
+        recovery_window_ms: ms(config.rooms.recovery_window),
         control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
         handshake_ms: ms(limits.handshake_timeout),
         handshake_bytes_max: limits.handshake_bytes,
@@ -447,6 +452,7 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         rooms_max: config.limits.rooms_per_tenant,
         linger_ms: ms(config.rooms.linger),
+        history_bytes_max: config.limits.history_bytes_per_tenant,
     }
 }
 

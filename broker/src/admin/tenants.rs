@@ -213,7 +213,7 @@ impl Admin {
     fn configure(&self, id: &TenantId, settings: TenantSettings) {
         let tenant = self.hub.tenants.get_or_make(id, settings.clone());
         let new_rights = tenant.configure(settings);
-        tenant.reclassify();
+        self.hub.reclassify(&tenant);
         if new_rights {
             for mailbox in &self.hub.shards[..self.hub.plan.clients] {
                 mailbox.send(ShardMessage::Recheck(tenant.clone()));

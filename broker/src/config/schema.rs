@@ -212,6 +212,8 @@ section! {
         rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
         /// Bytes that may wait for one reader before it is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
+        /// A reader that is behind and takes nothing for this long is closed as too slow.
+        stall_timeout: Duration = millis(100, HOUR), "10s", Live;
         /// Bytes that may wait for one shard; beyond, publishers are refused until it has caught up.
         mailbox_bytes: usize = size(MIB, GIB), "16MiB", Restart;
         /// Requests a second of one connection.
@@ -223,7 +225,7 @@ section! {
         /// Pings and pongs that one connection may send at once before the rate holds.
         control_frames_burst: u32 = count(1, 100_000), "100", Live;
         /// Bytes of history that the rooms of one tenant keep in memory together; beyond, the oldest are dropped.
-        history_bytes_per_tenant: usize = size(MIB, 16 * GIB), "64MiB", Live;
+        history_bytes_per_tenant: usize = size(MIB, 16 * GIB), "64MiB", Restart;
         /// Devices of one tenant.
         devices_per_tenant: usize = count(1, 1_000_000), "10000", Live;
         /// Largest frame of a device, in bytes: a full status of a large device is some 10 KiB.
@@ -353,7 +355,7 @@ section! {
         /// Bytes that a room keeps in memory, where its class says nothing.
         history_bytes: u64 = size(KIB, GIB), "1MiB", Live;
         /// How long a room without subscribers keeps its numbering and what it holds, so that who comes back continues.
-        recovery_window: Duration = millis(0, DAY), "5m", Restart;
+        recovery_window: Duration = millis(0, DAY), "5m", Live;
         /// From the end of a user's last connection in a room to the leave, where the class says nothing. A reconnect within it
         /// is neither leave nor join.
         presence_grace: Duration = millis(0, 10 * MINUTE), "5s", Live;

@@ -73,6 +73,7 @@ impl Collector for Node {
         self.connections(&mut out)?;
         self.traffic(&mut out)?;
         self.devices(&mut out)?;
+        self.calls(&mut out)?;
         self.shards(&mut out)?;
         self.http(&mut out)?;
         if let Some(store) = self.0.admin.store() {
@@ -142,6 +143,26 @@ impl Node {
             "Connections that the broker closed by reason",
             "code",
             closes,
+        )
+    }
+
+    fn calls(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let calls = &self.0.hub.metrics.calls;
+        out.gauge(
+            "cauce_calls_outstanding",
+            "Calls of methods that have no answer yet",
+            calls.outstanding(),
+        )?;
+        out.counters(
+            "cauce_calls",
+            "Calls of methods by how they ended",
+            "end",
+            calls.ends().map(|(end, n)| (end.name(), n)),
+        )?;
+        out.counter(
+            "cauce_calls_retried",
+            "Calls given to another server because the one before was lost",
+            calls.retried.value(),
         )
     }
 

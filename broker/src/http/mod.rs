@@ -11,6 +11,7 @@
 
 mod answer;
 mod caller;
+mod calls;
 mod credentials;
 mod devices;
 mod exposition;
@@ -98,6 +99,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))
         .routes(routes!(devices::call_device))
+        .routes(routes!(calls::call_method))
         .routes(routes!(history::list_readings))
         .routes(routes!(history::list_device_events))
         .routes(routes!(

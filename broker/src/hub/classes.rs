@@ -71,11 +71,6 @@ impl RoomClasses {
     }
 }
 
-// To be replaced by the room's own.
-impl crate::rooms::Room {
-    pub(super) fn classify(&self, _: Arc<RoomClass>) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 
+use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
-use crate::publication::{Direct, Shared};
+use crate::publication::{Direct, RoomKey, Shared};
 use crate::socket::Parts;
 
 /// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
@@ -27,12 +28,18 @@ pub enum ShardMessage {
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.
     Outcome(Box<Outcome>),
+    /// A word for a client here that serves methods.
+    Serving(Box<Serving>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
     Watch(Arc<Tenant>, SharedDevice),
     /// A socket to serve.
     Arrival(Box<Arrival>),
+    /// The newest messages of this durable room have come from the store.
+    Fetched(RoomKey),
+    /// The room is no more: its subscriptions end for this reason.
+    RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
     /// A tenant's rights have changed: connections keep what they still may.
@@ -61,6 +68,20 @@ pub struct Outcome {
     pub connection: ConnectionId,
     pub request: u32,
     pub result: Result<cauce_protocol::wire::reply::Outcome, Refusal>,
+}
+
+/// A word for a connection that serves methods.
+#[derive(Debug)]
+pub struct Serving {
+    pub connection: ConnectionId,
+    pub word: ServingWord,
+}
+
+/// What is said to a server.
+#[derive(Debug)]
+pub enum ServingWord {
+    Invoke(Invoke),
+    Revoke(CallId),
 }
 
 /// Text frames for the socket of a device.

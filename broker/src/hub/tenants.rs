@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use cauce_protocol::{Code, DeviceId, Payload, Refusal, TenantId, UserId};
 use parking_lot::{Mutex, RwLock};
 
+use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
 use crate::auth::{Defaults, Principal, Revocations};
@@ -34,6 +35,7 @@ pub struct Tenant {
     pub rooms: RoomTable,
     /// Asked when a token is brought, never on the publish path.
     pub revocations: RwLock<Revocations>,
+    pub switchboard: Switchboard,
     devices: papaya::HashMap<DeviceId, Arc<DeviceEntry>, foldhash::fast::RandomState>,
     devices_count: AtomicUsize,
     settings: RwLock<Arc<TenantSettings>>,
@@ -59,6 +61,7 @@ impl Tenant {
             id,
             rooms,
             revocations: RwLock::default(),
+            switchboard: Switchboard::default(),
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             has_schemas: AtomicBool::new(settings.classes.has_schemas()),
@@ -74,7 +77,7 @@ impl Tenant {
     }
 
     /// Takes other settings. Rooms that are opened from now on are of the new classes; those that are open learn it by
-    /// [`reclassify`](Self::reclassify). Answers whether rights have changed: then what clients have subscribed to is to be
+    /// [`crate::hub::Hub::reclassify`]. Answers whether rights have changed: then what clients have subscribed to is to be
     /// looked through.
     pub fn configure(&self, mut settings: TenantSettings) -> bool {
         let mut held = self.settings.write();
@@ -86,8 +89,9 @@ impl Tenant {
         }
         self.has_schemas
             .store(settings.classes.has_schemas(), Ordering::Relaxed);
-        let version = settings.defaults.version;
+        let (version, classes) = (settings.defaults.version, settings.classes.clone());
         *held = Arc::new(settings);
+        self.rooms.set_classify(Arc::new(move |room| classes.of(room)));
         // Whoever sees the new version finds the new settings: the lock is still held.
         self.rights_version.store(version, Ordering::Release);
         !same_rights
@@ -96,13 +100,6 @@ impl Tenant {
     /// A grant of another version is to be made anew: see [`Grant::over`](crate::auth::Grant::over).
     pub fn rights_version(&self) -> u32 {
         self.rights_version.load(Ordering::Acquire)
-    }
-
-    /// Gives every open room the class that its name has now.
-    pub fn reclassify(&self) {
-        let settings = self.settings();
-        self.rooms
-            .for_each(|room| room.classify(settings.classes.of(room.name.as_str())));
     }
 
     /// Whether a payload is what the schema of its event asks for. Where the tenant has no schemas, this is one look at a flag.
@@ -257,6 +254,8 @@ impl Tenants {
         }
         let key = TenantKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let rooms = RoomTable::new(self.room_limits, self.room_keys.clone());
+        let classes = settings.classes.clone();
+        rooms.set_classify(Arc::new(move |room| classes.of(room)));
         let made = Arc::new(Tenant::new(key, id.clone(), settings, rooms));
         self.tenants.pin().get_or_insert(id.clone(), made).clone()
     }

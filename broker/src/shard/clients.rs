@@ -36,7 +36,14 @@ impl Shard {
         };
         let peer = self.register(socket, address, permit, dialect, Stage::Opening(opening), now);
         if let Some(token) = token {
-            self.authenticate(&peer, 0, &token, 0, now, &tunables);
+            let hello = Hello {
+                version: VERSION,
+                features: 0,
+                token,
+                client: String::new(),
+                previous: Vec::new(),
+            };
+            self.authenticate(&peer, 0, &hello, now, &tunables);
         }
         self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
@@ -111,18 +118,15 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) {
-        self.catch_up(peer, now);
+        self.update_rights(peer, now);
         let mut stage = peer.stage.borrow_mut();
         match &mut *stage {
             Stage::Opening(opening) => {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate {
-                        id,
-                        hello: Hello { features, token, .. },
-                    } => {
-                        self.authenticate(peer, id, &token, features, now, tunables);
+                    Step::Authenticate { id, hello } => {
+                        self.authenticate(peer, id, &hello, now, tunables);
                     }
                     Step::Refuse(refusal) => self.close(peer, &refusal),
                 }
@@ -141,16 +145,8 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(
-        &self,
-        peer: &Rc<Peer>,
-        id: u32,
-        token: &str,
-        features: u64,
-        now: Now,
-        tunables: &Tunables,
-    ) {
-        let (principal, tenant) = match self.verify(token, now) {
+    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: &Hello, now: Now, tunables: &Tunables) {
+        let (principal, tenant) = match self.verify(&hello.token, now) {
             Ok(verified) => verified,
             Err(refusal) => return self.close(peer, &refusal),
         };
@@ -159,11 +155,13 @@ impl Shard {
             Err(refusal) => return self.close(peer, &refusal),
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
-        let connection = Connection::new(peer.id, peer.dialect, principal, features);
+        let mut connection = Connection::new(peer.id, peer.dialect, principal, hello.features);
+        connection.continues(&hello.previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
+            calling: None,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -173,7 +171,11 @@ impl Shard {
         let Client {
             connection,
             membership,
+            calling,
         } = client;
+        if calling.is_some() {
+            self.hub.caller_or_server_left(&membership.tenant, peer.id);
+        }
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
             self.part(peer, &membership.tenant, room, now_ms);
@@ -199,10 +201,7 @@ impl Shard {
                 };
                 self.answer(peer, id, welcome);
             }
-            Action::Subscribe { id, rooms } => match self.subscribe(peer, tenant, &rooms, now) {
-                Ok(rooms) => self.answer(peer, id, wire::Subscribed { rooms }),
-                Err(refusal) => self.refuse(peer, id, &refusal),
-            },
+            Action::Subscribe { id, rooms } => self.subscribe(peer, tenant, id, rooms, now, tunables),
             Action::Unsubscribe { id, rooms } => {
                 self.unsubscribe(peer, tenant, &rooms, now);
                 self.answer(peer, id, wire::Unsubscribed {});

@@ -9,11 +9,13 @@
 //! - Leaving is synchronous: when a peer is closed, no room of this shard knows it any more.
 
 mod calls;
+mod catching_up;
 mod clients;
 mod deliver;
 mod devices;
 mod history;
 mod notifications;
+mod options;
 mod outbox;
 mod peer;
 mod presence;
@@ -22,6 +24,7 @@ mod reading;
 mod renewal;
 mod rights;
 mod roster;
+mod states;
 mod subscribing;
 mod timers;
 mod turn;
@@ -41,7 +44,7 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
-use self::outbox::{Pushed, Written};
+use self::outbox::{Outbox, Pushed, Written};
 use self::peer::Stage;
 use self::rights::Rechecks;
 use self::roster::Rosters;
@@ -159,18 +162,36 @@ impl Shard {
         self.peers.borrow().get(&id).cloned()
     }
 
+    /// One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+    fn make_room(&self, peer: &Peer, outbox: &mut Outbox, frame: &Bytes, bytes_max: usize) {
+        if outbox.has_room(frame, bytes_max) || peer.blocked.get() {
+            return;
+        }
+        let mut written = Written::default();
+        // The turn's end meets the same error, and may drop the peer where this place may not.
+        let _ = outbox.flush(&peer.socket, &mut written);
+        self.metrics().writes.add(written.calls);
+        self.metrics().bytes_out.add(written.bytes);
+    }
+
+    /// Queues a frame if there is room for it.
+    fn try_queue(&self, peer: &Rc<Peer>, frame: Bytes, bytes_max: usize) -> bool {
+        let mut outbox = peer.outbox.borrow_mut();
+        outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
+        self.make_room(peer, &mut outbox, &frame, bytes_max);
+        if !outbox.try_push(frame, bytes_max) {
+            return false;
+        }
+        drop(outbox);
+        self.mark(peer);
+        true
+    }
+
     /// Queues a frame for a peer, to be written at the end of the turn. One that does not fit makes the peer too slow.
     fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
         let mut outbox = peer.outbox.borrow_mut();
         outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
-        if !outbox.has_room(&frame, outbox_bytes_max) && !peer.blocked.get() {
-            // One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
-            let mut written = Written::default();
-            // The turn's end meets the same error, and may drop the peer where this place may not.
-            let _ = outbox.flush(&peer.socket, &mut written);
-            self.metrics().writes.add(written.calls);
-            self.metrics().bytes_out.add(written.bytes);
-        }
+        self.make_room(peer, &mut outbox, &frame, outbox_bytes_max);
         match outbox.push(frame, outbox_bytes_max) {
             Pushed::Queued => {
                 drop(outbox);

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cauce_protocol::wire::{self, Feature};
+use cauce_protocol::wire::Feature;
 use cauce_protocol::{Code, ConnectionId, Refusal, RoomName};
 
 use super::Shard;
@@ -16,7 +16,6 @@ use super::peer::{Peer, Stage};
 use crate::auth::{Action, Principal};
 use crate::clock::Now;
 use crate::hub::{Tenant, TenantKey};
-use crate::publication::message_frame;
 
 /// Connections that one turn looks through: each takes some microseconds, and more with many rooms and patterns.
 const RECHECKS_A_TURN: usize = 64;
@@ -74,7 +73,7 @@ impl Shard {
         };
         let now = self.now();
         for peer in some.into_iter().filter_map(|id| self.peer(id)) {
-            self.catch_up(&peer, now);
+            self.update_rights(&peer, now);
         }
         if more {
             self.hub.shards[self.index].notify();
@@ -83,7 +82,7 @@ impl Shard {
 
     /// Makes a connection's rights anew if its tenant's have changed; otherwise this is one comparison. To be called before a
     /// request is judged.
-    pub(super) fn catch_up(&self, peer: &Rc<Peer>, now: Now) {
+    pub(super) fn update_rights(&self, peer: &Rc<Peer>, now: Now) {
         let (tenant, principal) = match &*peer.stage.borrow() {
             Stage::Client(client) => {
                 let (tenant, principal) = (&client.membership.tenant, &client.connection.principal);
@@ -137,11 +136,7 @@ impl Shard {
         let (names, rooms): (Vec<_>, Vec<_>) = lost.into_iter().unzip();
         self.unsubscribe(peer, tenant, &names, now);
         for room in rooms {
-            let ended = wire::Ended {
-                room: room.0,
-                error: Some((&refusal).into()),
-            };
-            self.say(peer, message_frame(&ended.into(), peer.dialect));
+            self.tell_ended(peer, room, &refusal);
         }
     }
 }

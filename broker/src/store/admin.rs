@@ -254,7 +254,7 @@ impl StoreHandle {
         answer
     }
 
-    async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
+    pub(super) async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,

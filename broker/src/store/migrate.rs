@@ -18,6 +18,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0001_start.sql"),
     ),
     (
+        2,
+        "messages",
+        include_str!("../../../migrations/sqlite/0002_messages.sql"),
+    ),
+    (
         4,
         "revocations",
         include_str!("../../../migrations/sqlite/0004_revocations.sql"),

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{DeviceId, TenantId};
 
+use super::messages::{RoomHead, SeenKey};
+
 /// Longest name of a device's channel, in bytes: `switch:0`, `cover:1`, `temperature:101`.
 pub const CHANNEL_BYTES_MAX: usize = 64;
 
@@ -361,6 +363,10 @@ pub struct Loaded {
     /// Those that have not ended.
     pub revocations: Vec<RevocationRow>,
     pub devices: Vec<DeviceRow>,
+    /// Where durable rooms stood.
+    pub room_heads: Vec<RoomHead>,
+    /// Keys that may still be promised, oldest first.
+    pub seen_keys: Vec<SeenKey>,
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ async fn a_key_is_good_for_its_scopes_only() {
     let device = "/v1/devices/8CBFEAA133F0";
     broker.put(device, json!({})).await.ok();
     let call = format!("{device}/call");
-    let operations: [(Scope, Method, &str, Value); 9] = [
+    let operations: [(Scope, Method, &str, Value); 10] = [
         (
             Scope::Publish,
             Method::POST,
@@ -75,6 +75,7 @@ async fn a_key_is_good_for_its_scopes_only() {
             &call,
             json!({ "method": "Shelly.GetStatus" }),
         ),
+        (Scope::Calls, Method::POST, "/v1/calls", json!({ "method": "m" })),
         (
             Scope::Tokens,
             Method::POST,

@@ -5,7 +5,8 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::values::{damaged, int};
-use super::{BEGIN, credentials, devices, revocations, tenants};
+use super::{BEGIN, credentials, devices, messages, revocations, tenants};
+use crate::store::config::LEASE_AHEAD;
 use crate::store::rows::Loaded;
 
 /// The tenant of a fresh start, so that a first token can be made at once.
@@ -76,6 +77,8 @@ pub(in crate::store) async fn load(c: &mut SqliteConnection, unix_ms: u64) -> Re
             devices::read,
         )
         .await?,
+        room_heads: messages::load_heads(&mut t, LEASE_AHEAD).await?,
+        seen_keys: messages::load_seen_keys(&mut t, unix_ms).await?,
     };
     t.commit().await?;
     Ok(loaded)
