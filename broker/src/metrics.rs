@@ -79,11 +79,21 @@ pub struct ShardMetrics {
     pub publications_refused: Counter,
     /// Handed to outboxes: one for each subscriber.
     pub deliveries: Counter,
+    /// Changes of presence handed to watchers, and those that told counts because names were too many or had been missed.
+    pub presence_changes: Counter,
+    pub presence_truncated: Counter,
+    /// Changes of presence that a watcher who reads slowly was not told; he learns that he missed something.
+    pub presence_missed: Counter,
     /// Subscribers that read too slowly and went on from history, messages given from there, and what was lost to them.
     pub fell_behind: Counter,
     pub recovered: Counter,
     pub gaps: Counter,
     pub lost: Counter,
+    /// Notices of notifications handed to outboxes, left out because the outbox was congested and they were of low priority,
+    /// and left out because a queue was full.
+    pub notices_pushed: Counter,
+    pub notices_gave_way: Counter,
+    pub notices_unpushed: Counter,
     /// Bytes and calls of writing to sockets.
     pub bytes_out: Counter,
     pub writes: Counter,

@@ -42,6 +42,9 @@ const TOKENS_REMEMBERED: usize = 4_096;
 /// Between two looks at rooms that nobody listens to.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Between two looks at rooms whose watchers may have to be told, or whose users may have left.
+const PRESENCE: Duration = Duration::from_millis(50);
+
 /// Where state goes that outlives a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
@@ -359,15 +362,25 @@ impl Control {
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
             let calls = tokio::task::spawn_local(hub.clone().watch_calls());
+            let presence = tokio::task::spawn_local(follow_presence(hub.clone()));
             let sweep = tokio::task::spawn_local(sweep(hub));
             tokio::select! {
                 () = http::serve(api, arrivals, internal) => {}
                 () = ending.cancelled() => {}
             }
-            for task in [accept, sweep, keys, calls] {
+            for task in [accept, sweep, keys, calls, presence] {
                 task.abort();
             }
         });
+    }
+}
+
+async fn follow_presence(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(PRESENCE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hub.presence.tick(hub.clock.now().mono_ms, &hub.shards);
     }
 }
 
@@ -436,7 +449,9 @@ fn tunables(config: &Config) -> Tunables {
         device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
         devices_max: limits.devices_per_tenant,
         dedup_window_ms: ms(config.rooms.dedup_window),
+        presence_users_max: limits.presence_users_per_room,
         dedup_keys_max: config.rooms.dedup_keys,
+        notifications_kept_ms: ms(config.notifications.retention),
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
     }
@@ -477,6 +492,8 @@ fn store_config(config: &Config) -> StoreConfig {
     store.retention.readings_days = days(config.store.readings_retention);
     store.retention.events_days = days(config.store.logs_retention);
     store.retention.audit_days = days(config.store.logs_retention);
+    store.notifications.per_audience_max = config.notifications.per_audience;
+    store.notifications.per_tenant_max = config.notifications.per_tenant;
     store
 }
 

@@ -27,7 +27,7 @@ pub use address::Reach;
 pub use cache::Authenticator;
 pub use grant::{Action, Actions, Allow, ClassGrants, Defaults, Grant, Pattern, RoleGrants, Rule, Rules};
 pub use keys::{KeyOwner, KeyRing, KeySource, KeySpec, Keys, VerifyingKey};
-pub use principal::Principal;
+pub use principal::{INFO_BYTES_MAX, Principal};
 pub use redact::redact_query;
 pub use revoked::{Revocation, Revocations, Revoked};
 pub use token::{Denied, Expiry, Policy, Standing};

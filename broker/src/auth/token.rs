@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use cauce_protocol::limits::TOKEN_BYTES_MAX;
-use cauce_protocol::{Code, Refusal, Role, TenantId, UserId};
+use bytes::Bytes;
+use cauce_protocol::limits::{PAYLOAD_DEPTH_MAX, TOKEN_BYTES_MAX};
+use cauce_protocol::{Code, Payload, Refusal, Role, TenantId, UserId};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
 
 use super::grant::{Defaults, Grant, Rule, Rules};
 use super::json::{Members, NotThat};
 use super::keys::{Candidates, Hint, KeyOwner, KeyRing, VerifyingKey, is_plain};
-use super::principal::Principal;
+use super::principal::{INFO_BYTES_MAX, Principal};
 use crate::clock::Now;
 use crate::config::{self, Algorithm};
 
@@ -163,8 +165,11 @@ pub fn verify(
             format!("claim jti: empty, longer than {JTI_BYTES_MAX} bytes, or with control characters");
         return Err(invalid(message).into());
     }
+    let info: Option<&RawValue> = claim(&claims, "info", "a JSON value")?;
+    let info = info.map_or(Ok(Bytes::new()), |info| check_info(info.get()))?;
     let defaults = active(standing(&tenant))?;
     Ok(Principal {
+        info,
         grant: Grant::new(rules, &defaults, &roles),
         tenant,
         user,
@@ -175,6 +180,23 @@ pub fn verify(
         signed_by: key.spec().owner.clone(),
         key_name: key.name().into(),
     })
+}
+
+/// What a token says of its user to others.
+///
+/// # Errors
+/// `token_invalid` if it is too long or nests too deep.
+pub(crate) fn check_info(info: &str) -> Result<Bytes, Refusal> {
+    let info = Bytes::copy_from_slice(info.as_bytes());
+    Payload::Json(info.clone())
+        .check(INFO_BYTES_MAX, PAYLOAD_DEPTH_MAX)
+        .map_err(|_| {
+            let message = format!(
+                "claim info: longer than {INFO_BYTES_MAX} bytes of JSON, or nested deeper than {PAYLOAD_DEPTH_MAX}"
+            );
+            invalid(message)
+        })?;
+    Ok(info)
 }
 
 /// The defaults of a tenant that is served.

@@ -210,6 +210,8 @@ section! {
         subscriptions_per_connection: usize = count(1, 4_096), "128", Live;
         /// Rooms of one tenant that are in use.
         rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
+        /// Users of one room that its presence lists; more are counted only.
+        presence_users_per_room: usize = count(1, 1_000_000), "10000", Live;
         /// Bytes that may wait for one reader before it is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
         /// A reader that is behind and takes nothing for this long is closed as too slow.
@@ -363,6 +365,18 @@ section! {
 }
 
 section! {
+    /// Notifications: kept for users until they expire, also for those who are not connected.
+    pub Notifications NOTIFICATIONS "notifications" false {
+        /// How long one is kept unless its sender says otherwise.
+        retention: Duration = millis(SECOND, 366 * DAY), "30d", Live;
+        /// Kept for one audience: a user, a role, or everyone in a tenant. Beyond, its oldest go.
+        per_audience: u32 = count(1, 100_000), "1000", Restart;
+        /// Kept of one tenant in all. Beyond, its oldest go.
+        per_tenant: u64 = count(1, 100_000_000), "1000000", Restart;
+    }
+}
+
+section! {
     /// The operator.
     pub Admin ADMIN "admin" false {
         /// File in which the first start leaves the operator's API key; `operator.key` in `data_dir` unless given.
@@ -372,7 +386,19 @@ section! {
 
 /// All parts of the file, in the order in which they are printed.
 pub const SECTIONS: &[Section] = &[
-    TOP, TLS, THREADS, LIMITS, HEARTBEAT, AUTH, AUTH_KEY, AUTH_JWKS, STORE, LOG, ROOMS, ADMIN,
+    TOP,
+    TLS,
+    THREADS,
+    LIMITS,
+    HEARTBEAT,
+    AUTH,
+    AUTH_KEY,
+    AUTH_JWKS,
+    STORE,
+    LOG,
+    ROOMS,
+    NOTIFICATIONS,
+    ADMIN,
 ];
 
 /// Everything that can be set, typed and in range.
@@ -390,6 +416,7 @@ pub struct Config {
     pub store: Store,
     pub log: Log,
     pub rooms: Rooms,
+    pub notifications: Notifications,
     pub admin: Admin,
 }
 
@@ -409,6 +436,7 @@ impl Config {
             store: Store::read(values)?,
             log: Log::read(values)?,
             rooms: Rooms::read(values)?,
+            notifications: Notifications::read(values)?,
             admin: Admin::read(values)?,
         })
     }

@@ -5,14 +5,17 @@ mod calls;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cauce_protocol::message::{Ack, History, Recipient, Text, check_event, check_method, check_params};
+use cauce_protocol::message::{
+    Ack, History, Notify, Recipient, Text, check_event, check_method, check_params,
+};
 use cauce_protocol::{Code, Epoch, Payload, Refusal, RoomName, Seq};
 use tokio::sync::oneshot;
 
 use crate::hub::{Caller, HistoryPage, Hub, OutgoingCall, Tenant};
 use crate::publication::{Draft, Shared};
-use crate::rooms::{Accepted, Listener, Manner, Repeat, Room, Start, Tap};
+use crate::rooms::{Accepted, Listener, Manner, PageQuery, PresencePage, Repeat, Room, Start, Tap};
 
+use crate::store::{Done, Left, Sender};
 pub use calls::{Invocation, MethodServer};
 
 /// Bytes that may wait for one in-process subscriber: as much as for a socket by default.
@@ -46,6 +49,11 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> &crate::metrics::Metrics {
         &self.hub.metrics
+    }
+
+    /// Users in rooms that keep presence; one who is in two rooms counts twice.
+    pub fn present(&self) -> usize {
+        self.hub.presence.present()
     }
 
     /// Open connections of all kinds.
@@ -128,6 +136,19 @@ impl TenantHandle {
         self.hub.send(&self.tenant, to, draft)
     }
 
+    /// Leaves a notification for a user, a role or everyone in the tenant. Returns when it is committed, synced and handed to
+    /// the shards of those who are connected. Safe to cancel; it is then left all the same, if it was taken.
+    ///
+    /// # Errors
+    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `unsupported` without a database, `overloaded` if too many
+    /// wait, `unavailable` if the database does not take it.
+    pub async fn notify(&self, notify: Notify) -> Result<Left, Refusal> {
+        notify.check(self.hub.tunables().payload_bytes_max)?;
+        let (done, left) = Done::awaited();
+        self.hub.notify(&self.tenant, Sender::Program, notify, done);
+        left.await
+    }
+
     /// Listens to a room: every message from now on, in order.
     ///
     /// # Errors
@@ -147,6 +168,14 @@ impl TenantHandle {
             after: joined.seq,
             tap,
         })
+    }
+
+    /// Who is in a room, a page at a time.
+    ///
+    /// # Errors
+    /// `conflict` if the room's class keeps no presence.
+    pub fn presence(&self, room: &str, query: PageQuery<'_>) -> Result<PresencePage, Refusal> {
+        self.hub.presence(&self.tenant, room, query)
     }
 
     /// Calls a device and waits for its answer: the `result` of its reply, as JSON. Safe to cancel; the device may act all the

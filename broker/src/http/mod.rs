@@ -20,8 +20,10 @@ mod gate;
 mod health;
 mod history;
 mod metrics;
+mod notifications;
 mod openapi;
 mod page;
+mod presence;
 mod process;
 mod publish;
 mod revocations;
@@ -93,8 +95,12 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::publish_batch))
         .routes(routes!(publish::send))
         .routes(routes!(publish::broadcast))
+        .routes(routes!(notifications::leave_notification))
+        .routes(routes!(notifications::list_notifications))
+        .routes(routes!(notifications::mark_notifications))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))

@@ -9,12 +9,15 @@ use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
+use super::notifications::Notice;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
 use crate::publication::{Direct, RoomKey, Shared};
+use crate::rooms::{PresenceNews, Room};
 use crate::socket::Parts;
 
-/// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
+/// A shard's mailbox. Publications, direct messages, notices and changes of presence reserve their cost; the rest is bounded by
+/// connections, calls and rooms.
 pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
 
 /// One piece of work for a shard.
@@ -24,12 +27,18 @@ pub enum ShardMessage {
     Publication(Shared),
     /// A message to people or connections, some of whom may be here.
     Direct(Arc<Direct>),
+    /// News of notifications for users, some of whom may be here.
+    Notice(Arc<Notice>),
     /// An answer that a client here waits for.
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.
     Outcome(Box<Outcome>),
     /// A word for a client here that serves methods.
     Serving(Box<Serving>),
+    /// A change of who is in a room that has watchers here. Reserves its cost.
+    Presence(Arc<PresenceNews>),
+    /// Presence of this room was switched on: its subscribers here enter.
+    Enroll(Arc<Room>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
@@ -51,6 +60,12 @@ pub enum ShardMessage {
 impl From<Shared> for ShardMessage {
     fn from(publication: Shared) -> Self {
         Self::Publication(publication)
+    }
+}
+
+impl From<Arc<PresenceNews>> for ShardMessage {
+    fn from(news: Arc<PresenceNews>) -> Self {
+        Self::Presence(news)
     }
 }
 

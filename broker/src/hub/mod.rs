@@ -13,6 +13,8 @@ mod devices;
 mod doors;
 mod history;
 mod ledger;
+mod notifications;
+mod presence;
 mod records;
 mod schemas;
 mod tenants;
@@ -39,6 +41,8 @@ pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, S
 pub use doors::{Door, DoorLimits, Permit};
 pub use history::HistoryPage;
 pub use ledger::restored;
+pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
+pub use presence::check_kept as check_presence_kept;
 pub use records::{Later, NoRecords, Records};
 pub use schemas::{Schema, Schemas};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
@@ -51,7 +55,7 @@ use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
 use crate::publication::{Direct, Draft};
-use crate::rooms::{Accepted, Manner, OnCommit, Repeat, TableLimits, Written, overloaded};
+use crate::rooms::{Accepted, Manner, OnCommit, PresenceDesk, Repeat, TableLimits, Written, overloaded};
 use crate::shelly::{CallToken, Session};
 
 /// What became of a publish that waited for the disk.
@@ -89,8 +93,12 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
+    /// Users of a room that are listed; more are counted only.
+    pub presence_users_max: usize,
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
+    /// How long a notification is kept unless its sender says otherwise.
+    pub notifications_kept_ms: u64,
     /// What is asked of tokens.
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.
@@ -119,6 +127,7 @@ pub struct Hub {
     pub clock: Clock,
     pub metrics: Metrics,
     pub door: Arc<Door>,
+    pub presence: PresenceDesk,
     pub records: Box<dyn Records>,
     pub keys: Arc<Keys>,
     pub credentials: RwLock<Credentials>,
@@ -153,6 +162,7 @@ impl Hub {
             clock,
             metrics: Metrics::new(plan.total()),
             door: Arc::new(Door::new(door)),
+            presence: PresenceDesk::default(),
             records,
             keys: Arc::default(),
             credentials: RwLock::default(),
@@ -277,6 +287,7 @@ impl Hub {
                 self.shards[shard].send(ShardMessage::RoomClosed(room.key, refusal.clone()));
             }
         });
+        self.reset_presence(tenant);
     }
 
     /// A message to people or connections of one tenant. It has no number; whoever is connected gets it.

@@ -2,6 +2,7 @@
 
 mod durable;
 mod history;
+mod presence;
 mod recovery;
 mod repeats;
 mod tap;
@@ -15,6 +16,7 @@ use self::durable::Durable;
 pub use self::durable::{Head, HeadKey, Journal, JournalEntry, LEASE_NUMBERS, OnCommit};
 use self::history::History;
 pub use self::history::{Budget, Lost};
+pub use self::presence::PresenceDesk;
 pub use self::recovery::{CatchUp, Entered, Page, Recovered, Start};
 pub use self::repeats::Repeat;
 use self::repeats::Repeats;
@@ -39,6 +41,7 @@ pub struct Room {
     pub name: RoomName,
     pub epoch: Epoch,
     state: Mutex<State>,
+    presence: presence::Presence,
 }
 
 #[derive(Debug)]
@@ -201,6 +204,7 @@ impl Room {
             name,
             epoch,
             state: Mutex::new(state),
+            presence: presence::Presence::default(),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
 use crate::hub::{Permit, Tenant};
 use crate::publication::{Draft, message_frame};
+use crate::rooms::Exit;
 use crate::socket::Socket;
 
 impl Shard {
@@ -178,6 +179,7 @@ impl Shard {
         }
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
+            self.depart(peer, &connection.principal.user, room, Exit::Lost, now_ms);
             self.part(peer, &membership.tenant, room, now_ms);
         }
         self.rosters

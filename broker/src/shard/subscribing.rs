@@ -10,6 +10,7 @@ use cauce_protocol::{Refusal, RoomName, Seq};
 use super::deliver::{Chosen, knows};
 use super::options::Options;
 use super::peer::{Peer, Stage};
+use super::presence::{check_watches, watches};
 use super::states::{States, devices_of};
 use super::{Shard, Tunables};
 use crate::auth::Action as Right;
@@ -17,7 +18,7 @@ use crate::clock::Now;
 use crate::connection::Subscription;
 use crate::hub::Tenant;
 use crate::publication::{RoomKey, message_frame};
-use crate::rooms::{Lost, Recovered, Room, Start};
+use crate::rooms::{Exit, Lost, Recovered, Room, Start};
 
 /// A room just joined whose past is partly in the store: what of it is lost must be asked there.
 struct Open {
@@ -92,6 +93,7 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) -> Result<(Vec<wire::RoomPosition>, Vec<Open>), Refusal> {
+        check_watches(tenant, &wanted)?;
         let mut stage = peer.stage.borrow_mut();
         let Stage::Client(client) = &mut *stage else {
             return Ok((Vec::new(), Vec::new()));
@@ -99,6 +101,7 @@ impl Shard {
         let connection = &mut client.connection;
         let before = connection.subscriptions.len();
         let (mut positions, mut open) = (Vec::with_capacity(wanted.len()), Vec::new());
+        let watches = watches(&wanted);
         for wanted in wanted {
             let joined = connection
                 .subscriptions
@@ -143,6 +146,7 @@ impl Shard {
                 }
             }
         }
+        self.attend(peer, connection, before, &watches, now);
         Ok((positions, open))
     }
 
@@ -258,9 +262,11 @@ impl Shard {
         let Stage::Client(client) = &mut *stage else {
             return;
         };
+        let user = client.connection.principal.user.clone();
         client.connection.subscriptions.retain(|Subscription { room }| {
             let leaves = names.contains(&room.name);
             if leaves {
+                self.depart(peer, &user, room, Exit::Left, now.mono_ms);
                 self.part(peer, tenant, room, now.mono_ms);
             }
             !leaves
@@ -279,9 +285,14 @@ impl Shard {
                 let Stage::Client(client) = &mut *stage else {
                     continue;
                 };
+                let user = client.connection.principal.user.clone();
                 let subscriptions = &mut client.connection.subscriptions;
                 match subscriptions.iter().position(|s| s.room.key == room) {
-                    Some(at) => subscriptions.swap_remove(at).room.id,
+                    Some(at) => {
+                        let Subscription { room } = subscriptions.swap_remove(at);
+                        self.depart(&member.peer, &user, &room, Exit::Left, self.now().mono_ms);
+                        room.id
+                    }
                     None => continue,
                 }
             };

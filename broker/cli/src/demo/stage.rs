@@ -245,6 +245,7 @@ pub(crate) async fn token(admin: &Admin, tenant: &TenantId, user: &str) -> Resul
             rule(&["*"], &[Action::Subscribe, Action::Publish])?,
             rule(&[DEVICES, "$device:*"], &[Action::Subscribe, Action::Call])?,
         ],
+        info: None,
         lifetime: TOKEN_LIFE,
     };
     let token = admin.create_token(&Actor::local("demo"), tenant, new).await;
