@@ -197,6 +197,7 @@ mod tests {
         Principal {
             user: UserId::new(name).unwrap(),
             roles: Box::default(),
+            info: bytes::Bytes::new(),
             grant: Grant::none(),
             expires_unix_ms: None,
             issued_unix_ms,

@@ -2,12 +2,14 @@
 //!
 //! What must stay true:
 //! - What a connection may do next is judged by its principal alone, and no request is judged by one that is behind its
-//!   tenant. Only what goes on without being asked for again, its subscriptions, has to be looked through.
+//!   tenant. Only what goes on without being asked for again, its subscriptions and the methods that it serves, has to be
+//!   looked through.
 //! - A tenant of any size is looked through in bounded bites, a turn each.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cauce_protocol::message::MethodPattern;
 use cauce_protocol::wire::Feature;
 use cauce_protocol::{Code, ConnectionId, Refusal, RoomName};
 
@@ -15,6 +17,7 @@ use super::Shard;
 use super::peer::{Peer, Stage};
 use crate::auth::{Action, Principal};
 use crate::clock::Now;
+use crate::connection::method_room;
 use crate::hub::{Tenant, TenantKey};
 
 /// Connections that one turn looks through: each takes some microseconds, and more with many rooms and patterns.
@@ -101,7 +104,7 @@ impl Shard {
         self.take_principal(peer, &tenant, Arc::new(renewed), now);
     }
 
-    /// Gives a connection its rights, and ends what it has subscribed to and may no longer. Leaving is synchronous: once this
+    /// Gives a connection its rights, and ends what it has subscribed to or serves and may no longer. Leaving is synchronous: once this
     /// returns, nothing more of those rooms is queued for it.
     pub(super) fn take_principal(
         &self,
@@ -110,18 +113,23 @@ impl Shard {
         principal: Arc<Principal>,
         now: Now,
     ) {
-        let (lost, told) = match &mut *peer.stage.borrow_mut() {
+        let (lost, told, calling) = match &mut *peer.stage.borrow_mut() {
             Stage::Client(client) => {
                 let connection = &mut client.connection;
                 let may = |room: &RoomName| principal.grant.allows(Action::Subscribe, room.as_str());
                 let rooms = connection.subscriptions.iter().map(|s| &s.room);
                 let lost = rooms.filter(|room| !may(&room.name));
                 let lost: Vec<_> = lost.map(|room| (room.name.clone(), room.id)).collect();
-                connection.principal = principal;
-                (lost, connection.knows(Feature::Gap))
+                connection.principal = principal.clone();
+                (lost, connection.knows(Feature::Gap), client.calling.is_some())
             }
             _ => return,
         };
+        if calling {
+            let may =
+                |method: &MethodPattern| principal.grant.allows(Action::Subscribe, &method_room(method));
+            self.hub.unserve(tenant, peer.id, may);
+        }
         if lost.is_empty() {
             return;
         }
