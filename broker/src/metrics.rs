@@ -231,6 +231,9 @@ pub struct Metrics {
     pub shards: Box<[CachePadded<ShardMetrics>]>,
     pub accept: AcceptMetrics,
     pub calls: CallMetrics,
+    /// Messages refused by a limit on publishing, in the order of `PublishLimit::ALL`. Shared by all threads: refusing is
+    /// rare, and paid by who is refused.
+    pub publish_limited: [Counter; 4],
 }
 
 impl Metrics {
@@ -239,6 +242,7 @@ impl Metrics {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             accept: AcceptMetrics::default(),
             calls: CallMetrics::default(),
+            publish_limited: Default::default(),
         }
     }
 

@@ -31,10 +31,13 @@ fn keep(broker: &Broker, tenant: &str, grace_ms: u64) {
         })
     };
     let classes = RoomClasses::new(
-        vec![(
-            Pattern::new("dark.*").expect("a pattern"),
-            class(PresenceMode::Off),
-        )],
+        vec![
+            (
+                Pattern::new("dark.*").expect("a pattern"),
+                class(PresenceMode::Off),
+            )
+                .into(),
+        ],
         class(PresenceMode::On { grace_ms }),
     );
     let tenant = broker.server.hub().tenants.get(tenant).expect("a tenant");

@@ -197,7 +197,6 @@ mod tests {
         Principal {
             user: UserId::new(name).unwrap(),
             roles: Box::default(),
-            info: bytes::Bytes::new(),
             grant: Grant::none(),
             expires_unix_ms: None,
             issued_unix_ms,
@@ -205,6 +204,7 @@ mod tests {
             signed_by: KeyOwner::Tenant(tenant.clone()),
             tenant,
             key_name: "k".into(),
+            info: bytes::Bytes::new(),
         }
     }
 

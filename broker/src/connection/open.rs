@@ -18,6 +18,12 @@ use crate::publication::Excluded;
 use crate::rate::{Gcra, Quota};
 use crate::rooms::Room;
 
+/// Requests of one connection that may be refused as too many, a minute and at once, before it is closed. A client that waits as
+/// it is told meets one now and then; this is for one that does not listen.
+pub const REFUSALS_A_MINUTE_MAX: u32 = 6_000;
+
+const REFUSALS: Quota = Quota::per_minute(REFUSALS_A_MINUTE_MAX, REFUSALS_A_MINUTE_MAX);
+
 /// Feature bits that this broker knows.
 const FEATURES: u64 = Feature::Advance as u64 | Feature::Gap as u64 | Feature::Notifications as u64;
 
@@ -45,8 +51,13 @@ pub struct Connection {
     pub dialect: Dialect,
     pub principal: Arc<Principal>,
     pub features: u64,
+    /// What the client calls itself, if it said so.
+    pub client: Option<Box<str>>,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     requests: Gcra,
+    /// Bytes that it published lately.
+    pub published: Gcra,
+    refused: Gcra,
     calls: u16,
     /// A second hello is taken before anything else was asked.
     fresh: bool,
@@ -141,8 +152,11 @@ impl Connection {
             dialect,
             principal,
             features: features & FEATURES,
+            client: None,
             subscriptions: SmallVec::new(),
             requests: Gcra::default(),
+            published: Gcra::default(),
+            refused: Gcra::default(),
             calls: 0,
             fresh: true,
             previous: None,
@@ -182,7 +196,7 @@ impl Connection {
         }
         let fresh = std::mem::replace(&mut self.fresh, false);
         let judged = match request {
-            Request::Hello(hello) => self.hello(id, fresh, &hello),
+            Request::Hello(hello) => self.hello(id, fresh, hello),
             Request::Subscribe(rooms) => self.subscribe(id, rooms, settings),
             Request::Unsubscribe(rooms) => Ok(Action::Unsubscribe { id, rooms }),
             Request::Publish(publish) => self.publish(id, publish),
@@ -226,6 +240,16 @@ impl Connection {
             })
     }
 
+    /// Remembers what the client calls itself. One that says nothing costs nothing.
+    pub fn name_client(&mut self, name: String) {
+        self.client = (!name.is_empty()).then(|| name.into_boxed_str());
+    }
+
+    /// A request was refused as one too many. Whether it was so often that the connection must end.
+    pub fn abuses(&mut self, now: Now) -> bool {
+        self.refused.check(REFUSALS, now.mono_ms, 1).is_err()
+    }
+
     /// A call of this connection was answered.
     pub fn call_ended(&mut self) {
         self.calls = self.calls.saturating_sub(1);
@@ -236,7 +260,7 @@ impl Connection {
         self.principal.expires_unix_ms
     }
 
-    fn hello(&mut self, id: u32, fresh: bool, hello: &Hello) -> Result<Action, Refusal> {
+    fn hello(&mut self, id: u32, fresh: bool, hello: Hello) -> Result<Action, Refusal> {
         check_version(hello.version)?;
         if !fresh {
             return Err(Refusal::new(
@@ -252,6 +276,7 @@ impl Connection {
         }
         self.features = hello.features & FEATURES;
         self.continues(&hello.previous);
+        self.name_client(hello.client);
         Ok(Action::Welcome { id })
     }
 

@@ -74,6 +74,7 @@ enum ScopeName {
     Keys,
     Tokens,
     Stats,
+    Calls,
     All,
 }
 

@@ -15,6 +15,7 @@ use super::Api;
 use super::answer::Refused;
 use super::exposition::{Writer, classic};
 use super::process::ProcessFigures;
+use crate::hub::PublishLimit;
 use crate::metrics::{Counter, LATENCY_BOUNDS_US, ShardMetrics};
 use crate::store::{FLUSH_BUCKETS_MS, Health, StoreHandle};
 
@@ -218,6 +219,15 @@ impl Node {
                 ("gave_way", self.total(|m| &m.notices_gave_way)),
                 ("unpushed", self.total(|m| &m.notices_unpushed)),
             ],
+        )?;
+        out.counters(
+            "cauce_publications_limited",
+            "Messages refused by a limit on publishing, by its setting",
+            "limit",
+            PublishLimit::ALL
+                .iter()
+                .zip(&self.0.hub.metrics.publish_limited)
+                .map(|(limit, counter)| (limit.setting(), counter.value())),
         )?;
         let mut buckets = [0; LATENCY_BOUNDS_US.len() + 1];
         let mut sum_us = 0;

@@ -1,15 +1,17 @@
 //! Tenants and what belongs to each. A connection holds its tenant, so it cannot even name what another one owns.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use cauce_protocol::{Code, DeviceId, Payload, Refusal, TenantId, UserId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
+use super::journal::Journal;
+use super::people::{People, Person};
+use super::publishing::PublishRates;
 use crate::auth::{Defaults, Principal, Revocations};
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
 
@@ -44,7 +46,10 @@ pub struct Tenant {
     /// Version of the defaults in `settings`. Asked with every request, and changed hardly ever.
     rights_version: AtomicU32,
     connections: AtomicUsize,
-    users: Mutex<HashMap<UserId, u32, foldhash::fast::RandomState>>,
+    people: People,
+    pub(super) rates: PublishRates,
+    /// For its `$admin` room.
+    pub journal: Journal,
 }
 
 /// How many connections a tenant and a user may have.
@@ -68,7 +73,9 @@ impl Tenant {
             rights_version: AtomicU32::new(settings.defaults.version),
             settings: RwLock::new(Arc::new(settings)),
             connections: AtomicUsize::new(0),
-            users: Mutex::default(),
+            people: People::default(),
+            rates: PublishRates::default(),
+            journal: Journal::default(),
         }
     }
 
@@ -129,6 +136,21 @@ impl Tenant {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Users with at least one connection on this node.
+    pub fn users_len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Connections of a user on this node.
+    pub fn connections_of(&self, user: &str) -> u32 {
+        self.people.connections(user)
+    }
+
+    /// The first `limit` connected users behind `after` whose names begin with `prefix`, with their connections.
+    pub fn users(&self, prefix: &str, after: &str, limit: usize) -> Vec<(UserId, u32)> {
+        self.people.page(prefix, after, limit)
+    }
+
     /// Counts a connection in, for as long as the answer lives.
     ///
     /// # Errors
@@ -143,27 +165,23 @@ impl Tenant {
             );
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
         }
-        let mut users = self.users.lock();
-        let count = users.entry(user.clone()).or_insert(0);
-        if *count as usize >= limits.per_user_max {
-            drop(users);
+        let Some(person) = self.people.enter(user, limits.per_user_max) else {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             let message = format!(
                 "this user has {} connections, and may have no more; close one",
                 limits.per_user_max
             );
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
-        }
-        *count += 1;
+        };
         Ok(Membership {
             tenant: self.clone(),
-            user: user.clone(),
+            person,
         })
     }
 
     /// Whether the user has a connection on this node.
     pub fn is_connected(&self, user: &UserId) -> bool {
-        self.users.lock().contains_key(user)
+        self.connections_of(user.as_str()) > 0
     }
 
     pub fn device(&self, id: &str) -> Option<Arc<DeviceEntry>> {
@@ -213,19 +231,13 @@ impl Tenant {
 #[derive(Debug)]
 pub struct Membership {
     pub tenant: Arc<Tenant>,
-    user: UserId,
+    pub person: Arc<Person>,
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         self.tenant.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut users = self.tenant.users.lock();
-        if let Some(count) = users.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(&self.user);
-            }
-        }
+        self.tenant.people.leave(&self.person.id);
     }
 }
 

@@ -7,12 +7,13 @@ use cauce_protocol::message::{Decoded, Hello, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
+    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
 };
 
+use super::limiting::is_abusive;
 use super::peer::{Client, Peer, Stage};
 use super::renewal::expires_in_ms;
-use super::{Shard, Tunables};
+use super::{Shard, Tunables, visit};
 use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
@@ -44,7 +45,7 @@ impl Shard {
                 client: String::new(),
                 previous: Vec::new(),
             };
-            self.authenticate(&peer, 0, &hello, now, &tunables);
+            self.authenticate(&peer, 0, hello, now, &tunables);
         }
         self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
@@ -96,13 +97,16 @@ impl Shard {
             Ok(Err(Rejected { id, refusal })) => {
                 let refusal = match &mut *peer.stage.borrow_mut() {
                     Stage::Client(client) => {
+                        peer.asked(id);
                         self.metrics().requests.increment();
                         let connection = &mut client.connection;
-                        Some(connection.handle_rejected(now, refusal.clone(), &tunables.connection))
+                        let refusal = connection.handle_rejected(now, refusal.clone(), &tunables.connection);
+                        let abuses = refusal.code == Code::RateLimited && connection.abuses(now);
+                        Some(if abuses { Err(refusal) } else { Ok(refusal) })
                     }
                     _ => None,
                 }
-                .ok_or(refusal);
+                .unwrap_or(Err(refusal));
                 match refusal {
                     Ok(refusal) => self.refuse(peer, id, &refusal),
                     Err(refusal) => self.close(peer, &refusal),
@@ -126,19 +130,23 @@ impl Shard {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate { id, hello } => {
-                        self.authenticate(peer, id, &hello, now, tunables);
-                    }
+                    Step::Authenticate { id, hello } => self.authenticate(peer, id, hello, now, tunables),
                     Step::Refuse(refusal) => self.close(peer, &refusal),
                 }
             }
             Stage::Client(client) => {
+                peer.asked(message.id);
                 self.metrics().requests.increment();
                 let tenant = client.membership.tenant.clone();
                 let action = client
                     .connection
                     .handle_message(now, message, &tunables.connection);
+                let action = self.limit(client, action, now, tunables);
+                let abusive = is_abusive(client, &action, now);
                 drop(stage);
+                if let Some(refusal) = abusive {
+                    return self.close(peer, &refusal);
+                }
                 self.perform(peer, &tenant, action, now, tunables);
             }
             Stage::Device(_) | Stage::Closing | Stage::Gone => {}
@@ -146,8 +154,15 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: &Hello, now: Now, tunables: &Tunables) {
-        let (principal, tenant) = match self.verify(&hello.token, now) {
+    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: Hello, now: Now, tunables: &Tunables) {
+        let Hello {
+            features,
+            token,
+            client,
+            previous,
+            ..
+        } = hello;
+        let (principal, tenant) = match self.verify(&token, now) {
             Ok(verified) => verified,
             Err(refusal) => return self.close(peer, &refusal),
         };
@@ -156,13 +171,16 @@ impl Shard {
             Err(refusal) => return self.close(peer, &refusal),
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
-        let mut connection = Connection::new(peer.id, peer.dialect, principal, hello.features);
-        connection.continues(&hello.previous);
+        let mut connection = Connection::new(peer.id, peer.dialect, principal, features);
+        connection.name_client(client);
+        connection.continues(&previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
+        tenant.journal.opened(|| visit(&connection, None));
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
             calling: None,
+            since_unix_ms: now.unix_ms,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -173,6 +191,7 @@ impl Shard {
             connection,
             membership,
             calling,
+            ..
         } = client;
         if calling.is_some() {
             self.hub.caller_or_server_left(&membership.tenant, peer.id);
@@ -247,6 +266,7 @@ impl Shard {
 
     pub(super) fn answer(&self, peer: &Rc<Peer>, id: u32, outcome: impl Into<Outcome>) {
         let outcome = outcome.into();
+        peer.answered(id);
         // A welcome is sent unasked when the token came with the handshake.
         if id != 0 || matches!(outcome, Outcome::Welcome(_)) {
             self.say(peer, message_frame(&reply(id, outcome), peer.dialect));
@@ -254,12 +274,16 @@ impl Shard {
     }
 
     pub(super) fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
+        peer.answered(id);
         self.metrics().requests_refused.increment();
         self.say(peer, message_frame(&reply(id, refusal), peer.dialect));
     }
 
     pub(super) fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().publications_refused.increment();
+        if let Stage::Client(client) = &*peer.stage.borrow() {
+            client.membership.tenant.journal.refused(refusal.code);
+        }
         self.refuse(peer, id, refusal);
     }
 }

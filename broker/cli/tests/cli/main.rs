@@ -4,6 +4,7 @@ mod configuration;
 mod crash;
 mod demo;
 mod devices;
+mod drain;
 mod help;
 mod messages;
 mod serve;
