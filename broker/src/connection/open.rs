@@ -422,6 +422,6 @@ fn cost(request: &Request) -> u32 {
 }
 
 /// The reserved name under which rights to a method are granted.
-fn method_room(method: &impl std::fmt::Display) -> String {
+pub(crate) fn method_room(method: &impl std::fmt::Display) -> String {
     format!("$method:{method}")
 }

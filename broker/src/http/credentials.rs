@@ -75,6 +75,7 @@ enum ScopeName {
     Tokens,
     Stats,
     Calls,
+    Connections,
     All,
 }
 

@@ -43,6 +43,8 @@ pub struct Tenant {
     settings: RwLock<Arc<TenantSettings>>,
     /// Whether `settings` has a schema, so that publishing asks nothing else where there is none.
     has_schemas: AtomicBool,
+    /// Version of the defaults in `settings`. Asked with every request, and changed hardly ever.
+    rights_version: AtomicU32,
     connections: AtomicUsize,
     people: People,
     pub(super) rates: PublishRates,
@@ -68,6 +70,7 @@ impl Tenant {
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             has_schemas: AtomicBool::new(settings.classes.has_schemas()),
+            rights_version: AtomicU32::new(settings.defaults.version),
             settings: RwLock::new(Arc::new(settings)),
             connections: AtomicUsize::new(0),
             people: People::default(),
@@ -81,14 +84,29 @@ impl Tenant {
     }
 
     /// Takes other settings. Rooms that are opened from now on are of the new classes; those that are open learn it by
-    /// [`crate::hub::Hub::reclassify`].
-    pub fn configure(&self, settings: TenantSettings) {
+    /// [`crate::hub::Hub::reclassify`]. Answers whether rights have changed: then what clients have subscribed to is to be
+    /// looked through.
+    pub fn configure(&self, mut settings: TenantSettings) -> bool {
         let mut held = self.settings.write();
+        let same_rights = held.defaults.agrees_with(&settings.defaults);
+        if same_rights {
+            settings.defaults = held.defaults.clone();
+        } else {
+            Arc::make_mut(&mut settings.defaults).version = held.defaults.version.wrapping_add(1);
+        }
         self.has_schemas
             .store(settings.classes.has_schemas(), Ordering::Relaxed);
-        let classes = settings.classes.clone();
+        let (version, classes) = (settings.defaults.version, settings.classes.clone());
         *held = Arc::new(settings);
         self.rooms.set_classify(Arc::new(move |room| classes.of(room)));
+        // Whoever sees the new version finds the new settings: the lock is still held.
+        self.rights_version.store(version, Ordering::Release);
+        !same_rights
+    }
+
+    /// A grant of another version is to be made anew: see [`Grant::over`](crate::auth::Grant::over).
+    pub fn rights_version(&self) -> u32 {
+        self.rights_version.load(Ordering::Acquire)
     }
 
     /// Whether a payload is what the schema of its event asks for. Where the tenant has no schemas, this is one look at a flag.

@@ -124,6 +124,7 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) {
+        self.update_rights(peer, now);
         let mut stage = peer.stage.borrow_mut();
         match &mut *stage {
             Stage::Opening(opening) => {

@@ -10,4 +10,5 @@ mod messages;
 mod serve;
 mod simulate;
 mod support;
+mod tenants;
 mod tls;
