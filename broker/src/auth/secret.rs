@@ -199,8 +199,10 @@ scopes! {
     Tokens = 64, "tokens";
     /// See connections and figures.
     Stats = 128, "stats";
+    /// Call methods that clients or the embedding program serve.
+    Calls = 512, "calls";
     /// Disconnect users and connections.
-    Connections = 512, "connections";
+    Connections = 1024, "connections";
     /// Everything that there is and will be.
     All = 256, "all";
 }

@@ -61,6 +61,7 @@ pub struct Connection {
     calls: u16,
     /// A second hello is taken before anything else was asked.
     fresh: bool,
+    previous: Option<Box<[ConnectionId]>>,
 }
 
 /// What follows from a message. Whoever performs it answers under `id`, unless that is 0.
@@ -158,12 +159,23 @@ impl Connection {
             refused: Gcra::default(),
             calls: 0,
             fresh: true,
+            previous: None,
         }
     }
 
     /// Whether the client understands that a room went on without it.
     pub fn knows_advance(&self) -> bool {
         self.knows(Feature::Advance)
+    }
+
+    /// Ids of this client's earlier connections.
+    pub fn previous(&self) -> &[ConnectionId] {
+        self.previous.as_deref().unwrap_or_default()
+    }
+
+    /// Takes up what a hello says of earlier connections.
+    pub fn continues(&mut self, previous: &[ConnectionId]) {
+        self.previous = (!previous.is_empty()).then(|| previous.into());
     }
 
     /// Whether the client said that it understands it.
@@ -184,7 +196,7 @@ impl Connection {
         }
         let fresh = std::mem::replace(&mut self.fresh, false);
         let judged = match request {
-            Request::Hello(hello) => self.hello(id, fresh, hello),
+            Request::Hello(hello) => self.hello(id, fresh, &hello),
             Request::Subscribe(rooms) => self.subscribe(id, rooms, settings),
             Request::Unsubscribe(rooms) => Ok(Action::Unsubscribe { id, rooms }),
             Request::Publish(publish) => self.publish(id, publish),
@@ -229,8 +241,8 @@ impl Connection {
     }
 
     /// Remembers what the client calls itself. One that says nothing costs nothing.
-    pub fn name_client(&mut self, name: String) {
-        self.client = (!name.is_empty()).then(|| name.into_boxed_str());
+    pub fn name_client(&mut self, name: &str) {
+        self.client = (!name.is_empty()).then(|| name.into());
     }
 
     /// A request was refused as one too many. Whether it was so often that the connection must end.
@@ -248,7 +260,7 @@ impl Connection {
         self.principal.expires_unix_ms
     }
 
-    fn hello(&mut self, id: u32, fresh: bool, hello: Hello) -> Result<Action, Refusal> {
+    fn hello(&mut self, id: u32, fresh: bool, hello: &Hello) -> Result<Action, Refusal> {
         check_version(hello.version)?;
         if !fresh {
             return Err(Refusal::new(
@@ -263,7 +275,8 @@ impl Connection {
             ));
         }
         self.features = hello.features & FEATURES;
-        self.name_client(hello.client);
+        self.name_client(&hello.client);
+        self.continues(&hello.previous);
         Ok(Action::Welcome { id })
     }
 
@@ -386,11 +399,17 @@ impl Connection {
     }
 }
 
+/// What a new token weighs: its signature takes some 30 µs to verify, where other requests take a few.
+const REFRESH_COST: u32 = 10;
+
 /// What a request weighs against the rate: each room of a list counts.
 fn cost(request: &Request) -> u32 {
     match request {
         Request::Subscribe(rooms) => rooms.len() as u32,
         Request::Unsubscribe(rooms) => rooms.len() as u32,
+        Request::Refresh(_) => REFRESH_COST,
+        // Was asked for, and is charged if it was not.
+        Request::Respond(_) => 0,
         _ => 1,
     }
 }

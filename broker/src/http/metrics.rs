@@ -74,6 +74,8 @@ impl Collector for Node {
         self.connections(&mut out)?;
         self.traffic(&mut out)?;
         self.devices(&mut out)?;
+        self.calls(&mut out)?;
+        self.presence(&mut out)?;
         self.shards(&mut out)?;
         self.http(&mut out)?;
         if let Some(store) = self.0.admin.store() {
@@ -143,6 +145,26 @@ impl Node {
             "Connections that the broker closed by reason",
             "code",
             closes,
+        )
+    }
+
+    fn calls(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let calls = &self.0.hub.metrics.calls;
+        out.gauge(
+            "cauce_calls_outstanding",
+            "Calls of methods that have no answer yet",
+            calls.outstanding(),
+        )?;
+        out.counters(
+            "cauce_calls",
+            "Calls of methods by how they ended",
+            "end",
+            calls.ends().map(|(end, n)| (end.name(), n)),
+        )?;
+        out.counter(
+            "cauce_calls_retried",
+            "Calls given to another server because the one before was lost",
+            calls.retried.value(),
         )
     }
 
@@ -241,6 +263,31 @@ impl Node {
         out.gauge("cauce_tenants", "Tenants", tenants)?;
         out.gauge("cauce_rooms", "Rooms that exist now", rooms)?;
         out.gauge("cauce_devices", "Devices that are known", devices)
+    }
+
+    fn presence(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let mut sum =
+            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
+        sum(
+            "cauce_presence_changes",
+            "Changes of who is in a room that were handed to watchers",
+            |m| &m.presence_changes,
+        )?;
+        sum(
+            "cauce_presence_truncated",
+            "Those among them that told counts because names were too many or had been missed",
+            |m| &m.presence_truncated,
+        )?;
+        sum(
+            "cauce_presence_missed",
+            "Changes of who is in a room that a watcher did not get because he reads slowly",
+            |m| &m.presence_missed,
+        )?;
+        out.gauge(
+            "cauce_presence_users",
+            "Users in rooms that keep presence; one in two rooms counts twice",
+            self.0.hub.presence.present() as u64,
+        )
     }
 
     fn shards(&self, out: &mut Writer<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@
 
 mod answer;
 mod caller;
+mod calls;
 mod credentials;
 mod devices;
 mod exposition;
@@ -21,8 +22,10 @@ mod history;
 mod metrics;
 mod openapi;
 mod page;
+mod presence;
 mod process;
 mod publish;
+mod revocations;
 mod rooms;
 mod serve;
 mod stats;
@@ -100,10 +103,12 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(users::disconnect_user))
         .routes(routes!(users::list_clients))
         .routes(routes!(users::get_client, users::disconnect_client))
+        .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))
         .routes(routes!(devices::call_device))
+        .routes(routes!(calls::call_method))
         .routes(routes!(history::list_readings))
         .routes(routes!(history::list_device_events))
         .routes(routes!(
@@ -112,6 +117,11 @@ fn main_routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(credentials::revoke_device_token))
         .routes(routes!(tokens::create_token))
+        .routes(routes!(
+            revocations::list_revocations,
+            revocations::create_revocation
+        ))
+        .routes(routes!(revocations::delete_revocation))
 }
 
 /// What the operator uses.

@@ -178,6 +178,7 @@ mod tests {
         let tenants = Tenants::new(TableLimits {
             rooms_max: 10,
             linger_ms: 1_000,
+            history_bytes_max: 0,
         });
         ["a", "b"].map(|id| tenants.get_or_make(&TenantId::new(id).unwrap(), TenantSettings::default()))
     }

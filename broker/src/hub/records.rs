@@ -27,8 +27,11 @@ pub trait Records: fmt::Debug + Send + Sync {
     /// `unavailable` or `overloaded` if the store would not take it; then nothing was reserved.
     fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal>;
 
+    /// Gives back what was reserved for a message that does not come after all.
+    fn release_message(&self, tenant: &TenantId, bytes: usize);
+
     /// Takes the message for which `bytes` were reserved. Called with the room's lock held, in the order of the numbers; the
-    /// rows of a room are committed in that order.
+    /// rows of a room are committed in that order. The callback is not called within this call.
     fn message(&self, row: MessageRow, bytes: usize);
 
     /// A page of a durable room.
@@ -55,6 +58,8 @@ impl Records for NoRecords {
     fn reserve_message(&self, _: &TenantId, _: usize) -> Result<(), Refusal> {
         Err(no_store())
     }
+
+    fn release_message(&self, _: &TenantId, _: usize) {}
 
     fn message(&self, _: MessageRow, _: usize) {}
 
@@ -83,13 +88,20 @@ impl Records for StoreHandle {
         counted(StoreHandle::reading(self, row));
     }
 
-    fn reserve_message(&self, _: &TenantId, _: usize) -> Result<(), Refusal> {
-        Err(no_store())
+    fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal> {
+        StoreHandle::reserve_message(self, tenant, bytes)
     }
 
-    fn message(&self, _: MessageRow, _: usize) {}
+    fn release_message(&self, tenant: &TenantId, bytes: usize) {
+        StoreHandle::release_message(self, tenant, bytes);
+    }
 
-    fn messages(&self, _: MessageQuery) -> Later<MessagePage> {
-        Box::pin(std::future::ready(Err(no_store())))
+    fn message(&self, row: MessageRow, bytes: usize) {
+        StoreHandle::message(self, row, bytes);
+    }
+
+    fn messages(&self, query: MessageQuery) -> Later<MessagePage> {
+        let handle = self.clone();
+        Box::pin(async move { StoreHandle::messages(&handle, query).await.map_err(Refusal::from) })
     }
 }

@@ -15,6 +15,9 @@ use crate::transport::{Acceptor, HttpArrival, Listener};
 /// Between two looks at rooms that nobody listens to.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Between two looks at rooms whose watchers may have to be told, or whose users may have left.
+const PRESENCE: Duration = Duration::from_millis(50);
+
 /// Between two words to those who watch.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -62,13 +65,24 @@ impl Control {
                 }
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let calls = tokio::task::spawn_local(hub.clone().watch_calls());
+            let presence = tokio::task::spawn_local(follow_presence(hub.clone()));
             let watch = tokio::task::spawn_local(watch(hub.clone(), operator));
             let sweep = tokio::task::spawn_local(sweep(hub));
             http::serve(api, arrivals, internal, ending).await;
-            for task in [accept, sweep, watch, keys] {
+            for task in [accept, sweep, watch, keys, calls, presence] {
                 task.abort();
             }
         });
+    }
+}
+
+async fn follow_presence(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(PRESENCE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hub.presence.tick(hub.clock.now().mono_ms, &hub.shards);
     }
 }
 

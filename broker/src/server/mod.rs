@@ -326,6 +326,8 @@ fn tunables(config: &Config) -> Tunables {
         payload_depth_max: limits.payload_depth,
         fragments_max: FRAGMENTS_MAX,
         outbox_bytes_max: limits.outbox_bytes,
+        stall_ms: ms(limits.stall_timeout),
+        recovery_window_ms: ms(config.rooms.recovery_window),
         control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
         handshake_ms: ms(limits.handshake_timeout),
         handshake_bytes_max: limits.handshake_bytes,
@@ -336,6 +338,7 @@ fn tunables(config: &Config) -> Tunables {
         device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
         devices_max: limits.devices_per_tenant,
         dedup_window_ms: ms(config.rooms.dedup_window),
+        presence_users_max: limits.presence_users_per_room,
         dedup_keys_max: config.rooms.dedup_keys,
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
@@ -374,6 +377,7 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         rooms_max: config.limits.rooms_per_tenant,
         linger_ms: ms(config.rooms.linger),
+        history_bytes_max: config.limits.history_bytes_per_tenant,
     }
 }
 

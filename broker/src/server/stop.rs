@@ -75,6 +75,8 @@ impl Server {
         let cut_peers = self.drain(begun, plan);
         self.closing.cancel();
         let refusal = self.hub.leaving.refusal();
+        // Whoever still waits for a client or the embedding program to answer.
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -156,6 +158,7 @@ impl Drop for Server {
         self.closing.cancel();
         self.ending.cancel();
         let refusal = Refusal::new(cauce_protocol::Code::GoingAway, "the broker is stopping");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }

@@ -12,12 +12,14 @@ use cauce_protocol::{
 
 use super::limiting::is_abusive;
 use super::peer::{Client, Peer, Stage};
+use super::renewal::expires_in_ms;
 use super::{Shard, Tunables, visit};
 use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
 use crate::hub::{Permit, Tenant};
 use crate::publication::{Draft, message_frame};
+use crate::rooms::Exit;
 use crate::socket::Socket;
 
 impl Shard {
@@ -43,7 +45,7 @@ impl Shard {
                 client: String::new(),
                 previous: Vec::new(),
             };
-            self.authenticate(&peer, 0, hello, now, &tunables);
+            self.authenticate(&peer, 0, &hello, now, &tunables);
         }
         self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
@@ -127,7 +129,9 @@ impl Shard {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate { id, hello } => self.authenticate(peer, id, hello, now, tunables),
+                    Step::Authenticate { id, hello } => {
+                        self.authenticate(peer, id, &hello, now, tunables);
+                    }
                     Step::Refuse(refusal) => self.close(peer, &refusal),
                 }
             }
@@ -151,37 +155,25 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: Hello, now: Now, tunables: &Tunables) {
-        let Hello {
-            features,
-            token,
-            client,
-            ..
-        } = hello;
-        let verified = self
-            .auth
-            .borrow_mut()
-            .authenticate(&token, now, |tenant| self.hub.standing(tenant.as_str()));
-        let principal = match verified {
-            Ok(principal) => principal,
-            Err(denied) => return self.close(peer, &denied.refusal),
-        };
-        // The standing was asked a moment ago; a tenant is never taken out of the table while the node runs.
-        let Some(tenant) = self.hub.tenants.get(principal.tenant.as_str()) else {
-            return self.close(peer, &Refusal::new(Code::Internal, "the tenant is not there"));
+    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: &Hello, now: Now, tunables: &Tunables) {
+        let (principal, tenant) = match self.verify(&hello.token, now) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.close(peer, &refusal),
         };
         let membership = match tenant.admit(&principal.user, tunables.connections) {
             Ok(membership) => membership,
             Err(refusal) => return self.close(peer, &refusal),
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
-        let mut connection = Connection::new(peer.id, peer.dialect, principal, features);
-        connection.name_client(client);
+        let mut connection = Connection::new(peer.id, peer.dialect, principal, hello.features);
+        connection.name_client(&hello.client);
+        connection.continues(&hello.previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
-        tenant.journal.opened(|| visit(&connection, None));
+        tenant.logbook.opened(|| visit(&connection, None));
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
+            calling: None,
             since_unix_ms: now.unix_ms,
         }));
         self.answer(peer, id, welcome);
@@ -192,10 +184,15 @@ impl Shard {
         let Client {
             connection,
             membership,
+            calling,
             ..
         } = client;
+        if calling.is_some() {
+            self.hub.caller_or_server_left(&membership.tenant, peer.id);
+        }
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
+            self.depart(peer, &connection.principal.user, room, Exit::Lost, now_ms);
             self.part(peer, &membership.tenant, room, now_ms);
         }
         self.rosters
@@ -219,10 +216,7 @@ impl Shard {
                 };
                 self.answer(peer, id, welcome);
             }
-            Action::Subscribe { id, rooms } => match self.subscribe(peer, tenant, &rooms, now) {
-                Ok(rooms) => self.answer(peer, id, wire::Subscribed { rooms }),
-                Err(refusal) => self.refuse(peer, id, &refusal),
-            },
+            Action::Subscribe { id, rooms } => self.subscribe(peer, tenant, id, rooms, now, tunables),
             Action::Unsubscribe { id, rooms } => {
                 self.unsubscribe(peer, tenant, &rooms, now);
                 self.answer(peer, id, wire::Unsubscribed {});
@@ -282,7 +276,7 @@ impl Shard {
     pub(super) fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().publications_refused.increment();
         if let Stage::Client(client) = &*peer.stage.borrow() {
-            client.membership.tenant.journal.refused(refusal.code);
+            client.membership.tenant.logbook.refused(refusal.code);
         }
         self.refuse(peer, id, refusal);
     }
@@ -323,9 +317,7 @@ fn welcome(id: ConnectionId, connection: &Connection, now: Now, tunables: &Tunab
         tenant: principal.tenant.as_str().into(),
         user: principal.user.as_str().into(),
         heartbeat_ms: u32::try_from(tunables.heartbeat_interval_ms).unwrap_or(u32::MAX),
-        expires_in_ms: principal
-            .expires_unix_ms
-            .map_or(0, |ends| ends.saturating_sub(now.unix_ms).max(1)),
+        expires_in_ms: expires_in_ms(principal, now),
         limits: Some(wire::Limits {
             frame_bytes: number(tunables.frame_bytes_max),
             payload_bytes: number(tunables.payload_bytes_max),

@@ -9,6 +9,7 @@
 //! - Leaving is synchronous: when a peer is closed, no room of this shard knows it any more.
 
 mod calls;
+mod catching_up;
 mod clients;
 mod deliver;
 mod devices;
@@ -16,13 +17,16 @@ mod drain;
 mod history;
 mod limiting;
 mod notifications;
+mod options;
 mod outbox;
 mod peer;
 mod presence;
 mod publishing;
 mod reading;
 mod renewal;
+mod rights;
 mod roster;
+mod states;
 mod subscribing;
 mod survey;
 mod timers;
@@ -43,8 +47,10 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
-use self::outbox::{Pushed, Written};
+use self::outbox::{Outbox, Pushed, Written};
 use self::peer::Stage;
+use self::presence::Watchers;
+use self::rights::Rechecks;
 use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
@@ -74,6 +80,8 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    rechecks: RefCell<Rechecks>,
+    watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
@@ -102,6 +110,8 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            rechecks: RefCell::default(),
+            watchers: RefCell::default(),
             marked: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),
@@ -164,18 +174,36 @@ impl Shard {
         self.peers.borrow().get(&id).cloned()
     }
 
+    /// One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+    fn make_room(&self, peer: &Peer, outbox: &mut Outbox, frame: &Bytes, bytes_max: usize) {
+        if outbox.has_room(frame, bytes_max) || peer.blocked.get() {
+            return;
+        }
+        let mut written = Written::default();
+        // The turn's end meets the same error, and may drop the peer where this place may not.
+        let _ = outbox.flush(&peer.socket, &mut written);
+        self.metrics().writes.add(written.calls);
+        self.metrics().bytes_out.add(written.bytes);
+    }
+
+    /// Queues a frame if there is room for it.
+    fn try_queue(&self, peer: &Rc<Peer>, frame: Bytes, bytes_max: usize) -> bool {
+        let mut outbox = peer.outbox.borrow_mut();
+        outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
+        self.make_room(peer, &mut outbox, &frame, bytes_max);
+        if !outbox.try_push(frame, bytes_max) {
+            return false;
+        }
+        drop(outbox);
+        self.mark(peer);
+        true
+    }
+
     /// Queues a frame for a peer, to be written at the end of the turn. One that does not fit makes the peer too slow.
     fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
         let mut outbox = peer.outbox.borrow_mut();
         outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
-        if !outbox.has_room(&frame, outbox_bytes_max) && !peer.blocked.get() {
-            // One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
-            let mut written = Written::default();
-            // The turn's end meets the same error, and may drop the peer where this place may not.
-            let _ = outbox.flush(&peer.socket, &mut written);
-            self.metrics().writes.add(written.calls);
-            self.metrics().bytes_out.add(written.bytes);
-        }
+        self.make_room(peer, &mut outbox, &frame, outbox_bytes_max);
         match outbox.push(frame, outbox_bytes_max) {
             Pushed::Queued => {
                 drop(outbox);
@@ -263,8 +291,8 @@ impl Shard {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
         match stage {
             Stage::Client(client) => {
-                let journal = &client.membership.tenant.journal;
-                journal.closed(code, || visit(&client.connection, code));
+                let logbook = &client.membership.tenant.logbook;
+                logbook.closed(code, || visit(&client.connection, code));
                 self.client_left(peer, *client);
             }
             Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),

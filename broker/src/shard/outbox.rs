@@ -61,6 +61,15 @@ impl Outbox {
         Pushed::Queued
     }
 
+    /// Appends a frame if there is room; if not, nothing has happened.
+    pub(super) fn try_push(&mut self, frame: Bytes, bytes_max: usize) -> bool {
+        if self.overflowed || !self.has_room(&frame, bytes_max) {
+            return false;
+        }
+        self.push_last(frame);
+        true
+    }
+
     /// Appends a last word whatever the bound says.
     pub(super) fn push_last(&mut self, frame: Bytes) {
         self.bytes += frame.len() + FRAME_OVERHEAD_BYTES;

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! shards, doors ── StoreHandle::device_state, reading, … ──▶ batch (bounded, in memory) ──▶ writer ──▶ SQLite
+//! durable rooms ── StoreHandle::message ─────────────▶ queue (bounded, in memory) ──▶ writer, at once; then the callback
 //! API, CLI ─────── StoreHandle::create_tenant, …         ──────────────────────────────────▶ writer (own transaction)
 //! API ──────────── StoreHandle::readings, devices, …     ──▶ readers
 //! ```
 //!
 //! What must stay true:
 //! - The hot path takes a lock for one push into a list, and nothing else: no await, no I/O, no allocation that waits.
+//! - Whoever waits for a message's commit hears of it after the commit has been synced, or that it is not known; never both.
 //! - What was accepted is written or still in memory; an error of the database never drops it. Only a row that the
 //!   database would never take is given up, alone, and counted.
 //! - An admin operation answers after its transaction has been committed and synced to the disk.
@@ -18,6 +20,7 @@
 mod admin;
 mod batch;
 mod bounds;
+mod commit;
 mod config;
 mod counters;
 mod error;
@@ -26,9 +29,12 @@ mod lane;
 mod messages;
 mod migrate;
 mod place;
+mod queue;
+mod revocations;
 mod rows;
 mod sql;
 mod thread;
+mod trim;
 mod writer;
 
 use std::sync::Arc;
@@ -40,21 +46,22 @@ use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
+pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
-    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
-    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
+    LEASE_AHEAD, MessageLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention,
+    StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
 };
-pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
+pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
-pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
+pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, SeenKey, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
     DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
-    ReadingCursor, ReadingQuery, ReadingRow, SigningKeyRow, TableCounts, TenantChange, TenantRow,
-    TenantStatus, Unwritten,
+    ReadingCursor, ReadingQuery, ReadingRow, RevocationRow, SigningKeyRow, TableCounts, TenantChange,
+    TenantRow, TenantStatus, Unwritten,
 };
 pub use writer::Leftover;
 
@@ -62,6 +69,7 @@ use batch::Pending;
 use handle::{Settled, Shared};
 use lane::Lane;
 use place::Place;
+use queue::MessageQueue;
 use writer::{Gone, Writer};
 
 use crate::clock::Clock;
@@ -147,9 +155,10 @@ impl Store {
             Ok(leftover) => leftover,
             Err(_) => {
                 let queued = self.handle.queued();
+                let messages = self.handle.messages_queued();
                 Leftover {
-                    rows: queued.rows,
-                    bytes: queued.bytes,
+                    rows: queued.rows + messages.rows,
+                    bytes: queued.bytes + messages.bytes,
                     checkpointed: false,
                 }
             }
@@ -180,12 +189,15 @@ async fn serve(
         .connect_lazy_with(sql::reader_options(&config));
     let shared = Arc::new(Shared {
         pending: Mutex::new(Pending::new(config.limits, first)),
+        messages: Mutex::new(MessageQueue::new(config.messages)),
         wake: Notify::new(),
+        watch: Notify::new(),
         clock,
         counters: Counters::default(),
         health: Mutex::new(Health::Ready),
         settled: watch::Sender::new(Settled {
             last: first,
+            messages: 0,
             closed: false,
         }),
         lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
@@ -195,7 +207,14 @@ async fn serve(
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));
-    let writer = Writer::new(Arc::clone(&shared), loaded.boot, config.retention);
+    // Ends with the executor; by then the writer has answered everybody.
+    drop(tokio::spawn(commit::watch(Arc::clone(&shared))));
+    let writer = Writer::new(
+        Arc::clone(&shared),
+        loaded.boot,
+        config.retention,
+        config.messages,
+    );
     // If the opener is gone, so is the sender of `stop`, and the writer ends at once.
     let _ = ready.send(Ok((StoreHandle { shared }, loaded)));
     Ok(writer.run(stop).await)

@@ -45,6 +45,16 @@ impl Backoff {
         floor.min(FLOOR_MAX) + LATER.mul_f64(self.random.f64())
     }
 
+    /// A random time between these parts of the whole.
+    pub(crate) fn within(&mut self, whole: Duration, from: f64, to: f64) -> Duration {
+        whole.mul_f64(from + (to - from) * self.random.f64())
+    }
+
+    /// What was tried has worked.
+    pub(crate) fn forget(&mut self) {
+        self.failures = 0;
+    }
+
     /// A connection ended that had been open since `opened`.
     pub(crate) fn ended(&mut self, opened: Instant, now: Instant) {
         if now.saturating_duration_since(opened) >= STABLE {

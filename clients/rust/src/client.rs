@@ -8,18 +8,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cauce_protocol::wire::{self, client_frame::Request, reply::Outcome};
-use cauce_protocol::{ConnectionId, Payload, RoomName, server::Dialect};
+use cauce_protocol::{ConnectionId, Payload, server::Dialect};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::connection::OfflineBounds;
-use crate::connection::{Command, Connection, Control, Delivery, Settings, Submission, closed_error};
+use crate::call::Call;
+use crate::connection::{
+    Command, Connection, Control, Delivery, OfflineBounds, Settings, Submission, Ticket, closed_error,
+};
 use crate::driver::Driver;
-use crate::error::{Error, ErrorKind, invalid_name};
+use crate::error::{Error, ErrorKind};
+use crate::history::History;
+use crate::notifications::{Audience, NotificationInbox, Notifications, Notify};
 use crate::options::{Idempotency, Options, Token};
+use crate::presence::RoomPresence;
 use crate::queue::Queue;
-use crate::request::{Call, Publish, Recipient, Send};
-use crate::room::{Inbox, Inboxes, Subscription};
+use crate::request::{Publish, Recipient, Send};
+use crate::room::{Inbox, Inboxes};
+use crate::serve::Service;
 use crate::status::{Session, Status};
+use crate::subscribe::Subscribe;
 use crate::transport::Dialler;
 
 /// Commands between handles and the connection's task. Behind it stand the bounds of the connection itself; this only lets
@@ -40,10 +47,12 @@ pub(crate) struct Handle {
     status: watch::Receiver<Status>,
     inboxes: Arc<Inboxes>,
     keys: Keys,
+    tickets: AtomicU64,
     pub(crate) dialect: Dialect,
     pub(crate) request_timeout: Duration,
-    buffer_events: usize,
-    buffer_bytes: usize,
+    pub(crate) buffer_events: usize,
+    pub(crate) buffer_bytes: usize,
+    notifications: bool,
     idempotency: Idempotency,
 }
 
@@ -103,6 +112,7 @@ impl Client {
             in_flight_max: options.in_flight_max,
             reconnect: options.reconnect,
             renewable: matches!(options.token, Token::Provider(_)),
+            notifications: options.notifications,
             seed: random(),
         };
         let now = tokio::time::Instant::now().into_std();
@@ -124,10 +134,12 @@ impl Client {
                     nonce: random(),
                     next: AtomicU64::new(0),
                 },
+                tickets: AtomicU64::new(0),
                 dialect: options.dialect,
                 request_timeout: options.request_timeout,
                 buffer_events: options.buffer_events,
                 buffer_bytes: options.buffer_bytes,
+                notifications: options.notifications,
                 idempotency: options.idempotency,
             }),
         })
@@ -158,22 +170,68 @@ impl Client {
         self.handle.status.clone()
     }
 
-    /// Joins a room and waits for the broker's word. Dropping the future leaves it again.
+    /// Joins a room. Await it, after adding what is wanted, for a [`crate::Subscription`]; dropping the future leaves the room
+    /// again.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] with the broker's code; [`ErrorKind::Timeout`] or [`ErrorKind::Offline`] if the broker could not
-    /// be asked within the time for a request and the age of the offline queue together.
-    pub async fn subscribe(&self, room: &str) -> Result<Subscription, Error> {
-        let room = RoomName::new(room).map_err(|e| invalid_name("room", e))?;
-        let handle = &self.handle;
-        let queue = Arc::new(Queue::new(handle.buffer_events, handle.buffer_bytes));
-        // Before the command, so that a future that is dropped takes back what it asked for.
-        let subscription = Subscription::new(room.clone(), Arc::clone(&queue), Arc::clone(handle));
-        let (joined, answer) = oneshot::channel();
-        let command = Command::Subscribe { room, queue, joined };
-        handle.commands.send(command).await.map_err(|_| handle.closed())?;
-        let position = answer.await.map_err(|_| handle.closed())??;
-        Ok(subscription.joined_at(position))
+    /// be asked within the time for a request and the age of the offline queue together; [`ErrorKind::Invalid`] if this client
+    /// follows the room already in another way.
+    pub fn subscribe<'a>(&'a self, room: &str) -> Subscribe<'a> {
+        Subscribe::new(&self.handle, room)
+    }
+
+    /// What a room has kept: a page, or a stream of all.
+    pub fn history(&self, room: &str) -> History {
+        History::new(&self.handle, room)
+    }
+
+    /// Who is in a room: how many, page by page, or a view that is kept up to date.
+    pub fn presence(&self, room: &str) -> RoomPresence {
+        RoomPresence::new(&self.handle, room)
+    }
+
+    /// Serves a method, or with a `*` at the end of `pattern` all that begin so, and waits for the broker's word. Calls come
+    /// from the stream. Several servers of a method share its calls. `concurrency` is how many calls are worked on at once, at
+    /// most 1,024; the broker counts them by connection, so it adds up over the services of one client.
+    ///
+    /// Dropping the future takes it back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`]; [`ErrorKind::Refused`] with the broker's code; [`ErrorKind::Timeout`] or [`ErrorKind::Offline`]
+    /// as of a subscription.
+    pub async fn serve(&self, pattern: &str, concurrency: u32) -> Result<Service, Error> {
+        Service::begin(&self.handle, pattern, concurrency).await
+    }
+
+    /// The user's notifications as they come, from now on and through lost connections.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] unless the client was connected with [`Options::notifications`].
+    pub fn notifications(&self) -> Result<Notifications, Error> {
+        match self.handle.notifications {
+            true => Ok(Notifications::new(&self.handle)),
+            false => Err(Error::new(
+                ErrorKind::Invalid,
+                "the broker tells of notifications only where they are wanted: connect with Options::notifications()",
+            )),
+        }
+    }
+
+    /// How many of the user's notifications are unread, kept up to date. `None` until the broker has said so, and for ever
+    /// without [`Options::notifications`].
+    pub fn unread(&self) -> watch::Receiver<Option<u32>> {
+        self.handle.inboxes.unread()
+    }
+
+    /// The user's notifications as they are kept: list them, mark them as read.
+    pub fn inbox(&self) -> NotificationInbox {
+        NotificationInbox::new(&self.handle)
+    }
+
+    /// Leaves a notification for people, which is kept until it is read or expires.
+    pub fn notify<'a>(&'a self, to: Audience, title: &str) -> Notify<'a> {
+        Notify::new(&self.handle, to, title)
     }
 
     /// Messages to this user, this connection, the user's roles or the whole tenant, from now on.
@@ -236,6 +294,12 @@ impl Client {
         Send::new(&self.handle, Recipient::Tenant(true), event, payload)
     }
 
+    /// Calls a method that another client, or the program that embeds the broker, serves. `params` is an object, or null for
+    /// none.
+    pub fn call<'a>(&'a self, method: &str, params: serde_json::Value) -> Call<'a> {
+        Call::new(&self.handle, "", method, params)
+    }
+
     /// Calls a method of a device and gives the device's own answer. `params` is an object, or null for none.
     pub fn call_device<'a>(&'a self, device: &str, method: &str, params: serde_json::Value) -> Call<'a> {
         Call::new(&self.handle, device, method, params)
@@ -279,16 +343,23 @@ impl Handle {
             answer: Some(answer),
             timeout,
             delivery,
+            ticket: None,
         })
         .await?;
         answered.await.map_err(|_| self.closed())?
     }
 
     pub(crate) async fn submit(&self, submission: Submission) -> Result<(), Error> {
-        self.commands
-            .send(Command::Request(submission))
-            .await
-            .map_err(|_| self.closed())
+        self.command(Command::Request(submission)).await
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| self.closed())
+    }
+
+    /// A number that this client has not given before.
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn control(&self, control: Control) {
@@ -304,7 +375,7 @@ impl Handle {
         (self.idempotency == Idempotency::Automatic).then(|| self.keys.next())
     }
 
-    fn closed(&self) -> Error {
+    pub(crate) fn closed(&self) -> Error {
         match &*self.status.borrow() {
             Status::Closed { reason } => closed_error(reason.as_ref()),
             _ => closed_error(None),

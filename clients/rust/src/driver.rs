@@ -30,6 +30,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// RFC 6455 §7.4.1: the purpose is fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
 
+type Fetching = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
 type Dialling = Pin<Box<dyn Future<Output = Result<(Transport, String), Error>> + Send>>;
 
 pub(crate) struct Driver {
@@ -38,6 +39,8 @@ pub(crate) struct Driver {
     dialler: Dialler,
     /// The last token that was had.
     token: Option<String>,
+    /// Another token for the connection that lives.
+    fetching: Option<Fetching>,
     commands: mpsc::Receiver<Command>,
     control: mpsc::UnboundedReceiver<Control>,
     status: watch::Sender<Status>,
@@ -79,6 +82,7 @@ impl Driver {
             socket: Socket::None,
             dialler,
             token: None,
+            fetching: None,
             commands,
             control,
             status,
@@ -92,6 +96,7 @@ impl Driver {
         let now = now();
         self.take_commands(cx, now, &mut turn);
         self.receive(cx, now, &mut turn);
+        self.fetch(cx, now, &mut turn);
         if self.connection.poll_timeout().is_some_and(|at| at <= now) {
             self.connection.handle_timeout(now);
             turn = Turn::Busy;
@@ -188,15 +193,31 @@ impl Driver {
         }
     }
 
+    fn fetch(&mut self, cx: &mut Context<'_>, now: Instant, turn: &mut Turn) {
+        if let Some(fetching) = &mut self.fetching
+            && let Poll::Ready(fetched) = fetching.as_mut().poll(cx)
+        {
+            self.fetching = None;
+            *turn = Turn::Busy;
+            if let Ok(token) = &fetched {
+                self.token = Some(token.clone());
+            }
+            self.connection.handle_token(now, fetched);
+        }
+    }
+
     fn perform(&mut self, cx: &mut Context<'_>, action: Action) {
         match action {
             Action::Connect { token } => {
+                // The one that is fetched now would be for the connection before.
+                self.fetching = None;
                 let last = match token {
                     TokenUse::Same => self.token.clone(),
                     TokenUse::Renew => None,
                 };
                 self.socket = Socket::Dialling(Box::pin(self.dialler.clone().dial(last)));
             }
+            Action::FetchToken => self.fetching = Some(Box::pin(self.dialler.clone().fetch_token())),
             Action::Disconnect { code } => {
                 if let Socket::Up(mut transport) = std::mem::replace(&mut self.socket, Socket::None) {
                     transport.say_close(cx, code);

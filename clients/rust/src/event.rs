@@ -3,19 +3,12 @@
 
 use std::sync::Arc;
 
-use cauce_protocol::{Epoch, Payload, RoomName, Seq};
+use cauce_protocol::{Epoch, Payload, Position, RoomName, Seq};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::presence::Presence;
 use crate::queue::Item;
-
-/// Where a subscriber stands in a room. Sequences of different epochs cannot be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Position {
-    pub epoch: Epoch,
-    /// The last message seen; the next one carries the number after it.
-    pub seq: Seq,
-}
 
 /// Messages from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,10 +32,20 @@ pub struct Message {
     pub seq: Seq,
     /// What it is about: `order_created`.
     pub event: Arc<str>,
+    /// What it is about within its event, as an order's number; `None` if the publisher named nothing.
+    pub key: Option<Arc<str>>,
     pub payload: Payload,
 }
 
 impl Message {
+    /// Where a subscriber stands who has seen this message: what [`crate::Subscribe::since`] takes after a restart.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
+
     /// The payload as a value.
     ///
     /// # Errors
@@ -52,15 +55,25 @@ impl Message {
     }
 }
 
-/// How a room went on after the connection had been lost.
+/// How a room went on after the connection, or the program, had been away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Continuity {
-    /// Nothing was missed.
+    /// Nothing is missing: what came meanwhile follows.
     Continued,
-    /// Exactly these were missed.
+    /// Exactly these are missing; what came after them follows.
     Lost(SeqRange),
     /// Numbering began anew, and nobody knows what was missed: fetch the state again.
     Reset,
+}
+
+/// What a room's subject is like, before the changes that follow: for a room of devices one entry a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub room: RoomName,
+    pub event: Arc<str>,
+    /// The device, in a room of devices.
+    pub key: Option<Arc<str>>,
+    pub payload: Payload,
 }
 
 /// What happens in a subscription.
@@ -68,17 +81,24 @@ pub enum Continuity {
 #[non_exhaustive]
 pub enum Event {
     Message(Message),
-    /// The broker left these out on a live connection.
+    /// What the room's subject is like before what follows.
+    State(State),
+    /// Who came and went; only for subscriptions that asked for it.
+    Presence(Presence),
+    /// The broker left these out on a live connection: the reader was too slow for what the room keeps.
     Gap {
         missed: SeqRange,
     },
-    /// The connection was lost and the room has been joined again. The next message carries the number after `position`.
+    /// The room has been joined again, after a lost connection or from the position that the application brought. The next
+    /// message carries the number after `position`; those up to `head` were published meanwhile.
     Resubscribed {
         position: Position,
+        head: Seq,
         continuity: Continuity,
     },
     /// The application read too slowly and this many messages were dropped here, the oldest first. Announcements among them
-    /// count with what they announced. Reading goes on with what the buffer still holds.
+    /// count with what they announced, states and changes of presence with nothing. Reading goes on with what the buffer
+    /// still holds.
     Lagged {
         missed: u64,
     },
@@ -102,6 +122,8 @@ impl Item for Event {
     fn bytes(&self) -> usize {
         match self {
             Self::Message(message) => message.payload.len(),
+            Self::State(state) => state.payload.len(),
+            Self::Presence(presence) => presence.bytes(),
             _ => 0,
         }
     }
@@ -115,7 +137,7 @@ impl Item for Event {
                 ..
             } => missed.count(),
             Self::Lagged { missed } => *missed,
-            Self::Resubscribed { .. } | Self::Ended { .. } => 0,
+            Self::State(_) | Self::Presence(_) | Self::Resubscribed { .. } | Self::Ended { .. } => 0,
         }
     }
 

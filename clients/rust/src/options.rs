@@ -68,6 +68,7 @@ pub struct Options {
     pub(crate) buffer_events: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) read_buffer_bytes: usize,
+    pub(crate) notifications: bool,
 }
 
 #[derive(Clone)]
@@ -98,6 +99,7 @@ impl Options {
             buffer_events: 1024,
             buffer_bytes: 4 * 1024 * 1024,
             read_buffer_bytes: 8 * 1024,
+            notifications: false,
         }
     }
 
@@ -109,8 +111,10 @@ impl Options {
         self
     }
 
-    /// Asked for the first token and again whenever the broker says that the last one is no good. A failure is treated like a
-    /// connection that could not be made. Its time counts towards [`Options::connect_timeout`].
+    /// Asked for the first token; again when 60 to 80 % of a token's life is over, at random, so that the connection goes on
+    /// with another; and whenever the broker says that the last one is no good. Without a connection a failure is treated like
+    /// one that could not be made; with one it is tried again while the old token is good. Its time counts towards
+    /// [`Options::connect_timeout`].
     #[must_use]
     pub fn token_provider<F, Fut, E>(mut self, provider: F) -> Self
     where
@@ -210,6 +214,14 @@ impl Options {
     pub fn buffer(mut self, events_max: usize, bytes_max: usize) -> Self {
         self.buffer_events = events_max;
         self.buffer_bytes = bytes_max;
+        self
+    }
+
+    /// Hear of the user's notifications: [`crate::Client::notifications`] and [`crate::Client::unread`]. Default: no, because
+    /// the broker then keeps an eye on them for this connection.
+    #[must_use]
+    pub fn notifications(mut self) -> Self {
+        self.notifications = true;
         self
     }
 

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::time::Duration;
 
 use cauce_protocol::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use cauce_protocol::server::Dialect;
@@ -16,10 +15,6 @@ pub(crate) use cauce_protocol::wire::send::To as Recipient;
 use crate::client::{Handle, unexpected};
 use crate::connection::{Delivery, Submission};
 use crate::error::{Error, ErrorKind};
-use crate::options::TIME_MAX;
-
-/// How much longer we wait than the broker was told to, so that its own answer about the time arrives.
-const CALL_MARGIN: Duration = Duration::from_secs(2);
 
 type Answered<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + std::marker::Send + 'a>>;
 
@@ -33,6 +28,20 @@ pub struct Ack {
     pub receivers: Option<u32>,
     /// The idempotency key had been seen: this is the first answer again.
     pub repeated: bool,
+    /// The message is on the broker's disk.
+    pub durable: bool,
+}
+
+/// When the broker acknowledges a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckLevel {
+    /// [`AckLevel::Durable`] in durable rooms, [`AckLevel::Memory`] elsewhere.
+    #[default]
+    Room,
+    /// Once the message has its number.
+    Memory,
+    /// Once it is committed and synced to the disk.
+    Durable,
 }
 
 /// From [`crate::Client::publish`]. Await it for the [`Ack`].
@@ -81,7 +90,25 @@ impl<'a> Publish<'a> {
         self
     }
 
-    /// Not to this connection, though it be subscribed.
+    /// What the message is about within its event, as an order's number: for [`crate::Policy::Latest`],
+    /// [`crate::Policy::Sample`] and filters. At most 100 bytes.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.publish.key = key.into();
+        self
+    }
+
+    /// When to acknowledge. Default [`AckLevel::Room`].
+    pub fn ack(mut self, level: AckLevel) -> Self {
+        let level = match level {
+            AckLevel::Room => wire::Ack::Default,
+            AckLevel::Memory => wire::Ack::Memory,
+            AckLevel::Durable => wire::Ack::Durable,
+        };
+        self.publish.ack = level.into();
+        self
+    }
+
+    /// Not to this connection, though it be subscribed; nor to the one that takes its place after a lost connection.
     pub fn exclude_self(mut self) -> Self {
         self.publish.exclude_sender = true;
         self
@@ -131,6 +158,7 @@ impl<'a> Publish<'a> {
                 seq: Seq(published.seq),
                 receivers: want_receivers.then_some(published.receivers),
                 repeated: published.repeated,
+                durable: published.durable,
             }),
             other => Err(unexpected(&other)),
         }
@@ -149,6 +177,7 @@ impl<'a> Publish<'a> {
                 answer: None,
                 timeout: handle.request_timeout,
                 delivery: Delivery::Once,
+                ticket: None,
             })
             .await
     }
@@ -221,75 +250,6 @@ impl<'a> IntoFuture for Send<'a> {
     }
 }
 
-/// From [`crate::Client::call_device`]. Await it for the device's answer.
-#[must_use = "nothing is called before it is awaited"]
-pub struct Call<'a> {
-    handle: &'a Handle,
-    device: String,
-    method: String,
-    params: serde_json::Value,
-    timeout: Duration,
-}
-
-impl<'a> Call<'a> {
-    pub(crate) fn new(handle: &'a Handle, device: &str, method: &str, params: serde_json::Value) -> Self {
-        Self {
-            handle,
-            device: device.to_owned(),
-            method: method.to_owned(),
-            params,
-            timeout: handle.request_timeout,
-        }
-    }
-
-    /// How long the device may take. Default: the time for a request.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.min(TIME_MAX);
-        self
-    }
-
-    async fn answered(self) -> Result<serde_json::Value, Error> {
-        let params = match self.params {
-            serde_json::Value::Null => Vec::new(),
-            object @ serde_json::Value::Object(_) => serde_json::to_vec(&object)?,
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    "params of a call must be an object, or null",
-                ));
-            }
-        };
-        let request = Request::Call(wire::Call {
-            device: self.device,
-            method: self.method,
-            params: params.into(),
-            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
-            retry: false,
-        });
-        let timeout = self.timeout.saturating_add(CALL_MARGIN);
-        match self.handle.request(request, Delivery::Once, timeout).await? {
-            Outcome::Answer(answer) if answer.json.is_empty() => Ok(serde_json::Value::Null),
-            Outcome::Answer(answer) => serde_json::from_slice(&answer.json).map_err(|e| {
-                Error::with_source(
-                    ErrorKind::Protocol,
-                    format!("the device's answer is not JSON: {e}"),
-                    e,
-                )
-            }),
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
-impl<'a> IntoFuture for Call<'a> {
-    type Output = Result<serde_json::Value, Error>;
-    type IntoFuture = Answered<'a, serde_json::Value>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.answered())
-    }
-}
-
 /// A payload as the schema wants it.
 enum Checked {
     Json(bytes::Bytes),
@@ -330,15 +290,6 @@ impl fmt::Debug for Send<'_> {
         f.debug_struct("Send")
             .field("to", &self.send.to)
             .field("event", &self.send.event)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Call<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call")
-            .field("device", &self.device)
-            .field("method", &self.method)
             .finish_non_exhaustive()
     }
 }

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use cauce_protocol::{Epoch, RoomName, Seq};
+use cauce_protocol::{Epoch, Position, RoomName, Seq, wire};
 use futures_util::Stream;
+use tokio::sync::watch;
 
 use crate::client::Handle;
-use crate::connection::Control;
-use crate::event::{Direct, Event, Position};
-use crate::queue::Queue;
+use crate::connection::{Beginning, Control};
+use crate::event::{Direct, Event};
+use crate::notifications::Noticed;
+use crate::queue::{Item, Queue};
 
 /// A room's events, from [`crate::Client::subscribe`]. Several subscriptions to one room share one at the broker; dropping
 /// the last leaves the room.
@@ -21,6 +23,7 @@ use crate::queue::Queue;
 pub struct Subscription {
     room: RoomName,
     start: Position,
+    head: Seq,
     queue: Arc<Queue<Event>>,
     handle: Arc<Handle>,
 }
@@ -34,13 +37,15 @@ impl Subscription {
                 epoch: Epoch(0),
                 seq: Seq(0),
             },
+            head: Seq(0),
             queue,
             handle,
         }
     }
 
-    pub(crate) fn joined_at(mut self, position: Position) -> Self {
-        self.start = position;
+    pub(crate) fn joined_at(mut self, beginning: Beginning) -> Self {
+        self.start = beginning.position;
+        self.head = beginning.head;
         self
     }
 
@@ -48,14 +53,24 @@ impl Subscription {
         &self.room
     }
 
-    /// Where the room stood when this subscription began: its first message carries the number after it.
+    /// Where this subscription began: its first message carries the number after it, unless a filter or policy passes that
+    /// over.
     pub fn start(&self) -> Position {
         self.start
     }
 
+    /// The room's last number when this subscription began: up to there messages are from before.
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
     /// The next event; `None` after the end. Cancel-safe: an event is taken only when it is returned.
     pub async fn next(&mut self) -> Option<Event> {
-        std::future::poll_fn(|cx| self.queue.poll_pop(cx)).await
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    pub(crate) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.queue.poll_pop(cx)
     }
 }
 
@@ -63,7 +78,7 @@ impl Stream for Subscription {
     type Item = Event;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.queue.poll_pop(cx)
+        self.poll_event(cx)
     }
 }
 
@@ -126,22 +141,106 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// The inboxes of one client, shared between it and the connection. As many as the application holds.
-#[derive(Debug, Default)]
-pub(crate) struct Inboxes(Mutex<State>);
+/// Where what is sent to the user goes, shared between one client and its connection.
+#[derive(Debug)]
+pub(crate) struct Inboxes {
+    directs: Fan<Direct>,
+    notices: Fan<Noticed>,
+    /// The user's unread notifications, once the broker has said so.
+    unread: watch::Sender<Option<u32>>,
+}
 
-#[derive(Debug, Default)]
-struct State {
-    queues: Vec<Arc<Queue<Direct>>>,
-    finished: bool,
+impl Default for Inboxes {
+    fn default() -> Self {
+        Self {
+            directs: Fan::default(),
+            notices: Fan::default(),
+            unread: watch::Sender::new(None),
+        }
+    }
 }
 
 impl Inboxes {
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+    fn add(&self, queue: &Arc<Queue<Direct>>) {
+        self.directs.add(queue);
+    }
+
+    fn remove(&self, queue: &Arc<Queue<Direct>>) {
+        self.directs.remove(queue);
+    }
+
+    pub(crate) fn push(&self, direct: &Direct) {
+        self.directs.push(direct);
+    }
+
+    pub(crate) fn listen(&self, queue: &Arc<Queue<Noticed>>) {
+        self.notices.add(queue);
+    }
+
+    pub(crate) fn unlisten(&self, queue: &Arc<Queue<Noticed>>) {
+        self.notices.remove(queue);
+    }
+
+    pub(crate) fn notified(&self, noticed: &Noticed) {
+        self.notices.push(noticed);
+    }
+
+    pub(crate) fn notify(&self, notification: wire::Notification) {
+        self.set_unread(notification.unread);
+        self.notified(&Noticed::Notification(notification.into()));
+    }
+
+    pub(crate) fn notify_read(&self, read: wire::NotificationsRead) {
+        self.set_unread(read.unread);
+        self.notified(&Noticed::Read {
+            ids: read.ids,
+            up_to: read.up_to,
+        });
+    }
+
+    pub(crate) fn set_unread(&self, unread: u32) {
+        self.unread.send_if_modified(|known| {
+            let changed = *known != Some(unread);
+            *known = Some(unread);
+            changed
+        });
+    }
+
+    pub(crate) fn unread(&self) -> watch::Receiver<Option<u32>> {
+        self.unread.subscribe()
+    }
+
+    pub(crate) fn finish(&self) {
+        self.directs.finish();
+        self.notices.finish();
+    }
+}
+
+/// Everything to everyone who listens: as many as the application holds.
+#[derive(Debug)]
+struct Fan<T>(Mutex<State<T>>);
+
+#[derive(Debug)]
+struct State<T> {
+    queues: Vec<Arc<Queue<T>>>,
+    finished: bool,
+}
+
+impl<T> Default for Fan<T> {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            queues: Vec::new(),
+            finished: false,
+        }))
+    }
+}
+
+impl<T: Item + Clone> Fan<T> {
+    fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn add(&self, queue: &Arc<Queue<Direct>>) {
+    fn add(&self, queue: &Arc<Queue<T>>) {
         self.change(|state| {
             if state.finished {
                 queue.finish();
@@ -151,19 +250,19 @@ impl Inboxes {
         });
     }
 
-    fn remove(&self, queue: &Arc<Queue<Direct>>) {
+    fn remove(&self, queue: &Arc<Queue<T>>) {
         self.change(|state| state.queues.retain(|other| !Arc::ptr_eq(other, queue)));
     }
 
-    pub(crate) fn push(&self, direct: &Direct) {
+    fn push(&self, item: &T) {
         self.change(|state| {
             for queue in &state.queues {
-                queue.push(direct.clone());
+                queue.push(item.clone());
             }
         });
     }
 
-    pub(crate) fn finish(&self) {
+    fn finish(&self) {
         self.change(|state| {
             state.finished = true;
             for queue in state.queues.drain(..) {

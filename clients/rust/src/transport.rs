@@ -130,14 +130,31 @@ impl Dialler {
         }
     }
 
-    async fn dial_unbounded(self, last: Option<String>) -> Result<(Transport, String), Error> {
-        let token = match (last, &self.token) {
-            (Some(token), _) => token,
-            (None, Token::None) => String::new(),
-            (None, Token::Fixed(token)) => token.clone(),
-            (None, Token::Provider(provider)) => provider().await.map_err(|e| {
+    /// Another token, for the connection that lives.
+    pub(crate) async fn fetch_token(self) -> Result<String, Error> {
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, self.token())
+            .await
+            .unwrap_or_else(|_| {
+                let message = format!("the token provider gave no token within {timeout:?}");
+                Err(Error::new(ErrorKind::Token, message))
+            })
+    }
+
+    async fn token(&self) -> Result<String, Error> {
+        match &self.token {
+            Token::None => Ok(String::new()),
+            Token::Fixed(token) => Ok(token.clone()),
+            Token::Provider(provider) => provider().await.map_err(|e| {
                 Error::with_source(ErrorKind::Token, format!("the token provider failed: {e}"), e)
-            })?,
+            }),
+        }
+    }
+
+    async fn dial_unbounded(self, last: Option<String>) -> Result<(Transport, String), Error> {
+        let token = match last {
+            Some(token) => token,
+            None => self.token().await?,
         };
         let at = format!("{}:{}", self.host, self.port);
         let connect = |e| Error::with_source(ErrorKind::Connect, format!("cannot connect to {at}: {e}"), e);

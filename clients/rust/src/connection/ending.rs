@@ -40,12 +40,15 @@ impl Connection {
         let mut expired = false;
         if let Phase::Open(open) = &self.phase {
             self.backoff.ended(open.since, now);
-            expired = open.token_expires.is_some_and(|at| at <= now);
+            expired = open.session.token_expires.is_some_and(|at| at <= now);
         }
         self.goaway = None;
         self.control.clear();
         self.timers.clear_subscribes();
         self.rooms.lose();
+        self.services.lose();
+        let doubtful = self.renewal.is_doubtful();
+        self.renewal.stop();
         let lost = Error::with_source(
             ErrorKind::ConnectionLost,
             "the connection was lost before the answer; it may have been carried out",
@@ -56,7 +59,7 @@ impl Connection {
             self.close(Some(error));
             return;
         };
-        if expired && self.settings.renewable {
+        if (expired || doubtful) && self.settings.renewable {
             token = TokenUse::Renew;
         }
         let until = now + self.backoff.next(floor);
@@ -89,6 +92,7 @@ impl Connection {
         }
     }
 
+    /// For good.
     pub(super) fn close(&mut self, reason: Option<&Error>) {
         if matches!(self.phase, Phase::Closed) {
             return;
@@ -96,6 +100,8 @@ impl Connection {
         let closed = closed_error(reason);
         self.requests.close(&mut self.timers, &closed);
         self.rooms.close(reason, &closed);
+        self.services.close(&closed);
+        self.renewal.stop();
         self.inboxes.finish();
         self.control.clear();
         self.timers = Timers::default();

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cauce_protocol::wire::{reply::Outcome, server_frame};
+use cauce_protocol::wire::{client_frame::Request, reply::Outcome, server_frame};
 use cauce_protocol::{Code, ConnectionId, Payload, TenantId, UserId, limits, wire};
 
+use super::renewal::Judgement;
 use super::rooms::Refused;
 use super::timers::Timer;
 use super::{Connection, GOAWAY_GRACE, HEARTBEAT_DEFAULT, HEARTBEAT_GRACE, Open, Phase, Silence};
 use crate::backoff;
+use crate::client::unexpected;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Direct, DirectMessage};
+use crate::notifications::Noticed;
 use crate::status::{Session, Status};
 
 impl Connection {
@@ -24,6 +27,21 @@ impl Connection {
             Some(Message::Direct(direct)) => self.handle_direct(direct),
             Some(Message::Reply(reply)) => self.handle_reply(now, reply),
             Some(Message::Goaway(goaway)) => self.handle_goaway(now, goaway),
+            Some(Message::Gap(gap)) => self.rooms.gap(gap),
+            Some(Message::State(state)) => self.rooms.state(state),
+            Some(Message::PresenceChange(change)) => self.rooms.presence(change),
+            Some(Message::Ended(ended)) => {
+                self.rooms
+                    .end(ended.room, &ended.error.unwrap_or_default().into());
+            }
+            Some(Message::Invoke(invoke)) => {
+                if let Some(refusal) = self.services.invoke(now, invoke) {
+                    self.say(refusal);
+                }
+            }
+            Some(Message::Revoke(revoke)) => self.services.revoke(revoke.call),
+            Some(Message::Notification(notification)) => self.inboxes.notify(notification),
+            Some(Message::NotificationsRead(read)) => self.inboxes.notify_read(read),
             // Messages that we did not ask for, or of a later version.
             _ => tracing::debug!("a message that this version does not know"),
         }
@@ -71,6 +89,9 @@ impl Connection {
                 _ => tracing::debug!(id, "an answer before the welcome"),
             },
             Phase::Open(_) if self.rooms.is_asked(id) => self.handle_subscribe_reply(now, id, outcome),
+            Phase::Open(_) if self.services.is_asked(id) => self.handle_serve_reply(now, id, outcome),
+            Phase::Open(_) if self.unread_asked == Some(id) => self.handle_unread_reply(outcome),
+            Phase::Open(_) if self.renewal.is_offered(id) => self.handle_refresh_reply(now, outcome),
             Phase::Open(_) => {
                 if let Err(error) = &outcome
                     && id == 0
@@ -110,7 +131,43 @@ impl Connection {
             }
         }
         // Lists that were refused are asked for again in halves, lists that were accepted have made room for others.
-        self.ask_for_rooms(now);
+        self.ask_for_all(now);
+    }
+
+    fn handle_serve_reply(&mut self, now: Instant, id: u32, outcome: Result<Outcome, Error>) {
+        let outcome = outcome.and_then(|outcome| match outcome {
+            Outcome::Done(_) => Ok(()),
+            other => Err(unexpected(&other)),
+        });
+        let floor = outcome.as_ref().err().and_then(Error::retry_after);
+        if let Some(key) = self.services.registered(id, outcome) {
+            let later = now + self.backoff.spread(floor.unwrap_or(backoff::LATER));
+            self.timers.set(later, Timer::Registration(key));
+        }
+    }
+
+    fn handle_refresh_reply(&mut self, now: Instant, outcome: Result<Outcome, Error>) {
+        let refused = match outcome {
+            Ok(Outcome::Refreshed(refreshed)) => {
+                let left = time_left(refreshed.expires_in_ms);
+                self.renewal.schedule(now, left);
+                if let Phase::Open(open) = &mut self.phase {
+                    let session = Session {
+                        token_expires: left.and_then(|left| now.checked_add(left)),
+                        ..Session::clone(&open.session)
+                    };
+                    open.session = Arc::new(session);
+                    self.status = Some(Status::Online(Arc::clone(&open.session)));
+                }
+                return;
+            }
+            Ok(other) => unexpected(&other),
+            Err(error) => error,
+        };
+        tracing::warn!(error = %refused, "the broker did not take the new token");
+        if self.renewal.refused(now, &refused) == Judgement::End {
+            self.close(Some(&refused));
+        }
     }
 
     fn welcome(&mut self, now: Instant, welcome: &wire::Welcome) {
@@ -132,10 +189,16 @@ impl Connection {
             limits::ROOMS_A_REQUEST_MAX,
             limits::ROOMS_A_REQUEST_MAX,
         );
+        if self.settings.renewable {
+            self.renewal.schedule(now, time_left(welcome.expires_in_ms));
+        }
+        self.previous.push_front(session.connection.0);
+        self.previous.truncate(limits::PREVIOUS_MAX);
+        let session = Arc::new(session);
         self.phase = Phase::Open(Open {
             since: now,
             heartbeat: session.heartbeat,
-            token_expires: session.token_expires,
+            session: Arc::clone(&session),
             frame_bytes_max,
             rooms_max,
             leave_at: None,
@@ -143,11 +206,46 @@ impl Connection {
         });
         self.welcomed = true;
         self.goaway = None;
-        self.status = Some(Status::Online(Arc::new(session)));
+        self.status = Some(Status::Online(session));
         self.rooms.welcome(rooms_max);
-        self.ask_for_rooms(now);
+        self.ask_for_all(now);
         self.requests.online(now, &mut self.timers);
+        self.unread_asked = None;
+        if welcome.features & wire::Feature::Notifications as u64 != 0 {
+            self.ask_for_unread();
+        }
     }
+
+    /// How many are unread by now; what came meanwhile is asked for by whoever listens.
+    fn ask_for_unread(&mut self) {
+        let id = self.requests.next_id();
+        self.unread_asked = Some(id);
+        self.control.push_back(wire::ClientFrame {
+            id,
+            request: Some(Request::Notifications(wire::Notifications {
+                before: 0,
+                limit: 1,
+                unread_only: true,
+            })),
+        });
+        self.inboxes.notified(&Noticed::Online);
+    }
+
+    fn handle_unread_reply(&mut self, outcome: Result<Outcome, Error>) {
+        self.unread_asked = None;
+        match outcome {
+            Ok(Outcome::NotificationPage(page)) => self.inboxes.set_unread(page.unread),
+            Ok(other) => tracing::debug!(error = %unexpected(&other), "unread notifications"),
+            Err(error) => {
+                tracing::debug!(%error, "the broker does not say how many notifications are unread")
+            }
+        }
+    }
+}
+
+/// How long a token is good for; `None` means for ever.
+fn time_left(expires_in_ms: u64) -> Option<Duration> {
+    (expires_in_ms > 0).then(|| Duration::from_millis(expires_in_ms))
 }
 
 fn session(now: Instant, welcome: &wire::Welcome) -> Result<Session, Error> {
@@ -172,9 +270,7 @@ fn session(now: Instant, welcome: &wire::Welcome) -> Result<Session, Error> {
             ms => Duration::from_millis(ms.into()),
         },
         // A time too far for the clock to hold is never.
-        token_expires: Some(welcome.expires_in_ms)
-            .filter(|&ms| ms > 0)
-            .and_then(|ms| now.checked_add(Duration::from_millis(ms))),
+        token_expires: time_left(welcome.expires_in_ms).and_then(|left| now.checked_add(left)),
     })
 }
 

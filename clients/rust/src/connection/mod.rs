@@ -9,8 +9,11 @@
 
 mod ending;
 mod incoming;
+mod outgoing;
+mod renewal;
 mod requests;
 mod rooms;
+mod services;
 mod timers;
 
 #[cfg(test)]
@@ -22,14 +25,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use cauce_protocol::server::Dialect;
 use cauce_protocol::wire::client_frame::Request;
 use cauce_protocol::{Code, RoomName, limits, wire};
-use prost::Message as _;
 
+use self::renewal::Renewal;
 use self::requests::Requests;
-use self::rooms::{Joined, Left, Rooms};
+use self::rooms::{Added, Left, Rooms};
+use self::services::Services;
 use self::timers::{Timer, Timers};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
@@ -37,10 +40,12 @@ use crate::event::Event;
 use crate::options::Reconnect;
 use crate::queue::Queue;
 use crate::room::Inboxes;
-use crate::status::Status;
+use crate::status::{Session, Status};
 
 pub(crate) use self::ending::closed_error;
-pub(crate) use self::requests::{Delivery, OfflineBounds, Submission};
+pub(crate) use self::requests::{Delivery, OfflineBounds, Submission, Ticket};
+pub(crate) use self::rooms::{Beginning, Interest, Joining};
+pub(crate) use self::services::{Response, Serving};
 
 /// Time between the socket and the welcome.
 const WELCOME_MAX: Duration = Duration::from_secs(10);
@@ -65,18 +70,17 @@ pub(crate) struct Settings {
     pub(crate) reconnect: Reconnect,
     /// Whether another token can be had.
     pub(crate) renewable: bool,
+    /// Whether the user's notifications are wanted.
+    pub(crate) notifications: bool,
     pub(crate) seed: u64,
 }
 
 /// Application to connection, in order.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Subscribe {
-        room: RoomName,
-        queue: Arc<Queue<Event>>,
-        joined: Joined,
-    },
+    Subscribe(Box<Joining>),
     Request(Submission),
+    Serve(Box<Serving>),
 }
 
 /// Application to connection, from places that cannot wait. As many as there are handles to drop.
@@ -86,6 +90,12 @@ pub(crate) enum Control {
         room: RoomName,
         queue: Arc<Queue<Event>>,
     },
+    /// Nobody waits for the answer to this request any more.
+    GiveUp(Ticket),
+    Unserve {
+        id: u64,
+    },
+    Respond(Response),
     Close,
 }
 
@@ -94,6 +104,8 @@ pub(crate) enum Control {
 pub(crate) enum Action {
     /// Dial; with a new token if the last one is no good any more.
     Connect { token: TokenUse },
+    /// Ask for another token, for the connection that lives.
+    FetchToken,
     /// Drop the socket, with this close code if it can still be said.
     Disconnect { code: u16 },
     /// Nothing will happen any more.
@@ -119,7 +131,7 @@ enum Phase {
 struct Open {
     since: Instant,
     heartbeat: Duration,
-    token_expires: Option<Instant>,
+    session: Arc<Session>,
     frame_bytes_max: usize,
     rooms_max: usize,
     /// The broker asked us to go: it closes, or we do at this time.
@@ -146,7 +158,13 @@ pub(crate) struct Connection {
     goaway: Option<Error>,
     rooms: Rooms,
     requests: Requests,
+    services: Services,
+    renewal: Renewal,
     inboxes: Arc<Inboxes>,
+    /// Ids of earlier connections, newest first: what excluded them excludes this one too.
+    previous: VecDeque<u64>,
+    /// The request for the number of unread notifications.
+    unread_asked: Option<u32>,
     timers: Timers,
     backoff: Backoff,
     /// Frames that go before requests: hello, joins, leaves, our own pings.
@@ -164,7 +182,11 @@ impl Connection {
             goaway: None,
             rooms: Rooms::default(),
             requests: Requests::new(settings.offline),
+            services: Services::default(),
+            renewal: Renewal::new(settings.seed.rotate_left(32)),
             inboxes,
+            previous: VecDeque::new(),
+            unread_asked: None,
             timers: Timers::default(),
             backoff: Backoff::new(settings.seed),
             control: VecDeque::new(),
@@ -186,10 +208,10 @@ impl Connection {
             id: hello,
             request: Some(Request::Hello(wire::Hello {
                 version: cauce_protocol::VERSION,
-                features: wire::Feature::Advance as u64,
+                features: self.features(),
                 token,
                 client: self.settings.client.clone(),
-                previous: Vec::new(),
+                previous: self.previous.iter().copied().collect(),
             })),
         });
         self.heard = now;
@@ -197,6 +219,14 @@ impl Connection {
             hello,
             until: now + WELCOME_MAX,
         };
+    }
+
+    fn features(&self) -> u64 {
+        let notifications = match self.settings.notifications {
+            true => wire::Feature::Notifications as u64,
+            false => 0,
+        };
+        wire::Feature::Advance as u64 | wire::Feature::Gap as u64 | notifications
     }
 
     /// Something came from the broker, if only a ping.
@@ -210,11 +240,23 @@ impl Connection {
             return;
         }
         match command {
-            Command::Subscribe { room, queue, joined } => {
+            Command::Subscribe(joining) => {
                 let expires = now + self.settings.request_timeout + self.settings.offline.age_max;
                 let together_max = self.rooms_max();
-                if let Some(key) = self.rooms.add(room, queue, joined, expires, together_max) {
-                    self.timers.set(expires, Timer::Reader(key));
+                let room = joining.room.clone();
+                match self.rooms.add(*joining, expires, together_max) {
+                    Added::Settled => {}
+                    Added::Waits(key) => self.timers.set(expires, Timer::Reader(key)),
+                    Added::Rejoins(key) => {
+                        self.timers.set(expires, Timer::Reader(key));
+                        self.leave(&room);
+                    }
+                }
+            }
+            Command::Serve(serving) => {
+                let expires = now + self.settings.request_timeout + self.settings.offline.age_max;
+                if let Some(key) = self.services.add(*serving, expires) {
+                    self.timers.set(expires, Timer::Service(key));
                 }
             }
             Command::Request(submission) => {
@@ -231,7 +273,43 @@ impl Connection {
                     self.leave(&room);
                 }
             }
+            Control::GiveUp(ticket) => {
+                if let Some(request) = self.requests.give_up(ticket, &mut self.timers) {
+                    self.say(Request::Cancel(wire::Cancel { request }));
+                }
+            }
+            Control::Unserve { id } => {
+                if let Some(method) = self.services.remove(id) {
+                    self.unserve(method);
+                }
+            }
+            Control::Respond(response) => {
+                if let Some(request) = self.services.respond(response) {
+                    self.say(request);
+                }
+            }
             Control::Close => self.close(None),
+        }
+    }
+
+    /// A token that [`Action::FetchToken`] asked for, or the reason why there is none.
+    pub(crate) fn handle_token(&mut self, now: Instant, fetched: Result<String, Error>) {
+        if !self.renewal.is_fetching() {
+            return;
+        }
+        match fetched {
+            Ok(token) => {
+                let id = self.requests.next_id();
+                self.renewal.offer(id, now + self.settings.request_timeout);
+                self.control.push_back(wire::ClientFrame {
+                    id,
+                    request: Some(Request::Refresh(wire::Refresh { token })),
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no new token; the old one is used on");
+                self.renewal.fail(now, error.retry_after());
+            }
         }
     }
 
@@ -247,7 +325,12 @@ impl Connection {
                 }
                 Timer::Reader(key) => self.expire_reader(now, key),
                 Timer::Room(key) => self.rooms.retry(key, now),
+                Timer::Service(key) => self.expire_service(now, key),
+                Timer::Registration(key) => self.services.retry(key),
             }
+        }
+        if self.renewal.is_due(now) {
+            self.actions.push_back(Action::FetchToken);
         }
         match self.phase {
             Phase::Waiting { until, token } if until <= now => {
@@ -303,51 +386,6 @@ impl Connection {
         }
     }
 
-    /// Asks for every room that is wanted now.
-    pub(crate) fn ask_for_rooms(&mut self, now: Instant) {
-        let Phase::Open(open) = &self.phase else {
-            return;
-        };
-        let rooms_max = open.rooms_max;
-        while self.rooms.is_any_wanted() {
-            let id = self.requests.next_id();
-            let Some(rooms) = self.rooms.ask(id, rooms_max) else {
-                return;
-            };
-            self.timers
-                .set(now + self.settings.request_timeout, Timer::Subscribe(id));
-            self.control.push_back(wire::ClientFrame {
-                id,
-                request: Some(Request::Subscribe(wire::Subscribe {
-                    rooms,
-                    ..wire::Subscribe::default()
-                })),
-            });
-        }
-    }
-
-    fn leave(&mut self, room: &RoomName) {
-        let Phase::Open(open) = &self.phase else {
-            return;
-        };
-        let rooms_max = open.rooms_max;
-        if let Some(wire::ClientFrame {
-            request: Some(Request::Unsubscribe(last)),
-            ..
-        }) = self.control.back_mut()
-            && last.rooms.len() < rooms_max
-        {
-            last.rooms.push(room.as_str().to_owned());
-            return;
-        }
-        self.control.push_back(wire::ClientFrame {
-            id: 0,
-            request: Some(Request::Unsubscribe(wire::Unsubscribe {
-                rooms: vec![room.as_str().to_owned()],
-            })),
-        });
-    }
-
     fn expire_reader(&mut self, now: Instant, key: usize) {
         let error = match self.phase {
             Phase::Open(_) => Error::new(ErrorKind::Timeout, "the room could not be joined in time"),
@@ -361,38 +399,13 @@ impl Connection {
         }
     }
 
-    /// Appends one frame in the dialect of the connection. `None` if there is none now.
-    pub(crate) fn poll_outgoing(&mut self, now: Instant, out: &mut BytesMut) -> Option<()> {
-        self.ask_for_rooms(now);
-        if let Some(frame) = self.control.pop_front() {
-            encode(&frame, self.settings.dialect, out);
-            return Some(());
-        }
-        let Phase::Open(open) = &self.phase else {
-            return None;
+    fn expire_service(&mut self, now: Instant, key: usize) {
+        let error = match self.phase {
+            Phase::Open(_) => Error::new(ErrorKind::Timeout, "the broker did not answer a serve in time"),
+            _ => Error::new(ErrorKind::Offline, "there was no connection to serve on in time"),
         };
-        let (dialect, frame_bytes_max) = (self.settings.dialect, open.frame_bytes_max);
-        loop {
-            let before = out.len();
-            let polled = self.requests.poll_unsent(&mut self.timers, |id, request| {
-                let frame = wire::ClientFrame {
-                    id,
-                    request: Some(request),
-                };
-                let bytes = encode(&frame, dialect, out);
-                if bytes <= frame_bytes_max {
-                    return Ok(());
-                }
-                // The broker would close on it, and a repeat would do it again.
-                out.truncate(before);
-                let message = format!("the request takes {bytes} bytes, the broker allows {frame_bytes_max}");
-                Err(cauce_protocol::Refusal::new(Code::TooLarge, message).into())
-            });
-            match polled {
-                false => return None,
-                true if out.len() > before => return Some(()),
-                true => {}
-            }
+        if let Some(method) = self.services.expire(key, now, &error) {
+            self.unserve(method);
         }
     }
 
@@ -405,7 +418,10 @@ impl Connection {
             }
             Phase::Dialling | Phase::Closed => None,
         };
-        [phase, self.timers.next()].into_iter().flatten().min()
+        [phase, self.timers.next(), self.renewal.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
@@ -433,22 +449,6 @@ impl Connection {
         match &self.phase {
             Phase::Open(open) => open.rooms_max,
             _ => limits::ROOMS_A_REQUEST_MAX,
-        }
-    }
-}
-
-/// Appends the frame; its bytes without a length in front.
-fn encode(frame: &wire::ClientFrame, dialect: Dialect, out: &mut BytesMut) -> usize {
-    match dialect {
-        Dialect::Proto => {
-            // A `BytesMut` grows as needed, so this cannot fail.
-            let _ = frame.encode_length_delimited(out);
-            frame.encoded_len()
-        }
-        Dialect::Json => {
-            let text = cauce_protocol::json::encode_client(frame);
-            out.extend_from_slice(text.as_bytes());
-            text.len()
         }
     }
 }

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use cauce_protocol::wire::reply::Outcome;
-use cauce_protocol::{Refusal, RoomId, Seq, server};
+use cauce_protocol::{Position, Refusal, RoomId, Seq, server};
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use super::tests::{AGE_MAX, Bench, REQUEST_TIMEOUT, events, push, settings};
 use super::*;
-use crate::event::{Continuity, Position};
+use crate::event::Continuity;
 
 const ROOMS: usize = 3;
 const READERS_MAX: usize = 6;
@@ -155,7 +155,11 @@ impl Broker {
                 Outcome::from(&Refusal::new(Code::RateLimited, "later").retry_after(100))
             }
             Request::Subscribe(subscribe) => {
-                let rooms = subscribe.rooms.iter().map(|name| self.join(name)).collect();
+                let names = subscribe
+                    .rooms
+                    .iter()
+                    .chain(subscribe.subscriptions.iter().map(|s| &s.room));
+                let rooms = names.map(|name| self.join(name)).collect();
                 wire::Subscribed { rooms }.into()
             }
             Request::Unsubscribe(unsubscribe) => {
@@ -182,6 +186,7 @@ impl Broker {
             room: self.number(room),
             epoch: self.epoch,
             seq: self.log(room).len() as u64,
+            ..wire::RoomPosition::default()
         }
     }
 
@@ -198,6 +203,7 @@ impl Broker {
             seq,
             receivers: 0,
             repeated: seen.is_some(),
+            durable: false,
         }
     }
 }
@@ -205,7 +211,7 @@ impl Broker {
 struct Reader {
     room: usize,
     queue: Arc<Queue<Event>>,
-    joined: oneshot::Receiver<Result<Position, Error>>,
+    joined: oneshot::Receiver<Result<Beginning, Error>>,
     /// From the join on.
     at: Option<Position>,
     given_up: bool,
@@ -314,6 +320,7 @@ impl World {
             match action {
                 Action::Connect { .. } => self.dialling = true,
                 Action::Disconnect { .. } => self.broker.session = None,
+                Action::FetchToken => panic!("the token never expires"),
                 Action::Stop => panic!("nobody asked to stop"),
             }
         }
@@ -351,7 +358,7 @@ impl World {
         for reader in &mut self.readers {
             if reader.at.is_none() {
                 match reader.joined.try_recv() {
-                    Ok(Ok(position)) => reader.at = Some(position),
+                    Ok(Ok(beginning)) => reader.at = Some(beginning.position),
                     Ok(Err(_)) => reader.given_up = true,
                     Err(_) => {}
                 }
@@ -393,7 +400,9 @@ fn judge(logs: &BTreeMap<(u64, usize), Vec<Entry>>, room: usize, at: &mut Positi
             passed(missed.first.0);
             at.seq = missed.last;
         }
-        Event::Resubscribed { position, continuity } => {
+        Event::Resubscribed {
+            position, continuity, ..
+        } => {
             match continuity {
                 Continuity::Continued => {
                     assert_eq!(position.epoch, at.epoch);

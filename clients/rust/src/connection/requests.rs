@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 use super::timers::{Timer, Timers};
 use crate::error::{Error, ErrorKind};
 
+/// Names a request to whoever made it, before it has an id on the wire.
+pub(crate) type Ticket = u64;
+
 pub(crate) type Answer = oneshot::Sender<Result<Outcome, Error>>;
 
 /// One request of the application.
@@ -23,6 +26,8 @@ pub(crate) struct Submission {
     pub(crate) answer: Option<Answer>,
     pub(crate) timeout: Duration,
     pub(crate) delivery: Delivery,
+    /// For requests that can be given up: the broker is told ([`Requests::give_up`]).
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// What a lost connection means for a request.
@@ -54,10 +59,13 @@ pub(super) struct Requests {
     unsent_bytes: usize,
     next_id: u32,
     bounds: OfflineBounds,
+    /// Ids of the requests that have a ticket.
+    by_ticket: HashMap<Ticket, u32>,
 }
 
 #[derive(Debug)]
 struct Pending {
+    ticket: Option<Ticket>,
     /// Until it is sent, or for as long as it may be sent again.
     request: Option<Request>,
     answer: Option<Answer>,
@@ -86,6 +94,7 @@ impl Requests {
             unsent_bytes: 0,
             next_id: 0,
             bounds,
+            by_ticket: HashMap::new(),
         }
     }
 
@@ -110,6 +119,7 @@ impl Requests {
             answer,
             timeout,
             delivery,
+            ticket,
         } = submission;
         let bytes = payload_len(&request);
         if !online && let Err(error) = self.admit_offline(delivery, bytes) {
@@ -126,9 +136,13 @@ impl Requests {
         timers.set(deadline, Timer::Request(id));
         self.unsent.push_back(id);
         self.unsent_bytes += bytes;
+        if let Some(ticket) = ticket {
+            self.by_ticket.insert(ticket, id);
+        }
         self.pending.insert(
             id,
             Pending {
+                ticket,
                 request: Some(request),
                 answer,
                 timeout,
@@ -279,7 +293,21 @@ impl Requests {
     fn forget(&mut self, id: u32, timers: &mut Timers) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;
         timers.clear(pending.deadline, Timer::Request(id));
+        if let Some(ticket) = pending.ticket {
+            self.by_ticket.remove(&ticket);
+        }
         Some(pending)
+    }
+
+    /// Nobody waits for the answer any more. The request's id, if the broker works on it.
+    pub(super) fn give_up(&mut self, ticket: Ticket, timers: &mut Timers) -> Option<u32> {
+        let id = *self.by_ticket.get(&ticket)?;
+        // What is not sent yet is passed over when its turn comes, because nobody waits.
+        if self.pending.get(&id)?.stage != Stage::Sent {
+            return None;
+        }
+        self.forget(id, timers);
+        Some(id)
     }
 
     fn finish(&mut self, id: u32, timers: &mut Timers, outcome: Result<Outcome, Error>) {

@@ -14,6 +14,10 @@ pub(super) enum Timer {
     Reader(usize),
     /// A room that was refused for now may be asked for again.
     Room(usize),
+    /// A service has waited long enough for its first registration.
+    Service(usize),
+    /// A service that was refused for now may be registered again.
+    Registration(usize),
 }
 
 #[derive(Debug, Default)]

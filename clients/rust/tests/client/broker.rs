@@ -177,9 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let (id, Request::Subscribe(subscribe)) = self.next().await else {
             panic!("not a subscribe")
         };
-        assert_eq!(subscribe.rooms.len(), positions.len());
-        let rooms = subscribe
-            .rooms
+        let with_options = subscribe.subscriptions.into_iter().map(|wanted| wanted.room);
+        let names: Vec<String> = subscribe.rooms.into_iter().chain(with_options).collect();
+        assert_eq!(names.len(), positions.len());
+        let rooms = names
             .iter()
             .zip(positions)
             .map(|(name, &(room, epoch, seq))| wire::RoomPosition {
@@ -187,10 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 room,
                 epoch,
                 seq,
+                ..wire::RoomPosition::default()
             })
             .collect();
         self.reply(id, wire::Subscribed { rooms }).await;
-        subscribe.rooms
+        names
     }
 
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
@@ -210,6 +212,7 @@ pub(crate) fn push(room: u64, seq: u64, json: &str) -> wire::ServerFrame {
         seq: Seq(seq),
         event: "e",
         payload: &payload,
+        key: "",
     };
     let mut out = BytesMut::new();
     push.put(&mut out);

@@ -13,7 +13,10 @@ fn nothing_but_hello_goes_out_before_the_welcome() {
     let Some(Request::Hello(body)) = &hello.request else {
         panic!("not hello")
     };
-    assert_eq!(body.features, wire::Feature::Advance as u64);
+    assert_eq!(
+        body.features,
+        wire::Feature::Advance as u64 | wire::Feature::Gap as u64
+    );
     bench.reply(hello.id, bench.welcome());
     let frames = bench.sent();
     assert!(matches!(frames[0].request, Some(Request::Subscribe(_))));
@@ -152,6 +155,7 @@ fn a_token_that_has_expired_is_not_tried_again() {
     };
     bench.reply(hello.id, welcome);
     bench.pass(Duration::from_secs(6));
+    assert_eq!(bench.actions(), [Action::FetchToken]);
     bench.lose();
     bench.wait_for_attempt();
     assert_eq!(

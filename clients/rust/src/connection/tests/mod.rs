@@ -12,9 +12,13 @@ mod rooms;
 use super::*;
 use crate::backoff;
 use crate::event::Event;
-use crate::event::{Continuity, Position, SeqRange};
+use crate::event::{Continuity, SeqRange};
+use crate::subscribe::{Manner, Start};
+use bytes::BytesMut;
+use cauce_protocol::message::Watch;
 use cauce_protocol::wire::{reply::Outcome, server_frame};
-use cauce_protocol::{Epoch, Seq};
+use cauce_protocol::{Epoch, Position, Seq};
+use prost::Message as _;
 use tokio::sync::oneshot;
 
 pub(in crate::connection) const FRAME_BYTES_MAX: usize = 2000;
@@ -36,6 +40,7 @@ pub(in crate::connection) fn settings() -> Settings {
         in_flight_max: 8,
         reconnect: Reconnect::Always,
         renewable: false,
+        notifications: false,
         seed: 1,
     }
 }
@@ -47,7 +52,7 @@ pub(in crate::connection) struct Bench {
 }
 
 pub(in crate::connection) type Answer = oneshot::Receiver<Result<Outcome, Error>>;
-pub(in crate::connection) type Joining = (Arc<Queue<Event>>, oneshot::Receiver<Result<Position, Error>>);
+pub(in crate::connection) type Reading = (Arc<Queue<Event>>, oneshot::Receiver<Result<Beginning, Error>>);
 
 impl Bench {
     pub(in crate::connection) fn new(settings: Settings) -> Self {
@@ -148,20 +153,39 @@ impl Bench {
             answer: Some(answer),
             timeout: REQUEST_TIMEOUT,
             delivery,
+            ticket: None,
         };
         self.connection
             .handle_command(self.now, Command::Request(submission));
         answered
     }
 
-    pub(in crate::connection) fn subscribe(&mut self, room: &str) -> Joining {
-        let queue = Arc::new(Queue::new(100, 100_000));
+    pub(in crate::connection) fn subscribe(&mut self, room: &str) -> Reading {
+        self.subscribe_as(
+            room,
+            Manner::default(),
+            Start::Now,
+            Interest::Messages(Watch::None),
+        )
+    }
+
+    pub(in crate::connection) fn subscribe_as(
+        &mut self,
+        room: &str,
+        manner: Manner,
+        start: Start,
+        interest: Interest,
+    ) -> Reading {
+        let queue = Arc::new(Queue::new(1000, 1_000_000));
         let (joined, answer) = oneshot::channel();
-        let command = Command::Subscribe {
+        let command = Command::Subscribe(Box::new(Joining {
             room: RoomName::new(room).unwrap(),
             queue: Arc::clone(&queue),
             joined,
-        };
+            manner,
+            start,
+            interest,
+        }));
         self.connection.handle_command(self.now, command);
         (queue, answer)
     }
@@ -189,6 +213,7 @@ impl Bench {
             room,
             epoch,
             seq,
+            ..wire::RoomPosition::default()
         });
         let rooms = rooms.collect();
         self.reply(frame.id, wire::Subscribed { rooms });
@@ -206,13 +231,17 @@ pub(in crate::connection) fn push(room: u64, seq: u64, content: u64) -> wire::Se
             seq,
             event: "e".into(),
             payload: Some(wire::push::Payload::Json(content.to_string().into())),
+            key: String::new(),
         })),
     }
 }
 
 pub(in crate::connection) fn rooms(frame: &wire::ClientFrame) -> Vec<String> {
     match &frame.request {
-        Some(Request::Subscribe(subscribe)) => subscribe.rooms.clone(),
+        Some(Request::Subscribe(subscribe)) => {
+            let with_options = subscribe.subscriptions.iter().map(|s| s.room.clone());
+            subscribe.rooms.iter().cloned().chain(with_options).collect()
+        }
         Some(Request::Unsubscribe(unsubscribe)) => unsubscribe.rooms.clone(),
         other => panic!("no rooms in {other:?}"),
     }

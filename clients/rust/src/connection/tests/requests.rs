@@ -152,6 +152,7 @@ fn a_request_without_an_answer_takes_no_room_once_sent() {
                 answer: None,
                 timeout: REQUEST_TIMEOUT,
                 delivery: Delivery::Once,
+                ticket: None,
             }),
         );
         assert_eq!(bench.sent()[0].id, 0);

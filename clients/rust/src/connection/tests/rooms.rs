@@ -9,7 +9,7 @@ fn joined(bench: &mut Bench, room: &str) -> Arc<Queue<Event>> {
         epoch: Epoch(1),
         seq: Seq(10),
     };
-    assert_eq!(joined.try_recv().unwrap().unwrap(), position);
+    assert_eq!(joined.try_recv().unwrap().unwrap().position, position);
     queue
 }
 
@@ -70,7 +70,7 @@ fn a_room_left_and_wanted_again_at_once_is_left_before_it_is_joined() {
     bench.join(&asked, 1, 3);
     assert!(again.try_recv().is_err() && answer.try_recv().is_err());
     bench.join(&ask, 1, 5);
-    assert_eq!(again.try_recv().unwrap().unwrap().seq, Seq(5));
+    assert_eq!(again.try_recv().unwrap().unwrap().position.seq, Seq(5));
     bench.push(100, 6);
     assert_eq!(seqs(&second), [6]);
 }
@@ -179,13 +179,14 @@ fn a_new_join_says_what_became_of_the_room() {
             Event::Resubscribed {
                 position: p,
                 continuity,
+                ..
             },
         ] = events(&queue)[..]
         else {
             panic!("not resubscribed")
         };
         assert_eq!((p, continuity), (position, expected));
-        assert_eq!(answer.try_recv().unwrap().unwrap(), position);
+        assert_eq!(answer.try_recv().unwrap().unwrap().position, position);
         bench.push(100, seq + 1);
         assert_eq!(seqs(&new), [seq + 1]);
         assert_eq!(seqs(&queue), [seq + 1]);
@@ -220,10 +221,16 @@ fn a_reader_that_left_before_it_was_heard_of_leaves_nothing_behind() {
     let queue = Arc::new(Queue::new(1, 1));
     let (joined, _answer) = oneshot::channel();
     bench.drop_reader("a", &queue);
-    let room = RoomName::new("a").unwrap();
-    bench
-        .connection
-        .handle_command(bench.now, Command::Subscribe { room, queue, joined });
+    let joining = Joining {
+        room: RoomName::new("a").unwrap(),
+        queue,
+        joined,
+        manner: Manner::default(),
+        start: Start::Now,
+        interest: Interest::Messages(Watch::None),
+    };
+    let command = Command::Subscribe(Box::new(joining));
+    bench.connection.handle_command(bench.now, command);
     assert!(bench.sent().is_empty());
     assert_eq!(bench.connection.rooms.len(), 0);
 }

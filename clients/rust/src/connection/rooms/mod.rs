@@ -1,21 +1,29 @@
 //! The rooms that the application wants, what became of asking for them, and where each stands.
 //!
-//! What must stay true: a reader's messages rise by one within an epoch; what is missing is announced first; a push for a
-//! number that is not joined now belongs to the past and is dropped. A room is here as long as it has a reader.
+//! What must stay true: a push for a number that is not joined now belongs to the past and is dropped. A room is here as long
+//! as it has a reader. All readers of a room share one subscription at the broker, so they follow it in one [`Manner`].
+
+mod room;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cauce_protocol::{Advice, Code, Epoch, Payload, RoomName, Seq, wire};
+use cauce_protocol::limits::REQUEST_ENTRIES_MAX;
+use cauce_protocol::{Advice, Code, RoomName, Seq, wire};
 use slab::Slab;
-use tokio::sync::oneshot;
 
+use self::room::{Room, Waiting};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Continuity, Event, Message, Position, SeqRange};
+use crate::event::Event;
 use crate::queue::Queue;
+use crate::subscribe::{Manner, Start};
 
-pub(super) type Joined = oneshot::Sender<Result<Position, Error>>;
+pub(crate) use self::room::{Beginning, Interest, Joined};
+
+/// Names and options of one subscribe take at most this part of a frame, by our estimate: what a list takes beyond its
+/// strings is less than the rest.
+const FRAME_SHARE: usize = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
@@ -29,39 +37,42 @@ pub(super) struct Rooms {
     asked: HashMap<u32, Vec<usize>>,
 }
 
-#[derive(Debug)]
-struct Room {
-    name: RoomName,
-    readers: Vec<Reader>,
-    membership: Membership,
-    /// From the first join on, across connections.
-    position: Option<Position>,
-    /// With how many rooms at most it is asked for. Halved when a list was refused, until the guilty one stands alone.
-    together_max: usize,
-    /// The last event name: most rooms repeat few, and sharing it saves a copy a message.
-    event: Arc<str>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Membership {
     Wanted,
     Asked(u32),
-    Joined(u64),
+    Joined,
     /// Refused for now.
     Later(Instant),
 }
 
+/// A reader that comes.
 #[derive(Debug)]
-struct Reader {
-    queue: Arc<Queue<Event>>,
-    /// Until the room is joined for this reader.
-    waiting: Option<Waiting>,
+pub(crate) struct Joining {
+    pub(crate) room: RoomName,
+    pub(crate) queue: Arc<Queue<Event>>,
+    pub(crate) joined: Joined,
+    pub(crate) manner: Manner,
+    pub(crate) start: Start,
+    pub(crate) interest: Interest,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    joined: Joined,
-    expires: Instant,
+/// What is to be done after [`Rooms::add`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// Nothing: it was answered.
+    Settled,
+    /// The answer for the room of this key has to be waited for.
+    Waits(usize),
+    /// The same, and the broker has to be told that the room is left, so that it can be joined in another way.
+    Rejoins(usize),
+}
+
+/// What bounds one subscribe.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListBounds {
+    pub(super) rooms_max: usize,
+    pub(super) frame_bytes_max: usize,
 }
 
 /// What is to be done after a refused subscribe.
@@ -80,46 +91,67 @@ pub(super) enum Left {
 }
 
 impl Rooms {
-    /// A new reader. The room's key, if its answer has to be waited for.
-    pub(super) fn add(
-        &mut self,
-        name: RoomName,
-        queue: Arc<Queue<Event>>,
-        joined: Joined,
-        expires: Instant,
-        together_max: usize,
-    ) -> Option<usize> {
+    /// A new reader.
+    pub(super) fn add(&mut self, joining: Joining, expires: Instant, together_max: usize) -> Added {
+        let Joining {
+            room: name,
+            queue,
+            joined,
+            manner,
+            start,
+            interest,
+        } = joining;
         // The application gave up before we heard of it.
         if queue.is_abandoned() {
-            return None;
+            return Added::Settled;
         }
         let key = match self.by_name.get(&name) {
             Some(&key) => key,
             None => {
-                let key = self.rooms.insert(Room {
-                    name: name.clone(),
-                    readers: Vec::with_capacity(1),
-                    membership: Membership::Wanted,
-                    position: None,
-                    together_max,
-                    event: Arc::from(""),
-                });
+                let room = Room::new(name.clone(), manner.clone(), start, together_max);
+                let key = self.rooms.insert(room);
                 self.by_name.insert(name, key);
                 self.wanted.push_back(key);
                 key
             }
         };
-        let room = self.rooms.get_mut(key)?;
-        let waiting = match (room.membership, room.position) {
-            (Membership::Joined(_), Some(position)) => {
-                let _ = joined.send(Ok(position));
-                None
-            }
-            _ => Some(Waiting { joined, expires }),
+        let Some(room) = self.rooms.get_mut(key) else {
+            return Added::Settled;
         };
-        let waits = waiting.is_some();
-        room.readers.push(Reader { queue, waiting });
-        waits.then_some(key)
+        // Who only looks who is there takes the room as it is, and gives way to one who wants more.
+        let fits = interest == Interest::PresenceOnly || (room.manner == manner && start == Start::Now);
+        let adopts = !fits && room.is_watched_only();
+        if !fits && !adopts && !room.readers.is_empty() {
+            let _ = joined.send(Err(Error::new(
+                ErrorKind::Invalid,
+                "this client follows the room already, and in another way: share that subscription's options, read what \
+                 was before from the history, or follow the room with a client of its own",
+            )));
+            return Added::Settled;
+        }
+        let asked = matches!(room.membership, Membership::Asked(_) | Membership::Joined);
+        let rejoins = asked && (adopts || interest.watch() > room.watch);
+        if adopts {
+            if let Some(number) = room.begin(manner, start) {
+                self.by_number.remove(&number);
+            }
+        } else if rejoins {
+            room.rejoins = room.membership == Membership::Joined;
+        }
+        if rejoins {
+            room.membership = Membership::Wanted;
+            self.wanted.push_back(key);
+        }
+        let waiting = Waiting {
+            joined,
+            expires,
+            start,
+        };
+        match (room.add(queue, interest, waiting), rejoins) {
+            (true, true) => Added::Rejoins(key),
+            (true, false) => Added::Waits(key),
+            (false, _) => Added::Settled,
+        }
     }
 
     /// The reader is gone.
@@ -139,41 +171,58 @@ impl Rooms {
         }
         let room = self.rooms.remove(key);
         self.by_name.remove(&room.name);
+        if let Some(number) = room.number {
+            self.by_number.remove(&number);
+        }
         match room.membership {
-            Membership::Joined(number) => {
-                self.by_number.remove(&number);
-                Left::Tell
-            }
             // The broker reads in order: our leave comes behind the join that is on its way.
-            Membership::Asked(_) => Left::Tell,
+            Membership::Joined | Membership::Asked(_) => Left::Tell,
             Membership::Wanted | Membership::Later(_) => Left::Silent,
         }
     }
 
-    /// The next list of rooms to ask for under this id, at most `rooms_max` long.
-    pub(super) fn ask(&mut self, id: u32, rooms_max: usize) -> Option<Vec<String>> {
-        let (mut keys, mut names) = (Vec::new(), Vec::new());
-        let mut together_max = rooms_max.max(1);
+    /// The next list of rooms to ask for under this id.
+    pub(super) fn ask(&mut self, id: u32, bounds: ListBounds) -> Option<wire::Subscribe> {
+        let (mut plain, mut with_options) = (Vec::new(), Vec::new());
+        let mut subscribe = wire::Subscribe::default();
+        let mut together_max = bounds.rooms_max.max(1);
+        let (mut bytes, mut entries) = (0, 0);
         while let Some(&key) = self.wanted.front() {
             match self.rooms.get_mut(key) {
                 Some(room) if room.membership == Membership::Wanted => {
+                    let count = plain.len() + with_options.len();
                     together_max = together_max.min(room.together_max);
-                    if keys.len() >= together_max.max(1) {
+                    bytes += room.name.as_str().len() + room.manner.bytes();
+                    entries += room.manner.entries();
+                    let full = count >= together_max.max(1)
+                        || bytes > bounds.frame_bytes_max / FRAME_SHARE
+                        || entries > REQUEST_ENTRIES_MAX;
+                    if full && count > 0 {
                         break;
                     }
                     room.membership = Membership::Asked(id);
-                    names.push(room.name.as_str().to_owned());
-                    keys.push(key);
+                    match room.request() {
+                        None => {
+                            subscribe.rooms.push(room.name.as_str().to_owned());
+                            plain.push(key);
+                        }
+                        Some(subscription) => {
+                            subscribe.subscriptions.push(subscription);
+                            with_options.push(key);
+                        }
+                    }
                 }
                 _ => {}
             }
             self.wanted.pop_front();
         }
-        if keys.is_empty() {
+        // The broker answers in this order.
+        plain.append(&mut with_options);
+        if plain.is_empty() {
             return None;
         }
-        self.asked.insert(id, keys);
-        Some(names)
+        self.asked.insert(id, plain);
+        Some(subscribe)
     }
 
     /// Whether [`Rooms::ask`] may find something.
@@ -210,6 +259,9 @@ impl Rooms {
                     ErrorKind::Protocol,
                     "the broker answered a subscribe with other rooms",
                 ));
+            }
+            if let Some(before) = room.number {
+                self.by_number.remove(&before);
             }
             room.join(answer);
             self.by_number.insert(answer.room, key);
@@ -294,7 +346,7 @@ impl Rooms {
         self.asked.clear();
         self.wanted.clear();
         for (key, room) in &mut self.rooms {
-            room.membership = Membership::Wanted;
+            room.lose();
             self.wanted.push_back(key);
         }
     }
@@ -306,33 +358,57 @@ impl Rooms {
         }
     }
 
-    pub(super) fn push(&mut self, push: wire::Push) {
-        use wire::push::Payload as P;
-        let Some(room) = self
+    fn numbered(&mut self, number: u64) -> Option<&mut Room> {
+        let room = self
             .by_number
-            .get(&push.room)
-            .and_then(|&key| self.rooms.get_mut(key))
-        else {
-            tracing::trace!(room = push.room, "push for a room that is not joined");
-            return;
-        };
-        let payload = match push.payload {
-            None => Payload::NULL,
-            Some(P::Json(json)) => Payload::Json(json),
-            Some(P::Text(text)) => Payload::Text(text.into()),
-            Some(P::Binary(binary)) => Payload::Binary(binary),
-        };
-        room.push(push.seq, &push.event, payload);
+            .get(&number)
+            .and_then(|&key| self.rooms.get_mut(key));
+        if room.is_none() {
+            tracing::trace!(number, "a message for a room that is not joined");
+        }
+        room
+    }
+
+    pub(super) fn push(&mut self, push: wire::Push) {
+        if let Some(room) = self.numbered(push.room) {
+            room.push(push);
+        }
     }
 
     pub(super) fn advance(&mut self, advance: wire::Advance) {
-        if let Some(room) = self
-            .by_number
-            .get(&advance.room)
-            .and_then(|&key| self.rooms.get_mut(key))
-            && let Some(position) = &mut room.position
-        {
-            position.seq = position.seq.max(Seq(advance.seq));
+        if let Some(room) = self.numbered(advance.room) {
+            room.advance(Seq(advance.seq));
+        }
+    }
+
+    pub(super) fn gap(&mut self, gap: wire::Gap) {
+        if let Some(room) = self.numbered(gap.room) {
+            room.gap(gap.from, gap.to);
+        }
+    }
+
+    pub(super) fn state(&mut self, state: wire::State) {
+        if let Some(room) = self.numbered(state.room) {
+            room.state(state);
+        }
+    }
+
+    pub(super) fn presence(&mut self, change: wire::PresenceChange) {
+        if let Some(room) = self.numbered(change.room) {
+            room.presence(change);
+        }
+    }
+
+    /// The broker has ended the subscription.
+    pub(super) fn end(&mut self, number: u64, reason: &Error) {
+        let Some(key) = self.by_number.remove(&number) else {
+            return;
+        };
+        if let Some(mut room) = self.rooms.try_remove(key) {
+            self.by_name.remove(&room.name);
+            for reader in &mut room.readers {
+                reader.end(reason);
+            }
         }
     }
 
@@ -355,114 +431,5 @@ impl Rooms {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.rooms.len()
-    }
-}
-
-impl Room {
-    fn join(&mut self, answer: &wire::RoomPosition) {
-        self.membership = Membership::Joined(answer.room);
-        let position = Position {
-            epoch: Epoch(answer.epoch),
-            seq: Seq(answer.seq),
-        };
-        let continuity = self.position.map(|last| continuity(last, position));
-        self.position = Some(position);
-        for reader in &mut self.readers {
-            match (reader.waiting.take(), continuity) {
-                (Some(waiting), _) => {
-                    let _ = waiting.joined.send(Ok(position));
-                }
-                (None, Some(continuity)) => reader.queue.push(Event::Resubscribed { position, continuity }),
-                (None, None) => {}
-            }
-        }
-    }
-
-    fn push(&mut self, seq: u64, event: &str, payload: Payload) {
-        let Some(position) = &mut self.position else {
-            return;
-        };
-        let next = position.seq.0.saturating_add(1);
-        if seq < next {
-            tracing::debug!(room = %self.name, seq, "push that was seen before");
-            return;
-        }
-        position.seq = Seq(seq);
-        let epoch = position.epoch;
-        if seq > next {
-            let missed = SeqRange {
-                first: Seq(next),
-                last: Seq(seq - 1),
-            };
-            self.tell(Event::Gap { missed });
-        }
-        if *self.event != *event {
-            self.event = event.into();
-        }
-        self.tell(Event::Message(Message {
-            room: self.name.clone(),
-            epoch,
-            seq: Seq(seq),
-            event: Arc::clone(&self.event),
-            payload,
-        }));
-    }
-
-    /// Every reader gets it; the last one without a copy.
-    fn tell(&self, event: Event) {
-        if let Some((last, others)) = self.readers.split_last() {
-            for reader in others {
-                reader.queue.push(event.clone());
-            }
-            last.queue.push(event);
-        }
-    }
-}
-
-/// What a new join says to a reader who stood at `last`.
-fn continuity(last: Position, now: Position) -> Continuity {
-    if last.epoch != now.epoch || now.seq < last.seq {
-        Continuity::Reset
-    } else if now.seq == last.seq {
-        Continuity::Continued
-    } else {
-        Continuity::Lost(SeqRange {
-            first: Seq(last.seq.0.saturating_add(1)),
-            last: now.seq,
-        })
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answered {
-    Kept,
-    Gone,
-}
-
-impl Answered {
-    fn is_kept(self) -> bool {
-        self == Self::Kept
-    }
-}
-
-impl Reader {
-    /// A reader who still waits for its first answer gets this one and is gone; one who had joined stays.
-    fn answer_waiting(&mut self, error: &Error) -> Answered {
-        match self.waiting.take() {
-            Some(waiting) => {
-                let _ = waiting.joined.send(Err(error.clone()));
-                Answered::Gone
-            }
-            None => Answered::Kept,
-        }
-    }
-
-    fn end(&mut self, reason: &Error) {
-        if self.answer_waiting(reason).is_kept() {
-            self.queue.push(Event::Ended {
-                reason: reason.clone(),
-            });
-        }
-        self.queue.finish();
     }
 }
