@@ -89,6 +89,11 @@ pub struct ShardMetrics {
     pub recovered: Counter,
     pub gaps: Counter,
     pub lost: Counter,
+    /// Notices of notifications handed to outboxes, left out because the outbox was congested and they were of low priority,
+    /// and left out because a queue was full.
+    pub notices_pushed: Counter,
+    pub notices_gave_way: Counter,
+    pub notices_unpushed: Counter,
     /// Bytes and calls of writing to sockets.
     pub bytes_out: Counter,
     pub writes: Counter,

@@ -390,6 +390,18 @@ section! {
 }
 
 section! {
+    /// Notifications: kept for users until they expire, also for those who are not connected.
+    pub Notifications NOTIFICATIONS "notifications" false {
+        /// How long one is kept unless its sender says otherwise.
+        retention: Duration = millis(SECOND, 366 * DAY), "30d", Live;
+        /// Kept for one audience: a user, a role, or everyone in a tenant. Beyond, its oldest go.
+        per_audience: u32 = count(1, 100_000), "1000", Restart;
+        /// Kept of one tenant in all. Beyond, its oldest go.
+        per_tenant: u64 = count(1, 100_000_000), "1000000", Restart;
+    }
+}
+
+section! {
     /// The operator.
     pub Admin ADMIN "admin" false {
         /// File in which the first start leaves the operator's API key; `operator.key` in `data_dir` unless given.
@@ -402,7 +414,20 @@ section! {
 
 /// All parts of the file, in the order in which they are printed.
 pub const SECTIONS: &[Section] = &[
-    TOP, TLS, THREADS, LIMITS, HEARTBEAT, AUTH, AUTH_KEY, AUTH_JWKS, STORE, LOG, DRAIN, ROOMS, ADMIN,
+    TOP,
+    TLS,
+    THREADS,
+    LIMITS,
+    HEARTBEAT,
+    AUTH,
+    AUTH_KEY,
+    AUTH_JWKS,
+    STORE,
+    LOG,
+    DRAIN,
+    ROOMS,
+    NOTIFICATIONS,
+    ADMIN,
 ];
 
 /// Everything that can be set, typed and in range.
@@ -421,6 +446,7 @@ pub struct Config {
     pub log: Log,
     pub drain: Drain,
     pub rooms: Rooms,
+    pub notifications: Notifications,
     pub admin: Admin,
 }
 
@@ -441,6 +467,7 @@ impl Config {
             log: Log::read(values)?,
             drain: Drain::read(values)?,
             rooms: Rooms::read(values)?,
+            notifications: Notifications::read(values)?,
             admin: Admin::read(values)?,
         })
     }

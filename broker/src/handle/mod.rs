@@ -5,7 +5,9 @@ mod calls;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cauce_protocol::message::{Ack, History, Recipient, Text, check_event, check_method, check_params};
+use cauce_protocol::message::{
+    Ack, History, Notify, Recipient, Text, check_event, check_method, check_params,
+};
 use cauce_protocol::{Code, ConnectionId, Epoch, Payload, Refusal, RoomName, Seq, UserId};
 use tokio::sync::oneshot;
 
@@ -13,6 +15,7 @@ use crate::hub::{Caller, ConnectionInfo, HistoryPage, Hub, LogLines, OutgoingCal
 use crate::publication::{Draft, Shared};
 use crate::rooms::{Accepted, Listener, Manner, PageQuery, PresencePage, Repeat, Room, Start, Tap};
 
+use crate::store::{Done, Left, Sender};
 pub use calls::{Invocation, MethodServer};
 
 /// Bytes that may wait for one in-process subscriber: as much as for a socket by default.
@@ -137,6 +140,19 @@ impl TenantHandle {
     pub fn send(&self, to: Recipient, event: &str, payload: Payload) -> Result<(), Refusal> {
         let draft = self.draft(event, payload)?;
         self.hub.send(&self.tenant, to, draft)
+    }
+
+    /// Leaves a notification for a user, a role or everyone in the tenant. Returns when it is committed, synced and handed to
+    /// the shards of those who are connected. Safe to cancel; it is then left all the same, if it was taken.
+    ///
+    /// # Errors
+    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `unsupported` without a database, `overloaded` if too many
+    /// wait, `unavailable` if the database does not take it.
+    pub async fn notify(&self, notify: Notify) -> Result<Left, Refusal> {
+        notify.check(self.hub.tunables().payload_bytes_max)?;
+        let (done, left) = Done::awaited();
+        self.hub.notify(&self.tenant, Sender::Program, notify, done);
+        left.await
     }
 
     /// Listens to a room: every message from now on, in order.

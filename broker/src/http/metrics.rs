@@ -218,6 +218,17 @@ impl Node {
                 .zip(&self.0.hub.metrics.publish_limited)
                 .map(|(limit, counter)| (limit.setting(), counter.value())),
         )?;
+        out.counters(
+            "cauce_notices",
+            "Pushes of notifications and of what was read: made, left out for a congested reader of low priority, left out for a \
+             full queue",
+            "outcome",
+            [
+                ("pushed", self.total(|m| &m.notices_pushed)),
+                ("gave_way", self.total(|m| &m.notices_gave_way)),
+                ("unpushed", self.total(|m| &m.notices_unpushed)),
+            ],
+        )?;
         let mut buckets = [0; LATENCY_BOUNDS_US.len() + 1];
         let mut sum_us = 0;
         for shard in &self.0.hub.metrics.shards {
@@ -391,6 +402,22 @@ fn write_store(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
             ("tenant_full", counters.refused_tenant_full.load(Relaxed)),
             ("too_large", counters.refused_too_large.load(Relaxed)),
             ("database", counters.refused_by_database.load(Relaxed)),
+        ],
+    )?;
+    out.gauge(
+        "cauce_notifications_waiting",
+        "Notifications and marks of what was read that wait for the database",
+        store.notifications_waiting() as u64,
+    )?;
+    out.counters(
+        "cauce_notifications",
+        "Notifications and marks of what was read by what became of them; a repeat had an idempotency key that was known",
+        "outcome",
+        [
+            ("stored", counters.notifications_stored.load(Relaxed)),
+            ("repeated", counters.notifications_repeated.load(Relaxed)),
+            ("marked", counters.notification_marks.load(Relaxed)),
+            ("refused", counters.notifications_refused.load(Relaxed)),
         ],
     )?;
     let mut count =

@@ -20,6 +20,7 @@ mod gate;
 mod health;
 mod history;
 mod metrics;
+mod notifications;
 mod openapi;
 mod page;
 mod presence;
@@ -95,6 +96,9 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::publish_batch))
         .routes(routes!(publish::send))
         .routes(routes!(publish::broadcast))
+        .routes(routes!(notifications::leave_notification))
+        .routes(routes!(notifications::list_notifications))
+        .routes(routes!(notifications::mark_notifications))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
         .routes(routes!(users::list_users))

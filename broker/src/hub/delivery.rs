@@ -9,6 +9,7 @@ use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
+use super::notifications::Notice;
 use super::survey::Survey;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
@@ -16,7 +17,7 @@ use crate::publication::{Direct, RoomKey, Shared};
 use crate::rooms::{PresenceNews, Room};
 use crate::socket::Parts;
 
-/// A shard's mailbox. Publications, direct messages and changes of presence reserve their cost; the rest is bounded by
+/// A shard's mailbox. Publications, direct messages, notices and changes of presence reserve their cost; the rest is bounded by
 /// connections, calls and rooms.
 pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
 
@@ -27,6 +28,8 @@ pub enum ShardMessage {
     Publication(Shared),
     /// A message to people or connections, some of whom may be here.
     Direct(Arc<Direct>),
+    /// News of notifications for users, some of whom may be here.
+    Notice(Arc<Notice>),
     /// An answer that a client here waits for.
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.

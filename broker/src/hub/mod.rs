@@ -16,6 +16,7 @@ mod leaving;
 mod ledger;
 mod log_lines;
 mod logbook;
+mod notifications;
 mod people;
 mod presence;
 mod publishing;
@@ -50,6 +51,7 @@ pub use leaving::{Leaving, Underway};
 pub use ledger::restored;
 pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
 pub use logbook::{Capped, ITEMS_MAX, Logbook, Period, Visit};
+pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
 pub use people::Person;
 pub use presence::check_kept as check_presence_kept;
 pub use publishing::{PublishLimit, PublishQuotas, Publisher};
@@ -109,6 +111,8 @@ pub struct Tunables {
     pub presence_users_max: usize,
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
+    /// How long a notification is kept unless its sender says otherwise.
+    pub notifications_kept_ms: u64,
     /// What is asked of tokens.
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.

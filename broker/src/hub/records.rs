@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use cauce_protocol::{Code, Refusal, TenantId};
 
 use crate::store::{
-    Admission, AuditRow, DeviceStateRow, EventRow, MessagePage, MessageQuery, MessageRow, ReadingRow,
-    StoreHandle,
+    Admission, AuditRow, DeviceStateRow, Done, EventRow, Left, Marked, MessagePage, MessageQuery, MessageRow,
+    NotificationPage, NotificationQuery, NotificationRow, ReadRow, ReadingRow, StoreHandle,
 };
 
 /// What an answer of the store comes in.
@@ -36,6 +37,15 @@ pub trait Records: fmt::Debug + Send + Sync {
 
     /// A page of a durable room.
     fn messages(&self, query: MessageQuery) -> Later<MessagePage>;
+
+    /// Keeps a notification; `done` is called once it is committed and synced, in the order of a tenant's ids, or has been refused.
+    fn notify(&self, row: Arc<NotificationRow>, done: Done<Left>);
+
+    /// Keeps what a user has read; `done` as above.
+    fn mark_read(&self, row: ReadRow, done: Done<Marked>);
+
+    /// A page of what there is for a user.
+    fn notifications(&self, query: NotificationQuery) -> Later<NotificationPage>;
 }
 
 /// Keeps nothing.
@@ -64,6 +74,18 @@ impl Records for NoRecords {
     fn message(&self, _: MessageRow, _: usize) {}
 
     fn messages(&self, _: MessageQuery) -> Later<MessagePage> {
+        Box::pin(std::future::ready(Err(no_store())))
+    }
+
+    fn notify(&self, _: Arc<NotificationRow>, done: Done<Left>) {
+        done.call(Err(no_store()));
+    }
+
+    fn mark_read(&self, _: ReadRow, done: Done<Marked>) {
+        done.call(Err(no_store()));
+    }
+
+    fn notifications(&self, _: NotificationQuery) -> Later<NotificationPage> {
         Box::pin(std::future::ready(Err(no_store())))
     }
 }
@@ -103,5 +125,21 @@ impl Records for StoreHandle {
     fn messages(&self, query: MessageQuery) -> Later<MessagePage> {
         let handle = self.clone();
         Box::pin(async move { StoreHandle::messages(&handle, query).await.map_err(Refusal::from) })
+    }
+
+    fn notify(&self, row: Arc<NotificationRow>, done: Done<Left>) {
+        self.leave_notification(row, done);
+    }
+
+    fn mark_read(&self, row: ReadRow, done: Done<Marked>) {
+        self.mark_notifications(row, done);
+    }
+
+    fn notifications(&self, query: NotificationQuery) -> Later<NotificationPage> {
+        let store = self.clone();
+        Box::pin(async move {
+            let page = StoreHandle::notifications(&store, query).await;
+            page.map_err(|error| error.refusal())
+        })
     }
 }

@@ -161,6 +161,11 @@ impl Tenant {
         })
     }
 
+    /// Whether the user has a connection on this node.
+    pub fn is_connected(&self, user: &UserId) -> bool {
+        self.connections_of(user.as_str()) > 0
+    }
+
     pub fn device(&self, id: &str) -> Option<Arc<DeviceEntry>> {
         self.devices.pin().get(id).cloned()
     }

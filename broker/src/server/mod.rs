@@ -340,6 +340,7 @@ fn tunables(config: &Config) -> Tunables {
         dedup_window_ms: ms(config.rooms.dedup_window),
         presence_users_max: limits.presence_users_per_room,
         dedup_keys_max: config.rooms.dedup_keys,
+        notifications_kept_ms: ms(config.notifications.retention),
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
         publishing: PublishQuotas {
@@ -402,5 +403,7 @@ fn store_config(config: &Config) -> StoreConfig {
     store.retention.readings_days = days(config.store.readings_retention);
     store.retention.events_days = days(config.store.logs_retention);
     store.retention.audit_days = days(config.store.logs_retention);
+    store.notifications.per_audience_max = config.notifications.per_audience;
+    store.notifications.per_tenant_max = config.notifications.per_tenant;
     store
 }

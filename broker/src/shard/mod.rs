@@ -47,7 +47,7 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
-use self::outbox::{Outbox, Pushed, Written};
+use self::outbox::{Lane, Outbox, Pushed, Written};
 use self::peer::Stage;
 use self::presence::Watchers;
 use self::rights::Rechecks;
@@ -174,16 +174,11 @@ impl Shard {
         self.peers.borrow().get(&id).cloned()
     }
 
-    /// One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+    /// Sees to it that the outbox takes the frame, if it can.
     fn make_room(&self, peer: &Peer, outbox: &mut Outbox, frame: &Bytes, bytes_max: usize) {
-        if outbox.has_room(frame, bytes_max) || peer.blocked.get() {
-            return;
+        if !outbox.has_room(frame, bytes_max) {
+            self.relieve(peer, outbox);
         }
-        let mut written = Written::default();
-        // The turn's end meets the same error, and may drop the peer where this place may not.
-        let _ = outbox.flush(&peer.socket, &mut written);
-        self.metrics().writes.add(written.calls);
-        self.metrics().bytes_out.add(written.bytes);
     }
 
     /// Queues a frame if there is room for it.
@@ -201,10 +196,15 @@ impl Shard {
 
     /// Queues a frame for a peer, to be written at the end of the turn. One that does not fit makes the peer too slow.
     fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
+        self.queue_in(Lane::Ordered, peer, frame, outbox_bytes_max);
+    }
+
+    /// The same, in the order of the lane.
+    fn queue_in(&self, lane: Lane, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
         let mut outbox = peer.outbox.borrow_mut();
         outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
         self.make_room(peer, &mut outbox, &frame, outbox_bytes_max);
-        match outbox.push(frame, outbox_bytes_max) {
+        match outbox.push(lane, frame, outbox_bytes_max) {
             Pushed::Queued => {
                 drop(outbox);
                 self.mark(peer);
@@ -212,6 +212,18 @@ impl Shard {
             Pushed::Overflowed => self.overflowed.borrow_mut().push(peer.clone()),
             Pushed::Over => {}
         }
+    }
+
+    /// One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+    fn relieve(&self, peer: &Peer, outbox: &mut Outbox) {
+        if peer.blocked.get() {
+            return;
+        }
+        let mut written = Written::default();
+        // The turn's end meets the same error, and may drop the peer where this place may not.
+        let _ = outbox.flush(&peer.socket, &mut written);
+        self.metrics().writes.add(written.calls);
+        self.metrics().bytes_out.add(written.bytes);
     }
 
     fn mark(&self, peer: &Rc<Peer>) {

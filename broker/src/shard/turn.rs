@@ -56,6 +56,10 @@ impl Shard {
                         released += news.cost();
                     }
                     Some(ShardMessage::Enroll(room)) => self.enroll(&room),
+                    Some(ShardMessage::Notice(notice)) => {
+                        self.deliver_notice(&notice, outbox_bytes_max);
+                        released += notice.cost();
+                    }
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
                     Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
                     Some(ShardMessage::Serving(serving)) => self.tell_server(*serving),

@@ -72,6 +72,7 @@ pub struct StoreConfig {
     pub limits: StoreLimits,
     pub messages: MessageLimits,
     pub retention: Retention,
+    pub notifications: NotificationLimits,
     /// Connections that read; each is a thread of its own inside the driver.
     pub readers: u32,
     /// How long SQLite waits for a lock that another process holds, in milliseconds, before the store counts an
@@ -89,6 +90,7 @@ impl StoreConfig {
             limits: StoreLimits::default(),
             messages: MessageLimits::default(),
             retention: Retention::default(),
+            notifications: NotificationLimits::default(),
             readers: 2,
             busy_timeout_ms: 1_000,
             database_bytes_max: None,
@@ -189,6 +191,24 @@ impl Default for Retention {
             events_days: Some(90),
             audit_days: Some(365),
             sweep_every_ms: 10 * 60 * 1_000,
+        }
+    }
+}
+
+/// How many notifications are kept; beyond, the oldest go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotificationLimits {
+    /// Of one audience: a user, a role, or everyone in a tenant.
+    pub per_audience_max: u32,
+    /// Of one tenant in all.
+    pub per_tenant_max: u64,
+}
+
+impl Default for NotificationLimits {
+    fn default() -> Self {
+        Self {
+            per_audience_max: 1_000,
+            per_tenant_max: 1_000_000,
         }
     }
 }

@@ -36,6 +36,13 @@ pub struct Counters {
     pub retries: AtomicU64,
     pub errors: AtomicU64,
     pub retention_deleted: AtomicU64,
+    /// Notifications that were committed, and those that were answered like the first of their idempotency key.
+    pub notifications_stored: AtomicU64,
+    pub notifications_repeated: AtomicU64,
+    /// Requests that marked notifications as read.
+    pub notification_marks: AtomicU64,
+    /// Notifications and marks that were not taken.
+    pub notifications_refused: AtomicU64,
     pub admin_writes: AtomicU64,
     pub admin_refused: AtomicU64,
     /// How long a transaction took, by [`FLUSH_BUCKETS_MS`]; not cumulative.

@@ -7,9 +7,11 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::batch::{Pending, Pushed};
+use super::config::NotificationLimits;
 use super::counters::{Counters, Health};
 use super::error::StoreError;
 use super::lane::Lane;
+use super::notifications::{Queries, Waiting};
 use super::queue::MessageQueue;
 use super::rows::{Admission, AuditRow, DeviceStateRow, EventRow, ReadingRow};
 use crate::clock::Clock;
@@ -43,6 +45,10 @@ pub(super) struct Shared {
     pub(super) readers: SqlitePool,
     pub(super) admin_slots: Arc<Semaphore>,
     pub(super) query_slots: Arc<Semaphore>,
+    /// Changes of notifications that wait for the lane.
+    pub(super) notifications: Mutex<Waiting>,
+    pub(super) notification_limits: NotificationLimits,
+    pub(super) notification_queries: Queries,
     /// Of the store's own thread: whatever waits for the database waits there, also when the caller gives up.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -58,6 +64,7 @@ impl Shared {
     pub(super) fn close(&self) {
         self.pending.lock().close();
         self.messages.lock().close();
+        self.notifications.lock().close();
         self.admin_slots.close();
         self.query_slots.close();
     }

@@ -23,6 +23,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0002_messages.sql"),
     ),
     (
+        3,
+        "notifications",
+        include_str!("../../../migrations/sqlite/0003_notifications.sql"),
+    ),
+    (
         4,
         "revocations",
         include_str!("../../../migrations/sqlite/0004_revocations.sql"),

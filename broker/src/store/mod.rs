@@ -4,6 +4,7 @@
 //! shards, doors ── StoreHandle::device_state, reading, … ──▶ batch (bounded, in memory) ──▶ writer ──▶ SQLite
 //! durable rooms ── StoreHandle::message ─────────────▶ queue (bounded, in memory) ──▶ writer, at once; then the callback
 //! API, CLI ─────── StoreHandle::create_tenant, …         ──────────────────────────────────▶ writer (own transaction)
+//! all doors ────── StoreHandle::leave_notification, …    ──▶ notifications (bounded, by tenant) ──▶ writer (one for many)
 //! API ──────────── StoreHandle::readings, devices, …     ──▶ readers
 //! ```
 //!
@@ -28,6 +29,7 @@ mod handle;
 mod lane;
 mod messages;
 mod migrate;
+mod notifications;
 mod place;
 mod queue;
 mod revocations;
@@ -49,14 +51,20 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
-    LEASE_AHEAD, MessageLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention,
-    StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
+    LEASE_AHEAD, MessageLimits, NotificationLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
+    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES,
+    TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
 };
 pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
 pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, SeenKey, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
+pub use notifications::{
+    CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CHANGES_PER_TENANT_MAX, Done, Left, Marked,
+    NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage, NotificationQuery, NotificationRow,
+    QUERIES_PER_TENANT_MAX, QUERIES_WAITING_MAX, ReadRow, Reader, Sender, StoredNotification,
+};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
     DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
@@ -202,6 +210,9 @@ async fn serve(
         }),
         lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
         readers,
+        notifications: Mutex::default(),
+        notification_limits: config.notifications,
+        notification_queries: Default::default(),
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
         runtime: tokio::runtime::Handle::current(),

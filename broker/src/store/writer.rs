@@ -71,12 +71,14 @@ struct Sweep {
 }
 
 impl Sweep {
-    const LOGS: [Log; 3] = [Log::Readings, Log::Events, Log::Audit];
+    const LOGS: [Log; 4] = [Log::Readings, Log::Events, Log::Audit, Log::Notifications];
 
     fn days(&self) -> Option<u32> {
         match Self::LOGS[self.at] {
             Log::Audit => self.retention.audit_days,
             Log::Events => self.retention.events_days,
+            // Each says for itself when it expires.
+            Log::Notifications => Some(0),
             Log::Readings => self.retention.readings_days,
         }
     }
