@@ -230,10 +230,10 @@ impl CallMetrics {
 pub struct Metrics {
     pub shards: Box<[CachePadded<ShardMetrics>]>,
     pub accept: AcceptMetrics,
-    pub calls: CallMetrics,
     /// Messages refused by a limit on publishing, in the order of `PublishLimit::ALL`. Shared by all threads: refusing is
     /// rare, and paid by who is refused.
     pub publish_limited: [Counter; 4],
+    pub calls: CallMetrics,
 }
 
 impl Metrics {
@@ -241,8 +241,8 @@ impl Metrics {
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             accept: AcceptMetrics::default(),
-            calls: CallMetrics::default(),
             publish_limited: Default::default(),
+            calls: CallMetrics::default(),
         }
     }
 

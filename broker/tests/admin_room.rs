@@ -204,10 +204,10 @@ async fn nothing_is_kept_or_published_while_nobody_listens() {
     let broker = Broker::with("rooms.linger=60s");
     let tenant = broker.server.hub().tenants.get("a").expect("tenant a");
     let admin = watch(&broker, "a", ADMIN_ROOM).await;
-    assert!(tenant.journal.is_watched());
+    assert!(tenant.logbook.is_watched());
     drop(admin);
     let unwatched = async {
-        while tenant.journal.is_watched() {
+        while tenant.logbook.is_watched() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -226,9 +226,9 @@ async fn nothing_is_kept_or_published_while_nobody_listens() {
         before,
         "a room that nobody listens to is not written to"
     );
-    assert!(tenant.journal.take().opened.is_empty());
+    assert!(tenant.logbook.take().opened.is_empty());
     let untouched = broker.server.hub().tenants.get("b").expect("tenant b");
-    assert!(untouched.rooms.get(ADMIN_ROOM).is_none() && !untouched.journal.is_watched());
+    assert!(untouched.rooms.get(ADMIN_ROOM).is_none() && !untouched.logbook.is_watched());
 }
 
 #[tokio::test]

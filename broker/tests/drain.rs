@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use cauce_broker::Stopped;
+use cauce_broker::hub::{RoomClasses, TenantSettings};
+use cauce_broker::rooms::{Durability, Keep, RoomClass};
+use cauce_broker::{Persistence, Server, Stopped};
 use cauce_protocol::Payload;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -240,6 +242,66 @@ async fn a_request_that_was_read_is_answered_before_the_farewell_and_devices_go_
     }
     drop(plug);
     assert_eq!(ending.wait().await.0.cut_peers, 0);
+}
+
+/// A broker on this directory whose tenant `a` has durable rooms only.
+fn durable(dir: &std::path::Path) -> Broker {
+    let config = support::config(&format!("data_dir={}\nthreads.client_shards=1", dir.display()));
+    let server = Server::start(&config, Persistence::Store).expect("the broker starts");
+    let class = RoomClass {
+        durability: Durability::Durable,
+        history: Keep {
+            messages: 10_000,
+            age_ms: 0,
+            bytes: 0,
+        },
+        ..RoomClass::default()
+    };
+    let tenant = server.hub().tenants.get("a").expect("tenant a");
+    tenant.configure(TenantSettings {
+        classes: RoomClasses::new(Vec::new(), Arc::new(class)),
+        ..(*tenant.settings()).clone()
+    });
+    server.hub().reclassify(&tenant);
+    let address = server.address();
+    Broker { server, address }
+}
+
+#[tokio::test]
+async fn publishes_that_wait_for_the_disk_get_their_answers_and_are_there_after_the_restart() {
+    const MESSAGES: u64 = 500;
+    let dir = tempfile::tempdir().expect("a folder");
+    let broker = durable(dir.path());
+    let mut ann = broker.join(&token("a", "ann")).await;
+    for n in 1..=MESSAGES {
+        ann.say(json!({"id": n, "publish": {"room": "r", "event": "e", "text": n.to_string()}}))
+            .await;
+    }
+    // All have been read, and the last of them wait for their commit.
+    let metrics = broker.server.handle();
+    let read = async {
+        while metrics.metrics().total(|shard| &shard.requests) < MESSAGES {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("they are read");
+    let ending = stop(broker, DEADLINE).await;
+    for _ in 1..=MESSAGES {
+        let frame = ann.receive().await;
+        assert_eq!(frame["reply"]["published"]["durable"], true, "{frame}");
+    }
+    assert_eq!(ann.farewell().await, (4000, 4000));
+    drop(ann);
+    let (stopped, _) = ending.wait().await;
+    assert_eq!((stopped.unwritten_rows, stopped.cut_peers), (0, 0));
+    let again = durable(dir.path());
+    let position = again
+        .join(&token("a", "bob"))
+        .await
+        .subscribe(&["r"])
+        .await
+        .remove(0);
+    assert_eq!(position["head"], MESSAGES, "{position}");
 }
 
 #[tokio::test]

@@ -196,9 +196,9 @@ mod tests {
         let tenant = TenantId::new("t").unwrap();
         Principal {
             user: UserId::new(name).unwrap(),
+            info: bytes::Bytes::new(),
             roles: Box::default(),
             grant: Grant::none(),
-            info: bytes::Bytes::new(),
             expires_unix_ms: None,
             issued_unix_ms,
             jti: jti.map(Into::into),

@@ -196,7 +196,7 @@ impl Connection {
         }
         let fresh = std::mem::replace(&mut self.fresh, false);
         let judged = match request {
-            Request::Hello(hello) => self.hello(id, fresh, hello),
+            Request::Hello(hello) => self.hello(id, fresh, &hello),
             Request::Subscribe(rooms) => self.subscribe(id, rooms, settings),
             Request::Unsubscribe(rooms) => Ok(Action::Unsubscribe { id, rooms }),
             Request::Publish(publish) => self.publish(id, publish),
@@ -241,8 +241,8 @@ impl Connection {
     }
 
     /// Remembers what the client calls itself. One that says nothing costs nothing.
-    pub fn name_client(&mut self, name: String) {
-        self.client = (!name.is_empty()).then(|| name.into_boxed_str());
+    pub fn name_client(&mut self, name: &str) {
+        self.client = (!name.is_empty()).then(|| name.into());
     }
 
     /// A request was refused as one too many. Whether it was so often that the connection must end.
@@ -260,7 +260,7 @@ impl Connection {
         self.principal.expires_unix_ms
     }
 
-    fn hello(&mut self, id: u32, fresh: bool, hello: Hello) -> Result<Action, Refusal> {
+    fn hello(&mut self, id: u32, fresh: bool, hello: &Hello) -> Result<Action, Refusal> {
         check_version(hello.version)?;
         if !fresh {
             return Err(Refusal::new(
@@ -275,8 +275,8 @@ impl Connection {
             ));
         }
         self.features = hello.features & FEATURES;
+        self.name_client(&hello.client);
         self.continues(&hello.previous);
-        self.name_client(hello.client);
         Ok(Action::Welcome { id })
     }
 

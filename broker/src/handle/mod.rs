@@ -51,15 +51,15 @@ impl Handle {
         &self.hub.metrics
     }
 
-    /// Users in rooms that keep presence; one who is in two rooms counts twice.
-    pub fn present(&self) -> usize {
-        self.hub.presence.present()
-    }
-
     /// Where the program's logging leaves lines for whoever watches the node in the room `$operator`. Nothing is kept while
     /// nobody does: ask [`LogLines::is_watched`] before putting a line together.
     pub fn log_lines(&self) -> Arc<LogLines> {
         self.hub.log_lines.clone()
+    }
+
+    /// Users in rooms that keep presence; one who is in two rooms counts twice.
+    pub fn present(&self) -> usize {
+        self.hub.presence.present()
     }
 
     /// Open connections of all kinds.
@@ -176,14 +176,6 @@ impl TenantHandle {
         })
     }
 
-    /// Who is in a room, a page at a time.
-    ///
-    /// # Errors
-    /// `conflict` if the room's class keeps no presence.
-    pub fn presence(&self, room: &str, query: PageQuery<'_>) -> Result<PresencePage, Refusal> {
-        self.hub.presence(&self.tenant, room, query)
-    }
-
     /// The first `limit` connected users by name behind `after` (empty for the beginning), with their connections.
     pub fn users(&self, after: &str, limit: usize) -> Vec<(UserId, u32)> {
         self.tenant.users("", after, limit)
@@ -209,6 +201,14 @@ impl TenantHandle {
     pub fn disconnect_user(&self, user: &UserId, refusal: Refusal) {
         let selection = Selection::User(self.tenant.id.clone(), user.clone());
         self.hub.close(selection, refusal);
+    }
+
+    /// Who is in a room, a page at a time.
+    ///
+    /// # Errors
+    /// `conflict` if the room's class keeps no presence.
+    pub fn presence(&self, room: &str, query: PageQuery<'_>) -> Result<PresencePage, Refusal> {
+        self.hub.presence(&self.tenant, room, query)
     }
 
     /// Calls a device and waits for its answer: the `result` of its reply, as JSON. Safe to cancel; the device may act all the

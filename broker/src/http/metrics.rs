@@ -210,6 +210,15 @@ impl Node {
             ],
         )?;
         out.counters(
+            "cauce_publications_limited",
+            "Messages refused by a limit on publishing, by its setting",
+            "limit",
+            PublishLimit::ALL
+                .iter()
+                .zip(&self.0.hub.metrics.publish_limited)
+                .map(|(limit, counter)| (limit.setting(), counter.value())),
+        )?;
+        out.counters(
             "cauce_notices",
             "Pushes of notifications and of what was read: made, left out for a congested reader of low priority, left out for a \
              full queue",
@@ -219,15 +228,6 @@ impl Node {
                 ("gave_way", self.total(|m| &m.notices_gave_way)),
                 ("unpushed", self.total(|m| &m.notices_unpushed)),
             ],
-        )?;
-        out.counters(
-            "cauce_publications_limited",
-            "Messages refused by a limit on publishing, by its setting",
-            "limit",
-            PublishLimit::ALL
-                .iter()
-                .zip(&self.0.hub.metrics.publish_limited)
-                .map(|(limit, counter)| (limit.setting(), counter.value())),
         )?;
         let mut buckets = [0; LATENCY_BOUNDS_US.len() + 1];
         let mut sum_us = 0;

@@ -191,7 +191,7 @@ impl Api {
             Ok(_) => self.counters.publications.increment(),
             Err(refusal) => {
                 self.counters.publications_refused.increment();
-                tenant.journal.refused(refusal.code);
+                tenant.logbook.refused(refusal.code);
             }
         }
         published

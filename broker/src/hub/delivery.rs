@@ -52,12 +52,12 @@ pub enum ShardMessage {
     RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
-    /// A tenant's rights have changed: connections keep what they still may.
-    Recheck(Arc<Tenant>),
     /// A question of administration.
     Survey(Box<Survey>),
     /// Send everybody away, each at a moment of its own.
     Drain(Arc<Drain>),
+    /// A tenant's rights have changed: connections keep what they still may.
+    Recheck(Arc<Tenant>),
     /// Close everything, then end the thread.
     Stop(Refusal),
 }

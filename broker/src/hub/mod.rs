@@ -12,10 +12,10 @@ mod device_flow;
 mod devices;
 mod doors;
 mod history;
-mod journal;
 mod leaving;
 mod ledger;
 mod log_lines;
+mod logbook;
 mod notifications;
 mod people;
 mod presence;
@@ -47,10 +47,10 @@ pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
 pub use history::HistoryPage;
-pub use journal::{Capped, ITEMS_MAX, Journal, Period, Visit};
 pub use leaving::{Leaving, Underway};
 pub use ledger::restored;
 pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
+pub use logbook::{Capped, ITEMS_MAX, Logbook, Period, Visit};
 pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
 pub use people::Person;
 pub use presence::check_kept as check_presence_kept;
@@ -296,16 +296,16 @@ impl Hub {
         Ok((accepted, waiting.into_inner()))
     }
 
-    /// Writes into the tenant's journal what became of a message, if anybody reads it.
+    /// Writes into the tenant's logbook what became of a message, if anybody reads it.
     fn note(&self, tenant: &Tenant, room: &str, published: &Result<Accepted, Refusal>) {
         // What is told to watchers is not what they watch.
-        if !tenant.journal.is_watched() || [ADMIN_ROOM, OPERATOR_ROOM].contains(&room) {
+        if !tenant.logbook.is_watched() || [ADMIN_ROOM, OPERATOR_ROOM].contains(&room) {
             return;
         }
         if let Ok(accepted) = published
             && !accepted.repeated
         {
-            tenant.journal.published(accepted.receivers);
+            tenant.logbook.published(accepted.receivers);
         }
     }
 
@@ -360,7 +360,7 @@ impl Hub {
         for mailbox in &self.shards[shards] {
             mailbox.send(ShardMessage::Direct(direct.clone()));
         }
-        tenant.journal.published(0);
+        tenant.logbook.published(0);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
-use super::journal::Journal;
+use super::logbook::Logbook;
 use super::people::{People, Person};
 use super::publishing::PublishRates;
 use crate::auth::{Defaults, Principal, Revocations};
@@ -49,7 +49,7 @@ pub struct Tenant {
     people: People,
     pub(super) rates: PublishRates,
     /// For its `$admin` room.
-    pub journal: Journal,
+    pub logbook: Logbook,
 }
 
 /// How many connections a tenant and a user may have.
@@ -75,7 +75,7 @@ impl Tenant {
             connections: AtomicUsize::new(0),
             people: People::default(),
             rates: PublishRates::default(),
-            journal: Journal::default(),
+            logbook: Logbook::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Once a second: what happens in a tenant, to its `$admin` room; what happens on the node, to the operator's `$operator` room.
 //! Only while somebody listens there.
 //!
-//! A tenant's room is fed from that tenant's own journal, table and devices, and from nothing else.
+//! A tenant's room is fed from that tenant's own logbook, table and devices, and from nothing else.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use cauce_protocol::message::Text;
 use serde_json::{Value, json};
 
 use super::Hub;
-use super::journal::{Capped, Period, Visit};
+use super::logbook::{Capped, Period, Visit};
 use super::tenants::Tenant;
 use crate::clock::Now;
 use crate::metrics::{Counter, ShardMetrics};
@@ -69,10 +69,10 @@ impl Hub {
         self.tenants.for_each(|tenant| {
             let wanted = is_heard(tenant, ADMIN_ROOM);
             // What was written while nobody knew that somebody came is no full period: begin with the next.
-            if tenant.journal.watch(wanted) && wanted {
+            if tenant.logbook.watch(wanted) && wanted {
                 self.tell_tenant(tenant, now, elapsed_ms);
             } else {
-                drop(tenant.journal.take());
+                drop(tenant.logbook.take());
             }
         });
         match operator.filter(|tenant| is_heard(tenant, OPERATOR_ROOM)) {
@@ -91,7 +91,7 @@ impl Hub {
     }
 
     fn tell_tenant(&self, tenant: &Arc<Tenant>, now: Now, elapsed_ms: u64) {
-        let period = tenant.journal.take();
+        let period = tenant.logbook.take();
         let mut devices_online = 0_u64;
         tenant.for_each_device(|device| devices_online += u64::from(device.lock().link.is_some()));
         let stats = json!({

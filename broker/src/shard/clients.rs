@@ -46,7 +46,7 @@ impl Shard {
                 client: String::new(),
                 previous: Vec::new(),
             };
-            self.authenticate(&peer, 0, hello, now, &tunables);
+            self.authenticate(&peer, 0, &hello, now, &tunables);
         }
         self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
@@ -131,7 +131,9 @@ impl Shard {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate { id, hello } => self.authenticate(peer, id, hello, now, tunables),
+                    Step::Authenticate { id, hello } => {
+                        self.authenticate(peer, id, &hello, now, tunables);
+                    }
                     Step::Refuse(refusal) => self.close(peer, &refusal),
                 }
             }
@@ -155,15 +157,8 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: Hello, now: Now, tunables: &Tunables) {
-        let Hello {
-            features,
-            token,
-            client,
-            previous,
-            ..
-        } = hello;
-        let (principal, tenant) = match self.verify(&token, now) {
+    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: &Hello, now: Now, tunables: &Tunables) {
+        let (principal, tenant) = match self.verify(&hello.token, now) {
             Ok(verified) => verified,
             Err(refusal) => return self.close(peer, &refusal),
         };
@@ -172,11 +167,11 @@ impl Shard {
             Err(refusal) => return self.close(peer, &refusal),
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
-        let mut connection = Connection::new(peer.id, peer.dialect, principal, features);
-        connection.name_client(client);
-        connection.continues(&previous);
+        let mut connection = Connection::new(peer.id, peer.dialect, principal, hello.features);
+        connection.name_client(&hello.client);
+        connection.continues(&hello.previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
-        tenant.journal.opened(|| visit(&connection, None));
+        tenant.logbook.opened(|| visit(&connection, None));
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
@@ -283,7 +278,7 @@ impl Shard {
     pub(super) fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().publications_refused.increment();
         if let Stage::Client(client) = &*peer.stage.borrow() {
-            client.membership.tenant.journal.refused(refusal.code);
+            client.membership.tenant.logbook.refused(refusal.code);
         }
         self.refuse(peer, id, refusal);
     }

@@ -26,7 +26,7 @@ impl Shard {
                     client.connection.call_ended();
                 }
                 self.hub.publish_limited(limit);
-                tenant.journal.refused(refusal.code);
+                tenant.logbook.refused(refusal.code);
                 self.metrics().publications_refused.increment();
                 Action::Refuse { id, refusal }
             }

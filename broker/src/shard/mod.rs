@@ -303,8 +303,8 @@ impl Shard {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
         match stage {
             Stage::Client(client) => {
-                let journal = &client.membership.tenant.journal;
-                journal.closed(code, || visit(&client.connection, code));
+                let logbook = &client.membership.tenant.logbook;
+                logbook.closed(code, || visit(&client.connection, code));
                 self.client_left(peer, *client);
             }
             Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),

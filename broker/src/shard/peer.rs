@@ -60,10 +60,10 @@ pub(super) enum Stage {
 pub(super) struct Client {
     pub(super) connection: Connection,
     pub(super) membership: Membership,
-    /// Set by its first call or serve.
-    pub(super) calling: Option<Box<Calling>>,
     /// When it was authenticated, in milliseconds since 1970.
     pub(super) since_unix_ms: u64,
+    /// Set by its first call or serve.
+    pub(super) calling: Option<Box<Calling>>,
 }
 
 #[derive(Debug)]

@@ -69,9 +69,9 @@ impl Shard {
                     Some(ShardMessage::Fetched(room)) => self.fetched(room),
                     Some(ShardMessage::RoomClosed(room, refusal)) => self.room_closed(room, &refusal),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
-                    Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Survey(survey)) => self.survey(*survey),
                     Some(ShardMessage::Drain(drain)) => self.drain(&drain),
+                    Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
             }

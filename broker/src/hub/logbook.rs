@@ -19,7 +19,7 @@ const CODES: usize = Code::ALL.len();
 
 /// The book of one tenant.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub struct Logbook {
     watched: AtomicBool,
     /// Made when somebody listens for the first time.
     pages: OnceLock<Box<Pages>>,
@@ -103,7 +103,7 @@ impl Pages {
     }
 }
 
-impl Journal {
+impl Logbook {
     /// Whether anything is written down.
     pub fn is_watched(&self) -> bool {
         self.watched.load(Ordering::Relaxed)
@@ -200,41 +200,41 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_while_nobody_listens() {
-        let journal = Journal::default();
+        let logbook = Logbook::default();
         let never = || -> Visit { unreachable!("nobody listens") };
-        journal.published(9);
-        journal.refused(Code::RateLimited);
-        journal.opened(never);
-        journal.closed(Some(Code::Slow), never);
-        assert!(journal.pages.get().is_none(), "not even the place for it");
-        journal.watch(true);
-        journal.opened(|| visit(1));
-        assert!(journal.watch(false));
-        journal.opened(never);
-        assert_eq!(journal.take().opened.len(), 1);
+        logbook.published(9);
+        logbook.refused(Code::RateLimited);
+        logbook.opened(never);
+        logbook.closed(Some(Code::Slow), never);
+        assert!(logbook.pages.get().is_none(), "not even the place for it");
+        logbook.watch(true);
+        logbook.opened(|| visit(1));
+        assert!(logbook.watch(false));
+        logbook.opened(never);
+        assert_eq!(logbook.take().opened.len(), 1);
     }
 
     #[test]
     fn a_period_has_what_happened_in_it_and_lists_end_with_a_count() {
-        let journal = Journal::default();
-        journal.watch(true);
+        let logbook = Logbook::default();
+        logbook.watch(true);
         for n in 0..3 {
-            journal.published(n);
+            logbook.published(n);
         }
-        journal.refused(Code::RateLimited);
-        journal.refused(Code::RateLimited);
-        journal.refused(Code::Overloaded);
+        logbook.refused(Code::RateLimited);
+        logbook.refused(Code::RateLimited);
+        logbook.refused(Code::Overloaded);
         for n in 0..ITEMS_MAX as u64 + 7 {
-            journal.opened(|| visit(n));
+            logbook.opened(|| visit(n));
         }
-        journal.closed(Some(Code::Slow), || visit(1));
-        journal.closed(None, || visit(2));
-        let period = journal.take();
+        logbook.closed(Some(Code::Slow), || visit(1));
+        logbook.closed(None, || visit(2));
+        let period = logbook.take();
         assert_eq!((period.messages, period.deliveries), (3, 3));
         assert_eq!(period.refused, [(Code::Overloaded, 1), (Code::RateLimited, 2)]);
         assert_eq!(period.ended, [(Code::Slow, 1)]);
         assert_eq!((period.opened.items.len(), period.opened.more), (ITEMS_MAX, 7));
         assert_eq!(period.closed.items.len(), 2);
-        assert_eq!(journal.take(), Period::default());
+        assert_eq!(logbook.take(), Period::default());
     }
 }
