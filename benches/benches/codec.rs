@@ -40,6 +40,7 @@ fn codec(c: &mut Criterion) {
         seq: Seq(100_000),
         event: "message",
         payload: &payload,
+        key: "",
     };
     group.bench_function("push written by hand", |b| {
         b.iter(|| {
@@ -54,6 +55,7 @@ fn codec(c: &mut Criterion) {
             seq: 100_000,
             event: "message".into(),
             payload: Some(wire::push::Payload::Json(payload.as_bytes().clone())),
+            key: String::new(),
         })),
     };
     group.bench_function("push written by the generated types", |b| {

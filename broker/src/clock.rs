@@ -11,6 +11,9 @@ pub struct Now {
     pub unix_ms: u64,
 }
 
+/// Where monotonic time begins: a year, in milliseconds.
+const ORIGIN_MS: u64 = 366 * 24 * 3_600 * 1_000;
+
 /// Reads the clocks of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -18,7 +21,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock whose monotonic time starts at one second, so that "long ago" can be written as zero.
+    /// A clock whose monotonic time starts at a year, so that "long ago" can be written as zero, and what was said before the
+    /// start has a time too.
     pub fn start() -> Self {
         Self {
             origin: Instant::now(),
@@ -27,7 +31,7 @@ impl Clock {
 
     pub fn now(&self) -> Now {
         Now {
-            mono_ms: 1_000 + self.origin.elapsed().as_millis() as u64,
+            mono_ms: ORIGIN_MS + self.origin.elapsed().as_millis() as u64,
             unix_ms: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_millis() as u64),

@@ -25,5 +25,5 @@ pub mod transport;
 pub mod websocket;
 
 pub use config::Config;
-pub use handle::{Handle, Subscription, TAP_BYTES_MAX, TenantHandle};
+pub use handle::{Handle, Invocation, MethodServer, Subscription, TAP_BYTES_MAX, TenantHandle};
 pub use server::{Persistence, Server, StartError, Stopped};

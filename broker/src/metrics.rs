@@ -79,6 +79,21 @@ pub struct ShardMetrics {
     pub publications_refused: Counter,
     /// Handed to outboxes: one for each subscriber.
     pub deliveries: Counter,
+    /// Changes of presence handed to watchers, and those that told counts because names were too many or had been missed.
+    pub presence_changes: Counter,
+    pub presence_truncated: Counter,
+    /// Changes of presence that a watcher who reads slowly was not told; he learns that he missed something.
+    pub presence_missed: Counter,
+    /// Subscribers that read too slowly and went on from history, messages given from there, and what was lost to them.
+    pub fell_behind: Counter,
+    pub recovered: Counter,
+    pub gaps: Counter,
+    pub lost: Counter,
+    /// Notices of notifications handed to outboxes, left out because the outbox was congested and they were of low priority,
+    /// and left out because a queue was full.
+    pub notices_pushed: Counter,
+    pub notices_gave_way: Counter,
+    pub notices_unpushed: Counter,
     /// Bytes and calls of writing to sockets.
     pub bytes_out: Counter,
     pub writes: Counter,
@@ -125,11 +140,97 @@ pub struct AcceptMetrics {
     pub errors: Counter,
 }
 
+/// How a call of a method ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallEnd {
+    /// With a result.
+    Answered,
+    /// With an error of the server's own.
+    Failed,
+    /// Nobody serves the method.
+    NotServed,
+    /// Servers were lost before they answered.
+    Lost,
+    TimedOut,
+    /// The caller took it back.
+    Cancelled,
+    /// The caller has gone.
+    Abandoned,
+    /// A bound was reached.
+    Refused,
+    /// The broker stops.
+    Stopped,
+}
+
+impl CallEnd {
+    pub const ALL: [Self; 9] = [
+        Self::Answered,
+        Self::Failed,
+        Self::NotServed,
+        Self::Lost,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Abandoned,
+        Self::Refused,
+        Self::Stopped,
+    ];
+
+    /// As in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::NotServed => "not_served",
+            Self::Lost => "lost",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
+            Self::Refused => "refused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What is counted of calls of methods, on all threads together: a call is worth thousands of additions.
+#[derive(Debug, Default)]
+pub struct CallMetrics {
+    /// Calls that came, refused ones too.
+    pub opened: Counter,
+    /// Given to another server because the one before was lost.
+    pub retried: Counter,
+    ends: [Counter; CallEnd::ALL.len()],
+}
+
+impl CallMetrics {
+    /// A call is over.
+    pub fn ended(&self, end: CallEnd) {
+        if let Some(at) = CallEnd::ALL.iter().position(|&e| e == end) {
+            self.ends[at].increment();
+        }
+    }
+
+    /// Calls that are over, by how they ended.
+    pub fn ends(&self) -> impl Iterator<Item = (CallEnd, u64)> + '_ {
+        CallEnd::ALL
+            .iter()
+            .zip(&self.ends)
+            .map(|(&end, counter)| (end, counter.value()))
+    }
+
+    /// Calls that have no answer yet.
+    pub fn outstanding(&self) -> u64 {
+        // Ends first: a call that comes in between is then counted once too often rather than below zero.
+        let ended: u64 = self.ends().map(|(_, n)| n).sum();
+        self.opened.value().saturating_sub(ended)
+    }
+}
+
 /// All counters of a node.
 #[derive(Debug)]
 pub struct Metrics {
     pub shards: Box<[CachePadded<ShardMetrics>]>,
     pub accept: AcceptMetrics,
+    pub calls: CallMetrics,
 }
 
 impl Metrics {
@@ -137,6 +238,7 @@ impl Metrics {
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             accept: AcceptMetrics::default(),
+            calls: CallMetrics::default(),
         }
     }
 

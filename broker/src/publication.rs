@@ -173,13 +173,13 @@ impl Direct {
 
 /// The bytes of one message, written by the first who needs that dialect.
 #[derive(Debug, Default)]
-struct Encoded {
+pub(crate) struct Encoded {
     proto: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
 }
 
 impl Encoded {
-    fn get(&self, dialect: Dialect, write: impl FnOnce(Dialect) -> Bytes) -> &Bytes {
+    pub(crate) fn get(&self, dialect: Dialect, write: impl FnOnce(Dialect) -> Bytes) -> &Bytes {
         let cell = match dialect {
             Dialect::Proto => &self.proto,
             Dialect::Json => &self.json,

@@ -42,6 +42,9 @@ const TOKENS_REMEMBERED: usize = 4_096;
 /// Between two looks at rooms that nobody listens to.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Between two looks at rooms whose watchers may have to be told, or whose users may have left.
+const PRESENCE: Duration = Duration::from_millis(50);
+
 /// Where state goes that outlives a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
@@ -243,6 +246,7 @@ impl Server {
     pub fn stop(mut self, deadline: Duration) -> Stopped {
         self.closing.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -266,6 +270,7 @@ impl Drop for Server {
         self.closing.cancel();
         self.ending.cancel();
         let refusal = Refusal::new(Code::GoingAway, "the broker is stopping");
+        self.hub.stop_calls(&refusal);
         for mailbox in &self.hub.shards {
             mailbox.send(ShardMessage::Stop(refusal.clone()));
         }
@@ -356,15 +361,26 @@ impl Control {
                 }
             });
             let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
+            let calls = tokio::task::spawn_local(hub.clone().watch_calls());
+            let presence = tokio::task::spawn_local(follow_presence(hub.clone()));
             let sweep = tokio::task::spawn_local(sweep(hub));
             tokio::select! {
                 () = http::serve(api, arrivals, internal) => {}
                 () = ending.cancelled() => {}
             }
-            for task in [accept, sweep, keys] {
+            for task in [accept, sweep, keys, calls, presence] {
                 task.abort();
             }
         });
+    }
+}
+
+async fn follow_presence(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(PRESENCE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hub.presence.tick(hub.clock.now().mono_ms, &hub.shards);
     }
 }
 
@@ -421,6 +437,8 @@ fn tunables(config: &Config) -> Tunables {
         payload_depth_max: limits.payload_depth,
         fragments_max: FRAGMENTS_MAX,
         outbox_bytes_max: limits.outbox_bytes,
+        stall_ms: ms(limits.stall_timeout),
+        recovery_window_ms: ms(config.rooms.recovery_window),
         control_frames: Quota::per_second(limits.control_frames_per_second, limits.control_frames_burst),
         handshake_ms: ms(limits.handshake_timeout),
         handshake_bytes_max: limits.handshake_bytes,
@@ -431,7 +449,9 @@ fn tunables(config: &Config) -> Tunables {
         device_frames: Quota::per_minute(limits.device_messages_per_minute, limits.device_messages_burst),
         devices_max: limits.devices_per_tenant,
         dedup_window_ms: ms(config.rooms.dedup_window),
+        presence_users_max: limits.presence_users_per_room,
         dedup_keys_max: config.rooms.dedup_keys,
+        notifications_kept_ms: ms(config.notifications.retention),
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
     }
@@ -447,6 +467,7 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         rooms_max: config.limits.rooms_per_tenant,
         linger_ms: ms(config.rooms.linger),
+        history_bytes_max: config.limits.history_bytes_per_tenant,
     }
 }
 
@@ -471,6 +492,8 @@ fn store_config(config: &Config) -> StoreConfig {
     store.retention.readings_days = days(config.store.readings_retention);
     store.retention.events_days = days(config.store.logs_retention);
     store.retention.audit_days = days(config.store.logs_retention);
+    store.notifications.per_audience_max = config.notifications.per_audience;
+    store.notifications.per_tenant_max = config.notifications.per_tenant;
     store
 }
 

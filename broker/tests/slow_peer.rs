@@ -10,7 +10,7 @@ use serde_json::json;
 use support::raw::{Heard, Raw};
 use support::{Broker, PATIENCE, token};
 
-const OUTBOX: &str = "limits.outbox_bytes=128KiB";
+const OUTBOX: &str = "limits.outbox_bytes=128KiB\nlimits.stall_timeout=500ms";
 
 fn payload(n: u64) -> Payload {
     Payload::text(format!("{n:0>4000}"))

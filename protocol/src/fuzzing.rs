@@ -6,8 +6,15 @@ use prost::Message as _;
 
 use crate::frame::{DecodeError, Frames, take_frame};
 use crate::json;
-use crate::limits::{EXCLUDE_MAX, FRAMES_A_MESSAGE_MAX, PAYLOAD_DEPTH_MAX, ROOMS_A_REQUEST_MAX};
-use crate::message::{Call, Publish, Request, Send, decode_json, decode_proto};
+use crate::limits::{
+    ERROR_BYTES_MAX, EXCLUDE_MAX, FRAMES_A_MESSAGE_MAX, INTEGER_MAX, MARK_READ_MAX, METHODS_A_REQUEST_MAX,
+    PAGE_MAX, PAYLOAD_DEPTH_MAX, PREVIOUS_MAX, REQUEST_ENTRIES_MAX, ROOMS_A_REQUEST_MAX, SAMPLE_MS_MAX,
+    SAMPLE_MS_MIN,
+};
+use crate::message::{
+    Call, History, MarkRead, Notifications, Notify, Policy, Presence, Publish, Request, Respond, Send, Serve,
+    decode_json, decode_proto,
+};
 use crate::payload::{Payload, check_json, deeper_than};
 use crate::wire;
 
@@ -127,13 +134,41 @@ fn depth(value: &serde_json::Value) -> usize {
 
 fn within_limits(request: &Request) {
     match request {
-        Request::Subscribe(rooms) => assert!((1..=ROOMS_A_REQUEST_MAX).contains(&rooms.len())),
+        Request::Hello(hello) => assert!(hello.previous.len() <= PREVIOUS_MAX),
+        Request::Subscribe(subscriptions) => {
+            assert!((1..=ROOMS_A_REQUEST_MAX).contains(&subscriptions.len()));
+            let filters = subscriptions.iter().filter_map(|s| s.filter.as_deref());
+            let entries: usize = filters.map(|f| f.events.len() + f.keys.len()).sum();
+            assert!(entries <= REQUEST_ENTRIES_MAX);
+            for subscription in subscriptions {
+                let since = subscription.since;
+                assert!(since.is_none_or(|at| at.epoch.0 <= INTEGER_MAX && at.seq.0 <= INTEGER_MAX));
+                if let Some(Policy::Sample { every_ms }) = subscription.policy {
+                    assert!((SAMPLE_MS_MIN..=SAMPLE_MS_MAX).contains(&every_ms));
+                }
+            }
+        }
         Request::Unsubscribe(rooms) => assert!((1..=ROOMS_A_REQUEST_MAX).contains(&rooms.len())),
         Request::Publish(Publish { payload, exclude, .. }) | Request::Send(Send { payload, exclude, .. }) => {
             assert!(payload.len() <= BYTES_MAX && exclude.len() <= EXCLUDE_MAX);
         }
         Request::Call(Call { params, .. }) => assert!(params.len() <= BYTES_MAX),
-        _ => {}
+        Request::Serve(Serve { methods, .. }) | Request::Unserve(methods) => {
+            assert!((1..=METHODS_A_REQUEST_MAX).contains(&methods.len()));
+        }
+        Request::Respond(Respond { result, .. }) => match result {
+            Ok(json) => assert!(json.len() <= BYTES_MAX),
+            Err(error) => assert!(error.len() <= ERROR_BYTES_MAX),
+        },
+        Request::History(History { limit, .. })
+        | Request::Presence(Presence { limit, .. })
+        | Request::Notifications(Notifications { limit, .. }) => assert!(*limit as usize <= PAGE_MAX),
+        Request::Notify(notify) => assert!(!notify.title.is_empty() && notify.json.len() <= BYTES_MAX),
+        Request::MarkRead(MarkRead { ids, up_to }) => {
+            assert!(ids.len() <= MARK_READ_MAX && (*up_to > 0 || !ids.is_empty()));
+            assert!(ids.iter().chain([up_to]).all(|&id| id <= INTEGER_MAX));
+        }
+        Request::Ping | Request::Refresh(_) | Request::Cancel(_) => {}
     }
 }
 
@@ -147,7 +182,9 @@ fn has_blank_ends(request: &Request) -> bool {
             payload: Payload::Json(json),
             ..
         })
-        | Request::Call(Call { params: json, .. }) => json,
+        | Request::Call(Call { params: json, .. })
+        | Request::Respond(Respond { result: Ok(json), .. })
+        | Request::Notify(Notify { json, .. }) => json,
         _ => return false,
     };
     json.trim_ascii().len() != json.len()

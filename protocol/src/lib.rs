@@ -17,7 +17,6 @@ pub mod fuzzing;
 pub mod ids;
 pub mod json;
 pub mod limits;
-mod list;
 pub mod message;
 pub mod payload;
 mod publish;

@@ -36,6 +36,9 @@ pub const FILTER_EVENTS_MAX: usize = 32;
 /// Keys that the filter of one subscription may list.
 pub const FILTER_KEYS_MAX: usize = 64;
 
+/// Events and keys that the filters of one subscribe may list in all its rooms together.
+pub const REQUEST_ENTRIES_MAX: usize = 1_024;
+
 /// Longest key of a message, in bytes.
 pub const KEY_BYTES_MAX: usize = 100;
 
@@ -61,9 +64,6 @@ pub const NOTIFICATION_MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// Notifications that one request may mark as read by id.
 pub const MARK_READ_MAX: usize = 100;
-
-/// List entries and fields that a request at its limits has: a subscribe whose rooms all have options, or fewer with filters.
-pub const REQUEST_ENTRIES_MAX: usize = 10 * ROOMS_A_REQUEST_MAX;
 
 /// Longest token, in bytes (8 KiB is what common proxies let pass in a header).
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;

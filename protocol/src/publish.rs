@@ -3,13 +3,11 @@
 
 use bytes::Bytes;
 
-use crate::code::{Code, Refusal};
+use crate::code::Refusal;
 use crate::frame::DecodeError;
 use crate::ids::{self, ConnectionId};
-use crate::limits::{
-    EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_DEPTH_MAX,
-};
-use crate::message::{Text, bounded, bounded_count, check_event, invalid};
+use crate::limits::{EXCLUDE_MAX, NAME_BYTES_MAX, PAYLOAD_DEPTH_MAX};
+use crate::message::{Text, bounded_count, check_event, check_idempotency_key, check_key, invalid, unknown};
 use crate::payload::Payload;
 use crate::varint::{Reader, Value};
 use crate::wire;
@@ -64,17 +62,10 @@ impl Publish {
         ids::check(self.room.as_str(), NAME_BYTES_MAX).map_err(|e| invalid("room", e))?;
         check_event(self.event.as_str())?;
         self.payload.check(payload_bytes_max, PAYLOAD_DEPTH_MAX)?;
-        bounded(
-            "idempotency_key",
-            self.idempotency_key.as_bytes().len(),
-            IDEMPOTENCY_KEY_BYTES_MAX,
-        )?;
-        bounded("key", self.key.as_bytes().len(), KEY_BYTES_MAX)?;
+        check_idempotency_key(self.idempotency_key.as_str())?;
+        check_key(self.key.as_str())?;
         if self.ack == Ack::Unknown {
-            return Err(Refusal::new(
-                Code::Unsupported,
-                "this broker does not know that kind of ack",
-            ));
+            return Err(unknown("ack"));
         }
         bounded_count("exclude", self.exclude.len(), EXCLUDE_MAX)
     }
@@ -188,6 +179,7 @@ fn exclude(publish: &mut Publish, connection: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::code::Code;
     use crate::json;
     use crate::message::{Request, check, decode_proto};
     use crate::varint;
@@ -209,7 +201,7 @@ mod tests {
             "[a-z]{0,140}",
             any::<[bool; 2]>(),
             prop::collection::vec(any::<u64>(), 0..70),
-            ("[a-z]{0,110}", 0..4i32),
+            ("[a-z\0é]{0,60}", prop_oneof![0..4i32, any::<i32>()]),
         )
             .prop_map(
                 |(

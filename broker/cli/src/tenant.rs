@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cauce_broker::config::{Algorithm, Readers, read_file};
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{Access, Api};
 use crate::background::runtime;
@@ -14,7 +14,7 @@ use crate::output::{self, Format, FormatArgs, remark};
 /// Make and change tenants and their signing keys
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cauce tenant create clinic --name 'Clinic of the north'\n  cauce tenant key add clinic                      the broker makes an HS256 secret and shows it once\n  cauce tenant key add clinic --alg RS256 --file public.pem\n  cauce tenant disable clinic"
+    after_help = "Examples:\n  cauce tenant create clinic --name 'Clinic of the north'\n  cauce tenant update clinic --room-classes classes.json\n  cauce tenant key add clinic                      the broker makes an HS256 secret and shows it once\n  cauce tenant key add clinic --alg RS256 --file public.pem\n  cauce tenant disable clinic"
 )]
 pub(crate) struct Tenant {
     #[command(subcommand)]
@@ -35,6 +35,19 @@ enum Verb {
         /// For people
         #[arg(long)]
         name: Option<String>,
+        /// What holds in its rooms: a list of room classes in JSON
+        #[arg(long, value_name = "FILE")]
+        room_classes: Option<PathBuf>,
+    },
+    /// Rename a tenant, or give its rooms other classes
+    Update {
+        id: String,
+        /// For people
+        #[arg(long)]
+        name: Option<String>,
+        /// What holds in its rooms from now on: a list of room classes in JSON, which replaces all that there are
+        #[arg(long, value_name = "FILE")]
+        room_classes: Option<PathBuf>,
     },
     /// One tenant
     Show { id: String },
@@ -85,17 +98,32 @@ impl Verb {
                 let columns = [("id", "id"), ("name", "name"), ("disabled", "disabled")];
                 output::list(format, &api.list(&["tenants"], &[]).await?, &columns)
             }
-            Self::Create { id, name } => {
+            Self::Create {
+                id,
+                name,
+                room_classes,
+            } => {
                 let mut body = json!({"id": id});
-                if let Some(name) = name {
-                    body["name"] = json!(name);
-                }
+                put_settings(&mut body, name, room_classes)?;
                 let answer = api.post(&["tenants"], &body).await?;
                 output::done(
                     format,
                     &answer,
                     &format!("{id} is made; next: cauce token --user ana --tenant {id}"),
                 )
+            }
+            Self::Update {
+                id,
+                name,
+                room_classes,
+            } => {
+                let mut body = json!({});
+                put_settings(&mut body, name, room_classes)?;
+                if body == json!({}) {
+                    return Err(Failure::Usage("give --name or --room-classes".to_owned()));
+                }
+                let answer = api.patch(&["tenants", &id], &body).await?;
+                output::done(format, &answer, &format!("{id} is changed"))
             }
             Self::Show { id } => output::record(format, &api.get(&["tenants", &id], &[]).await?),
             Self::Disable { id } => {
@@ -113,6 +141,24 @@ impl Verb {
             Self::Key { verb } => verb.run(api, format).await,
         }
     }
+}
+
+/// What `create` and `update` have in common.
+fn put_settings(
+    body: &mut Value,
+    name: Option<String>,
+    room_classes: Option<PathBuf>,
+) -> Result<(), Failure> {
+    if let Some(name) = name {
+        body["name"] = json!(name);
+    }
+    if let Some(path) = room_classes {
+        let text = read_file(&path, Readers::Anybody).map_err(Failure::failed)?;
+        let classes: Value = serde_json::from_str(&text)
+            .map_err(|error| Failure::Usage(format!("{} is not JSON: {error}", path.display())))?;
+        body["room_classes"] = classes;
+    }
+    Ok(())
 }
 
 impl KeyVerb {

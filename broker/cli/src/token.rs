@@ -31,6 +31,9 @@ pub(crate) struct Token {
     role: Vec<String>,
     #[command(flatten)]
     rights: Rights,
+    /// What others in a room are told of the user: JSON of at most 1 KiB
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    info: Option<Value>,
     /// How long it is good for, at most 24h
     #[arg(long, default_value = "1h", value_parser = duration::parse)]
     expires: Duration,
@@ -95,12 +98,15 @@ impl Token {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let grants = self.rights.grants(!self.role.is_empty())?;
         let api = self.access.api()?;
-        let body = json!({
+        let mut body = json!({
             "user": self.user,
             "roles": self.role,
             "grants": grants,
             "expires_in": self.expires.as_secs(),
         });
+        if let Some(info) = self.info {
+            body["info"] = info;
+        }
         let answer = runtime()?.block_on(api.post(&["tokens"], &body))?;
         match self.format.format() {
             Format::Json => output::json(&answer),
@@ -116,6 +122,10 @@ impl Token {
             }
         }
     }
+}
+
+fn json_value(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
 }
 
 /// Makes a token that may do this in these rooms.

@@ -4,6 +4,8 @@
 //! crate too: `RUSTFLAGS="--cfg shuttle" cargo test -p cauce-broker --lib models --target-dir target/shuttle`.
 #![cfg(shuttle)]
 
+#[path = "../../src/clock.rs"]
+mod clock;
 #[path = "../../src/mailbox.rs"]
 mod mailbox;
 #[path = "../../src/publication.rs"]

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 
 use super::api_keys::{ApiKey, store_owner};
+use super::classes::ClassDefaults;
 use super::error::store_refusal;
 use super::registry::Registry;
 use super::{Actor, Admin, AdminError, DEFAULT_TENANT, NewSigningKey, NewTenant};
@@ -59,6 +60,7 @@ impl Admin {
             sealer,
             registry: RwLock::new(Registry::default()),
             changes: tokio::sync::Mutex::new(()),
+            class_defaults: RwLock::new(ClassDefaults::from(&config.rooms)),
             auth: RwLock::new(config.auth.clone()),
             auth_changed: Notify::new(),
             operator_key: None,
@@ -82,6 +84,7 @@ impl Admin {
                 id,
                 name: None,
                 role_grants: RoleGrants::default(),
+                room_classes: Vec::new(),
             };
             self.create_tenant(&actor, new).await?;
         }
@@ -126,6 +129,7 @@ impl Admin {
                         id,
                         name: None,
                         role_grants: RoleGrants::default(),
+                        room_classes: Vec::new(),
                     };
                     self.create_tenant(&actor, new).await?;
                 }
@@ -264,7 +268,7 @@ fn put_in_place(draft: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Waits for the store on a thread of its own: the caller may be inside a runtime, where waiting is not allowed.
-fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> Result<T, AdminError> {
+pub(super) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> Result<T, AdminError> {
     let wait = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         Ok(runtime.block_on(future))

@@ -65,23 +65,7 @@ impl From<Refusal> for AdminError {
 
 /// What a caller is told when the store did not do it.
 pub(crate) fn store_refusal(error: &StoreError) -> Refusal {
-    let message = error.to_string();
-    match error {
-        StoreError::Conflict { .. } => Refusal::new(Code::Conflict, message),
-        StoreError::Damaged { .. } => {
-            tracing::error!(%error, "the database cannot be read");
-            Refusal::new(
-                Code::Internal,
-                "the database holds something unreadable; see the log",
-            )
-        }
-        StoreError::Invalid { .. } => Refusal::new(Code::Invalid, message),
-        StoreError::NotFound { .. } => Refusal::new(Code::NotFound, message),
-        StoreError::Unavailable { retry_after_ms, .. } => {
-            let retry_after_ms = u32::try_from(*retry_after_ms).unwrap_or(u32::MAX);
-            Refusal::new(Code::Unavailable, message).retry_after(retry_after_ms)
-        }
-    }
+    error.clone().into()
 }
 
 /// A key that somebody handed in and that cannot be used.

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use super::bootstrap::block_on;
+use super::classes::ClassDefaults;
 use super::{Admin, AdminError};
 use crate::auth::fetch::Refresher;
 use crate::auth::{KeySource, keys};
 use crate::config::{AuthJwks, Config};
 
 impl Admin {
-    /// Takes the keys of a configuration. Those of a changed key set come when it has been fetched. Blocks.
+    /// Takes the keys of a configuration, and its defaults for rooms. Those of a changed key set come when it has been fetched. Blocks.
     ///
     /// # Errors
     /// If a key cannot be used; then all keys stay as they were.
     pub fn reload(&self, config: &Config) -> Result<(), AdminError> {
+        block_on(self.take_class_defaults(ClassDefaults::from(&config.rooms)))?;
         self.expect_configured_tenants(config)?;
         let configured = keys::from_config(&config.auth).map_err(AdminError::Config)?;
         let mut auth = self.auth.write();

@@ -1,8 +1,9 @@
 //! From what the database holds to what is in force.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use cauce_protocol::{DeviceId, TenantId};
+use cauce_protocol::{DeviceId, RoomName, TenantId};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::api_keys::ApiKey;
@@ -10,19 +11,23 @@ use super::device_tokens::DeviceToken;
 use super::devices::DeviceNotes;
 use super::registry::TenantRecord;
 use super::signing::{PURPOSE, SigningKeyInfo, StoredKey};
+use super::tenants::TenantInfo;
 use super::{Admin, AdminError};
 use crate::auth::secret::{CredentialId, CredentialKind, CredentialRow, Scope, Scopes, SecretHash};
 use crate::auth::{KeyOwner, KeySource};
 use crate::hub::{DeviceEntry, ShardMessage};
+use crate::rooms::{Head, HeadKey};
 use crate::seal::Place;
 use crate::shelly::{self, Identity, Saved};
-use crate::store::{self, ApiKeyRow, DeviceRow, DeviceTokenRow, Loaded, SigningKeyRow};
+use crate::store::{self, ApiKeyRow, DeviceRow, DeviceTokenRow, Loaded, RoomHead, SeenKey, SigningKeyRow};
 
 impl Admin {
     /// Puts in force what was stored.
     pub(super) fn take(&self, loaded: Loaded) -> Result<(), AdminError> {
         for row in loaded.tenants {
-            self.take_tenant(row.into());
+            let info = TenantInfo::from(row);
+            let settings = info.settings_or_plain(&self.class_defaults.read());
+            self.take_tenant(info, settings);
         }
         for row in loaded.signing_keys {
             self.take_signing_key(row)?;
@@ -34,10 +39,54 @@ impl Admin {
         for row in loaded.device_tokens {
             self.take_device_token(row);
         }
+        self.take_rooms(loaded.room_heads, loaded.seen_keys);
+        for row in loaded.revocations {
+            self.take_revocation(row);
+        }
         for (number, row) in loaded.devices.into_iter().enumerate() {
             self.take_device(number, row);
         }
         Ok(())
+    }
+
+    /// Durable rooms go on where they stood.
+    fn take_rooms(&self, heads: Vec<RoomHead>, keys: Vec<SeenKey>) {
+        let (now, window_ms) = (self.hub.clock.now(), self.hub.tunables().dedup_window_ms);
+        let mut seen: HashMap<(TenantId, RoomName), Vec<SeenKey>> = HashMap::new();
+        for key in keys {
+            seen.entry((key.tenant.clone(), key.room.clone()))
+                .or_default()
+                .push(key);
+        }
+        for head in heads {
+            let Some(tenant) = self.hub.tenants.get(head.tenant.as_str()) else {
+                tracing::warn!(tenant = %head.tenant, room = %head.room, "a durable room of an unknown tenant is left alone");
+                continue;
+            };
+            let keys = seen.remove(&(head.tenant, head.room.clone())).unwrap_or_default();
+            let head_key = |key: SeenKey| HeadKey {
+                name: key.repeat,
+                seq: key.seq.0,
+                at_ms: now
+                    .mono_ms
+                    .saturating_sub(now.unix_ms.saturating_sub(key.unix_ms)),
+                window_ms,
+            };
+            let keys = keys
+                .into_iter()
+                .filter(|key| key.epoch == head.epoch)
+                .map(head_key);
+            tenant.rooms.restore(
+                head.room,
+                Head {
+                    epoch: head.epoch,
+                    last: head.last.0,
+                    given: head.given.0,
+                    lease: head.lease.0,
+                    keys: keys.collect(),
+                },
+            );
+        }
     }
 
     fn take_signing_key(&self, row: SigningKeyRow) -> Result<(), AdminError> {

@@ -11,12 +11,14 @@
 
 mod api_keys;
 mod bootstrap;
+mod classes;
 mod device_tokens;
 mod devices;
 mod error;
 mod key_sets;
 mod load;
 mod registry;
+mod revocations;
 mod signing;
 mod tenants;
 mod tokens;
@@ -31,11 +33,17 @@ use secrecy::SecretString;
 use tokio::sync::Notify;
 
 pub use api_keys::{API_KEYS_A_OWNER_MAX, ApiKey, NewApiKey};
+pub use classes::{
+    Age, CLASSES_A_TENANT_MAX, CLASSES_BYTES_MAX, ClassSpec, DeliveryName, DeliverySpec, GraceSpec,
+    HistorySpec, PresenceSpec, RateSpec, SCHEMA_BYTES_MAX, SCHEMAS_A_TENANT_MAX, SampleSpec, Size,
+    read_classes,
+};
 pub use device_tokens::{DEVICE_TOKENS_A_TENANT_MAX, DeviceToken, NewDeviceToken};
 pub use devices::{ASSIGNMENT_EVENT, DeviceNotes, Equipment};
 pub use error::AdminError;
 pub(crate) use error::store_refusal;
 pub(crate) use registry::no_tenant;
+pub use revocations::{Lasts, NewRevocation};
 pub use signing::{NewSigningKey, SigningKeyInfo};
 pub use tenants::{NewTenant, TENANTS_MAX, TenantInfo, TenantUpdate};
 pub use tokens::{NewToken, TOKEN_LIFETIME_DEFAULT, TOKEN_LIFETIME_MAX, Token};
@@ -97,6 +105,8 @@ pub struct Admin {
     registry: RwLock<Registry>,
     /// Held from the check to the effect of a change.
     changes: tokio::sync::Mutex<()>,
+    /// What the configuration says about rooms without a class.
+    class_defaults: RwLock<classes::ClassDefaults>,
     /// What the configuration says about keys.
     auth: RwLock<config::Auth>,
     auth_changed: Notify,

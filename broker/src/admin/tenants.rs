@@ -1,5 +1,6 @@
-//! Tenants: made, renamed, disabled, given rights for their roles. Never deleted, so that a name keeps its meaning.
+//! Tenants: made, renamed, disabled, given rights for their roles and classes for their rooms. Never deleted, so that a name keeps its meaning.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -8,14 +9,15 @@ use cauce_protocol::{Code, Refusal, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::classes::{self, ClassDefaults, ClassSpec};
 use super::error::store_refusal;
 use super::registry::TenantRecord;
 use super::{Actor, Admin, check_label, detail};
-use crate::auth::RoleGrants;
-use crate::hub::{RoomClasses, Selection, TenantSettings};
+use crate::auth::{Defaults, RoleGrants};
+use crate::hub::{Selection, ShardMessage, TenantSettings};
 use crate::store::{TenantChange, TenantRow, TenantStatus};
 
-/// Tenants of a node. Each takes about a KiB in memory.
+/// Tenants of a node. Each takes about a KiB in memory, and what its classes take besides.
 pub const TENANTS_MAX: usize = 100_000;
 
 /// A tenant as administrators see it.
@@ -27,6 +29,8 @@ pub struct TenantInfo {
     pub status: TenantStatus,
     /// What its roles may do, under what a token grants.
     pub role_grants: Arc<RoleGrants>,
+    /// What holds in its rooms, by name.
+    pub room_classes: Arc<[ClassSpec]>,
     pub created_unix_ms: u64,
     pub updated_unix_ms: u64,
 }
@@ -38,6 +42,7 @@ pub struct NewTenant {
     /// The id, if it is none.
     pub name: Option<String>,
     pub role_grants: RoleGrants,
+    pub room_classes: Vec<ClassSpec>,
 }
 
 /// What to change of a tenant; `None` leaves as it is.
@@ -46,56 +51,86 @@ pub struct TenantUpdate {
     pub name: Option<String>,
     pub status: Option<TenantStatus>,
     pub role_grants: Option<RoleGrants>,
+    /// All of them anew.
+    pub room_classes: Option<Vec<ClassSpec>>,
 }
 
 /// A tenant's settings as stored. Members of other versions are ignored.
 #[derive(Serialize, Deserialize)]
 struct StoredSettings<'a> {
     #[serde(default)]
-    role_grants: std::borrow::Cow<'a, RoleGrants>,
+    role_grants: Cow<'a, RoleGrants>,
+    #[serde(default)]
+    room_classes: Cow<'a, [ClassSpec]>,
 }
 
 impl TenantInfo {
     /// What the hub needs to know of it.
-    pub(super) fn settings(&self) -> TenantSettings {
+    ///
+    /// # Errors
+    /// `invalid`, if its classes ask for what cannot be.
+    pub(super) fn settings(&self, defaults: &ClassDefaults) -> Result<TenantSettings, Refusal> {
+        classes::compile(&self.room_classes, defaults).map(|compiled| self.settings_with(compiled))
+    }
+
+    /// The same for a tenant whose classes were taken in before. If they can no longer be, its rooms are as if there were none.
+    pub(super) fn settings_or_plain(&self, defaults: &ClassDefaults) -> TenantSettings {
+        self.settings(defaults).unwrap_or_else(|refusal| {
+            tracing::error!(tenant = %self.id, %refusal, "a tenant's room classes cannot be used; none of them holds");
+            self.settings_with(classes::none(defaults))
+        })
+    }
+
+    fn settings_with(&self, compiled: classes::Compiled) -> TenantSettings {
         TenantSettings {
             disabled: self.status == TenantStatus::Disabled,
-            role_grants: self.role_grants.clone(),
-            classes: RoomClasses::default(),
+            defaults: Arc::new(Defaults {
+                roles: self.role_grants.clone(),
+                classes: Arc::new(compiled.grants),
+            }),
+            classes: compiled.classes,
         }
+    }
+
+    fn settings_json(&self) -> Result<Bytes, Refusal> {
+        let settings = StoredSettings {
+            role_grants: Cow::Borrowed(&self.role_grants),
+            room_classes: Cow::Borrowed(&self.room_classes),
+        };
+        serde_json::to_vec(&settings).map(Bytes::from).map_err(|error| {
+            tracing::error!(%error, "a tenant's settings cannot be written as JSON");
+            Refusal::new(Code::Internal, "the settings could not be written; see the log")
+        })
     }
 }
 
 impl From<TenantRow> for TenantInfo {
     fn from(row: TenantRow) -> Self {
         let settings = serde_json::from_slice::<StoredSettings<'_>>(&row.settings);
-        let role_grants = settings.map_or_else(
-            |error| {
+        let (role_grants, room_classes) = match settings {
+            Ok(settings) => (
+                settings.role_grants.into_owned(),
+                settings.room_classes.into_owned(),
+            ),
+            Err(error) => {
                 // Fewer rights are the safe reading.
-                tracing::error!(tenant = %row.tenant, %error, "a tenant's settings cannot be read; its roles get nothing");
-                RoleGrants::default()
-            },
-            |settings| settings.role_grants.into_owned(),
-        );
+                tracing::error!(
+                    tenant = %row.tenant, %error,
+                    "a tenant's settings cannot be read; its roles get nothing and its rooms have no classes"
+                );
+                Default::default()
+            }
+        };
         Self {
             id: row.tenant,
             name: row.name,
             status: row.status,
             role_grants: Arc::new(role_grants),
+            room_classes: room_classes.into(),
             created_unix_ms: row.created_ms,
             updated_unix_ms: row.updated_ms,
         }
     }
-}
-
-fn settings_json(role_grants: &RoleGrants) -> Result<Bytes, Refusal> {
-    let settings = StoredSettings {
-        role_grants: std::borrow::Cow::Borrowed(role_grants),
-    };
-    serde_json::to_vec(&settings).map(Bytes::from).map_err(|error| {
-        tracing::error!(%error, "role grants cannot be written as JSON");
-        Refusal::new(Code::Internal, "the settings could not be written; see the log")
-    })
 }
 
 impl Admin {
@@ -124,11 +159,20 @@ impl Admin {
     pub async fn create_tenant(&self, actor: &Actor, new: NewTenant) -> Result<TenantInfo, Refusal> {
         let name = new.name.unwrap_or_else(|| new.id.as_str().to_owned());
         check_label("name", &name)?;
-        let settings = settings_json(&new.role_grants)?;
+        let now_ms = self.unix_ms();
+        let info = TenantInfo {
+            id: new.id,
+            name,
+            status: TenantStatus::Enabled,
+            role_grants: Arc::new(new.role_grants),
+            room_classes: new.room_classes.into(),
+            created_unix_ms: now_ms,
+            updated_unix_ms: now_ms,
+        };
         let _change = self.changes.lock().await;
         {
             let registry = self.registry.read();
-            if registry.tenants.contains_key(&new.id) {
+            if registry.tenants.contains_key(&info.id) {
                 return Err(Refusal::new(Code::Conflict, "this tenant exists already"));
             }
             if registry.tenants.len() >= TENANTS_MAX {
@@ -136,27 +180,20 @@ impl Admin {
                 return Err(Refusal::new(Code::QuotaExceeded, message));
             }
         }
-        let now_ms = self.unix_ms();
-        let info = TenantInfo {
-            id: new.id,
-            name,
-            status: TenantStatus::Enabled,
-            role_grants: Arc::new(new.role_grants),
-            created_unix_ms: now_ms,
-            updated_unix_ms: now_ms,
-        };
+        // Judged before anything is stored.
+        let settings = info.settings(&self.class_defaults.read())?;
         if let Some(store) = &self.store {
             let row = TenantRow {
                 tenant: info.id.clone(),
                 name: info.name.clone(),
                 status: info.status,
-                settings,
+                settings: info.settings_json()?,
                 created_ms: now_ms,
                 updated_ms: now_ms,
             };
             store.create_tenant(row).await.map_err(|e| store_refusal(&e))?;
         }
-        self.take_tenant(info.clone());
+        self.take_tenant(info.clone(), settings);
         self.audit(
             actor,
             Some(&info.id),
@@ -168,13 +205,46 @@ impl Admin {
     }
 
     /// Into memory, where it takes effect.
-    pub(super) fn take_tenant(&self, info: TenantInfo) {
-        self.hub.tenants.get_or_make(&info.id, info.settings());
+    pub(super) fn take_tenant(&self, info: TenantInfo, settings: TenantSettings) {
+        self.hub.tenants.get_or_make(&info.id, settings);
         let mut registry = self.registry.write();
         registry.tenants.insert(info.id.clone(), TenantRecord::new(info));
     }
 
-    /// Renames, disables, enables, gives rights. Disabling closes every connection of the tenant.
+    /// Puts settings in force: for whoever connects or publishes from now on at once, for open rooms and for what is subscribed
+    /// as soon as their shards come to it.
+    fn configure(&self, id: &TenantId, settings: TenantSettings) {
+        let tenant = self.hub.tenants.get_or_make(id, settings.clone());
+        tenant.configure(settings);
+        self.hub.reclassify(&tenant);
+        for mailbox in &self.hub.shards[..self.hub.plan.clients] {
+            mailbox.send(ShardMessage::Recheck(tenant.clone()));
+        }
+    }
+
+    /// Takes what holds on this node where no class says otherwise.
+    pub(super) async fn take_class_defaults(&self, defaults: ClassDefaults) {
+        // Tenants that are changed meanwhile would keep what was the default before.
+        let _change = self.changes.lock().await;
+        if *self.class_defaults.read() == defaults {
+            return;
+        }
+        *self.class_defaults.write() = defaults.clone();
+        let tenants: Vec<TenantInfo> = {
+            let registry = self.registry.read();
+            registry
+                .tenants
+                .values()
+                .map(|record| record.info.clone())
+                .collect()
+        };
+        for info in tenants {
+            self.configure(&info.id, info.settings_or_plain(&defaults));
+        }
+    }
+
+    /// Renames, disables, enables, gives rights and classes. Disabling closes every connection of the tenant; rights that are
+    /// taken away end what was subscribed under them.
     ///
     /// # Errors
     /// `not_found`, `invalid`, `too_large`, `unavailable`.
@@ -187,34 +257,50 @@ impl Admin {
         if let Some(name) = &update.name {
             check_label("name", name)?;
         }
-        let change = TenantChange {
-            name: update.name.clone(),
-            status: update.status,
-            settings: update.role_grants.as_ref().map(settings_json).transpose()?,
-        };
         let _change = self.changes.lock().await;
-        let mut info = self.tenant(id)?;
-        let now_ms = self.unix_ms();
-        if let Some(store) = &self.store {
-            let changed = store.update_tenant(id.clone(), change, now_ms).await;
-            changed.map_err(|e| store_refusal(&e))?;
-        }
+        // Which classes there are; the whole of them is in the tenant's row.
+        let patterns = update.room_classes.as_ref();
+        let patterns: Option<Vec<_>> = patterns.map(|list| list.iter().map(|class| &class.rooms).collect());
         let record = detail(&json!({
             "name": update.name,
             "disabled": update.status.map(|status| status == TenantStatus::Disabled),
             "role_grants": update.role_grants,
+            "room_classes": patterns,
         }));
+        let (new_rights, new_classes) = (update.role_grants.is_some(), update.room_classes.is_some());
+        let mut info = self.tenant(id)?;
+        let now_ms = self.unix_ms();
         info.updated_unix_ms = now_ms;
-        info.name = update.name.unwrap_or(info.name);
-        info.status = update.status.unwrap_or(info.status);
         if let Some(role_grants) = update.role_grants {
             info.role_grants = Arc::new(role_grants);
         }
-        self.hub
-            .tenants
-            .get_or_make(id, info.settings())
-            .configure(info.settings());
+        if let Some(room_classes) = update.room_classes {
+            info.room_classes = room_classes.into();
+        }
+        let change = TenantChange {
+            name: update.name.clone(),
+            status: update.status,
+            settings: (new_rights || new_classes)
+                .then(|| info.settings_json())
+                .transpose()?,
+        };
+        info.name = update.name.unwrap_or(info.name);
+        info.status = update.status.unwrap_or(info.status);
+        let settings = {
+            let defaults = self.class_defaults.read();
+            if new_classes {
+                // Judged before anything is stored.
+                info.settings(&defaults)?
+            } else {
+                info.settings_or_plain(&defaults)
+            }
+        };
+        if let Some(store) = &self.store {
+            let changed = store.update_tenant(id.clone(), change, now_ms).await;
+            changed.map_err(|e| store_refusal(&e))?;
+        }
         self.registry.write().tenant_mut(id)?.info = info.clone();
+        self.configure(id, settings);
         if info.status == TenantStatus::Disabled {
             let refusal = Refusal::new(Code::TenantDisabled, "the tenant was switched off");
             self.hub.close(Selection::Tenant(id.clone()), refusal);

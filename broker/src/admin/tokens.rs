@@ -5,11 +5,12 @@ use std::time::Duration;
 use cauce_protocol::{Code, Refusal, Role, TenantId, UserId};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{Actor, Admin, NewSigningKey, detail};
 use crate::auth::grant::Rule;
 use crate::auth::sign::{Claims, SignError, SigningKey, sign};
-use crate::auth::token::ROLES_MAX;
+use crate::auth::token::{ROLES_MAX, check_info};
 use crate::config::Algorithm;
 
 /// How long a token is good for unless asked otherwise.
@@ -24,6 +25,8 @@ pub struct NewToken {
     pub user: UserId,
     pub roles: Vec<Role>,
     pub grants: Vec<Rule>,
+    /// What others in a room are told of the user.
+    pub info: Option<Box<RawValue>>,
     /// Whole seconds count.
     pub lifetime: Duration,
 }
@@ -39,7 +42,7 @@ impl Admin {
     /// Makes a token with the tenant's newest shared secret, and that secret if the tenant has none.
     ///
     /// # Errors
-    /// `invalid` for a life that is too long or zero, or grants that no broker takes; `too_large`; `not_found` for the
+    /// `invalid` for a life that is too long or zero, or grants that no broker takes, or too much info; `too_large`; `not_found` for the
     /// tenant; `unavailable`.
     pub async fn create_token(
         &self,
@@ -60,6 +63,9 @@ impl Admin {
         }
         crate::auth::Rules::new(new.grants.clone())
             .map_err(|e| Refusal::new(Code::Invalid, format!("grants: {e}")))?;
+        if let Some(info) = &new.info {
+            check_info(info.get()).map_err(|refusal| Refusal::new(Code::Invalid, refusal.message))?;
+        }
         let key = {
             let _change = self.changes.lock().await;
             let newest = self.registry.read().tenant(tenant)?.newest_secret().cloned();
@@ -85,6 +91,7 @@ impl Admin {
         claims.tenant = Some(tenant.clone());
         claims.roles = new.roles;
         claims.grants = new.grants;
+        claims.info = new.info;
         let token = signing.and_then(|key| sign(&claims, &key)).map_err(refusal)?;
         let record = detail(&json!({ "roles": claims.roles, "seconds": seconds, "kid": key.info.kid }));
         self.audit(actor, Some(tenant), "token.create", claims.sub.as_str(), record);

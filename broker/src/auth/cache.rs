@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use cauce_protocol::{Code, Refusal, TenantId};
 
 use super::fetch::{Nudge, Prospect};
-use super::grant::RoleGrants;
+use super::grant::Defaults;
 use super::keys::Keys;
 use super::principal::Principal;
 use super::token::{self, Denied, Policy, Standing};
@@ -35,8 +35,8 @@ type Digest = [u8; 32];
 #[derive(Clone, Debug)]
 struct Cached {
     principal: Arc<Principal>,
-    /// The role defaults that are in the principal's grant.
-    defaults: Arc<RoleGrants>,
+    /// The defaults that are in the principal's grant.
+    defaults: Arc<Defaults>,
     until_unix_ms: u64,
 }
 

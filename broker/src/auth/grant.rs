@@ -4,8 +4,10 @@
 //! - Nothing is allowed that no rule allows; there are no rules by default.
 //! - A `*` never reaches a reserved name (`$…`); a pattern must begin with `$` itself to do so.
 //! - No grant, however wide, lets a client publish into a reserved room: those are written by the broker alone.
-//! - A token's rules lie over the defaults of its roles: wherever one of them matches a room, they alone decide, so an
-//!   issuer can narrow as well as widen. Elsewhere the defaults of the roles hold.
+//! - A token's rules lie over the defaults of its roles and of the room's class: wherever one of them matches a room, they
+//!   alone decide, so an issuer can narrow as well as widen. Elsewhere the defaults hold, all of them together.
+
+mod classes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +15,9 @@ use std::sync::Arc;
 
 use cauce_protocol::{Code, Refusal, Role};
 use serde::{Deserialize, Serialize};
+
+use self::classes::RoleBits;
+pub use self::classes::{Allow, ClassGrants, Defaults};
 
 /// Longest pattern, in bytes: as long as the longest room name.
 pub const PATTERN_BYTES_MAX: usize = cauce_protocol::limits::NAME_BYTES_MAX;
@@ -289,11 +294,14 @@ impl RoleGrants {
     }
 }
 
-/// The rights of one principal: the rules of the token over the defaults of its roles.
+/// The rights of one principal: the rules of the token over the defaults of its roles and of the rooms' classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     token: Rules,
     roles: Box<[Rules]>,
+    classes: Arc<ClassGrants>,
+    /// Which of the roles that `classes` speaks of this principal has.
+    class_roles: RoleBits,
 }
 
 impl Grant {
@@ -302,17 +310,19 @@ impl Grant {
         Self::default()
     }
 
-    /// `token` over what `defaults` give to `roles`.
-    pub fn new(token: Rules, defaults: &RoleGrants, roles: &[Role]) -> Self {
+    /// `token` over what `defaults` give to everyone and to `roles`.
+    pub fn new(token: Rules, defaults: &Defaults, roles: &[Role]) -> Self {
         Self {
             token,
-            roles: defaults.of(roles),
+            roles: defaults.roles.of(roles),
+            classes: defaults.classes.clone(),
+            class_roles: defaults.classes.bits(roles),
         }
     }
 
     /// The same token under other defaults.
     #[must_use]
-    pub fn over(&self, defaults: &RoleGrants, roles: &[Role]) -> Self {
+    pub fn over(&self, defaults: &Defaults, roles: &[Role]) -> Self {
         Self::new(self.token.clone(), defaults, roles)
     }
 
@@ -320,7 +330,7 @@ impl Grant {
     pub fn everything() -> Self {
         Self {
             token: Rules(Arc::new([(Pattern("*".into()), Actions::ALL)])),
-            roles: Box::default(),
+            ..Self::default()
         }
     }
 
@@ -343,7 +353,7 @@ impl Grant {
     fn granted(&self, name: &str) -> Actions {
         self.token.at(name).unwrap_or_else(|| {
             let given = self.roles.iter().filter_map(|rules| rules.at(name));
-            given.fold(Actions::NONE, Actions::union)
+            given.fold(self.classes.at(name, self.class_roles), Actions::union)
         })
     }
 

@@ -18,16 +18,18 @@ pub mod jwks;
 pub mod keys;
 mod principal;
 mod redact;
+pub mod revoked;
 pub mod secret;
 pub mod sign;
 pub mod token;
 
 pub use address::Reach;
 pub use cache::Authenticator;
-pub use grant::{Action, Actions, Grant, Pattern, RoleGrants, Rule, Rules};
+pub use grant::{Action, Actions, Allow, ClassGrants, Defaults, Grant, Pattern, RoleGrants, Rule, Rules};
 pub use keys::{KeyOwner, KeyRing, KeySource, KeySpec, Keys, VerifyingKey};
-pub use principal::Principal;
+pub use principal::{INFO_BYTES_MAX, Principal};
 pub use redact::redact_query;
+pub use revoked::{Revocation, Revocations, Revoked};
 pub use token::{Denied, Expiry, Policy, Standing};
 
 #[cfg(test)]

@@ -199,6 +199,8 @@ scopes! {
     Tokens = 64, "tokens";
     /// See connections and figures.
     Stats = 128, "stats";
+    /// Call methods that clients or the embedding program serve.
+    Calls = 512, "calls";
     /// Everything that there is and will be.
     All = 256, "all";
 }

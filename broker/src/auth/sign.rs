@@ -10,6 +10,7 @@ use cauce_protocol::{Role, TenantId, UserId};
 use jsonwebtoken::{EncodingKey, Header};
 use secrecy::SecretString;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::grant::Rule;
 use super::keys::{KeyError, check_secret, wire_algorithm};
@@ -25,6 +26,8 @@ pub struct Claims {
     pub roles: Vec<Role>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<Rule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Box<RawValue>>,
     pub iat: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
@@ -46,6 +49,7 @@ impl Claims {
             tenant: None,
             roles: Vec::new(),
             grants: Vec::new(),
+            info: None,
             iat: now_seconds,
             nbf: None,
             exp: Some(now_seconds.saturating_add(seconds)),

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use cauce_protocol::limits::TOKEN_BYTES_MAX;
-use cauce_protocol::{Code, Refusal, Role, TenantId, UserId};
+use bytes::Bytes;
+use cauce_protocol::limits::{PAYLOAD_DEPTH_MAX, TOKEN_BYTES_MAX};
+use cauce_protocol::{Code, Payload, Refusal, Role, TenantId, UserId};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
 
-use super::grant::{Grant, RoleGrants, Rule, Rules};
+use super::grant::{Defaults, Grant, Rule, Rules};
 use super::json::{Members, NotThat};
 use super::keys::{Candidates, Hint, KeyOwner, KeyRing, VerifyingKey, is_plain};
-use super::principal::Principal;
+use super::principal::{INFO_BYTES_MAX, Principal};
 use crate::clock::Now;
 use crate::config::{self, Algorithm};
 
@@ -61,8 +63,8 @@ impl From<&config::Auth> for Policy {
 /// What is known of a tenant when a token of it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Served, with these defaults for its roles.
-    Active(Arc<RoleGrants>),
+    /// Served, with these rights where a token says nothing.
+    Active(Arc<Defaults>),
     Disabled,
     Unknown,
 }
@@ -142,7 +144,7 @@ pub fn verify(
     // From here on the claims are the key owner's word.
     let tenant = tenant_of(key, tenant.as_deref())?;
     audience(key, &claims)?;
-    let expires_unix_ms = times(&claims, policy, now)?;
+    let Times { ends, issued } = times(&claims, policy, now)?;
     let user: String =
         claim(&claims, "sub", "a text")?.ok_or_else(|| invalid("the token has no sub: whose is it?"))?;
     let user = UserId::new(&user).map_err(|e| invalid(format!("claim sub {e}")))?;
@@ -163,21 +165,42 @@ pub fn verify(
             format!("claim jti: empty, longer than {JTI_BYTES_MAX} bytes, or with control characters");
         return Err(invalid(message).into());
     }
+    let info: Option<&RawValue> = claim(&claims, "info", "a JSON value")?;
+    let info = info.map_or(Ok(Bytes::new()), |info| check_info(info.get()))?;
     let defaults = active(standing(&tenant))?;
     Ok(Principal {
+        info,
         grant: Grant::new(rules, &defaults, &roles),
         tenant,
         user,
         roles: roles.into(),
-        expires_unix_ms,
+        expires_unix_ms: ends,
+        issued_unix_ms: issued,
         jti,
         signed_by: key.spec().owner.clone(),
         key_name: key.name().into(),
     })
 }
 
+/// What a token says of its user to others.
+///
+/// # Errors
+/// `token_invalid` if it is too long or nests too deep.
+pub(crate) fn check_info(info: &str) -> Result<Bytes, Refusal> {
+    let info = Bytes::copy_from_slice(info.as_bytes());
+    Payload::Json(info.clone())
+        .check(INFO_BYTES_MAX, PAYLOAD_DEPTH_MAX)
+        .map_err(|_| {
+            let message = format!(
+                "claim info: longer than {INFO_BYTES_MAX} bytes of JSON, or nested deeper than {PAYLOAD_DEPTH_MAX}"
+            );
+            invalid(message)
+        })?;
+    Ok(info)
+}
+
 /// The defaults of a tenant that is served.
-pub(super) fn active(standing: Standing) -> Result<Arc<RoleGrants>, Refusal> {
+pub(super) fn active(standing: Standing) -> Result<Arc<Defaults>, Refusal> {
     match standing {
         Standing::Active(defaults) => Ok(defaults),
         Standing::Disabled => Err(Refusal::new(Code::TenantDisabled, "the tenant is switched off")),
@@ -305,8 +328,14 @@ fn audience(key: &VerifyingKey, claims: &Members<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Checks all dates; answers with the end, in milliseconds since 1970.
-fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Option<u64>, Refusal> {
+/// In milliseconds since 1970, as far as the token says.
+struct Times {
+    ends: Option<u64>,
+    issued: Option<u64>,
+}
+
+/// Checks all dates.
+fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Times, Refusal> {
     let date =
         |name| claim::<Date>(claims, name, "a number of seconds since 1970").map(|d| d.map(|Date(ms)| ms));
     let (ends, starts, issued) = (date("exp")?, date("nbf")?, date("iat")?);
@@ -325,7 +354,7 @@ fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Option<u64>, 
     }
     let Some(ends) = ends else {
         return match policy.expiry {
-            Expiry::Optional => Ok(None),
+            Expiry::Optional => Ok(Times { ends, issued }),
             Expiry::Required => Err(invalid("the token has no exp: tokens must end")),
         };
     };
@@ -342,7 +371,10 @@ fn times(claims: &Members<'_>, policy: Policy, now: Now) -> Result<Option<u64>, 
             "the token is good for too long: at most {hours} h"
         )));
     }
-    Ok(Some(ends))
+    Ok(Times {
+        ends: Some(ends),
+        issued,
+    })
 }
 
 fn claim<'a, T: Deserialize<'a>>(

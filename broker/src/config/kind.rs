@@ -294,11 +294,29 @@ fn show_in(units: &[(u64, &str)], n: u64) -> String {
     format!("{}{unit}", n / factor)
 }
 
-fn show_duration(ms: u64) -> String {
+/// `24h` as milliseconds.
+///
+/// # Errors
+/// In words, if it is none or has no unit.
+pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
+    let ms = parse_duration_ms(text)?;
+    u64::try_from(ms).map_err(|_| "is out of range".to_owned())
+}
+
+/// `64KiB` as bytes.
+///
+/// # Errors
+/// In words, if it is none.
+pub(crate) fn size_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    u64::try_from(bytes).map_err(|_| "is out of range".to_owned())
+}
+
+pub(crate) fn show_duration(ms: u64) -> String {
     show_in(&DURATION_UNITS, ms)
 }
 
-fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     show_in(&SIZE_UNITS, bytes)
 }
 

@@ -19,6 +19,7 @@ mod show;
 
 pub use files::{FileError, Readers, SECRET_FILE_BYTES_MAX, read_file, read_secret_file};
 pub use kind::{Kind, MASK, SECRET_BYTES_MIN, Value, is_weak_secret};
+pub(crate) use kind::{duration_ms, show_duration, show_size, size_bytes};
 pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
 pub use origin::Origins;
 pub use schema::{

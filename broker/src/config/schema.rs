@@ -210,8 +210,12 @@ section! {
         subscriptions_per_connection: usize = count(1, 4_096), "128", Live;
         /// Rooms of one tenant that are in use.
         rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
+        /// Users of one room that its presence lists; more are counted only.
+        presence_users_per_room: usize = count(1, 1_000_000), "10000", Live;
         /// Bytes that may wait for one reader before it is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
+        /// A reader that is behind and takes nothing for this long is closed as too slow.
+        stall_timeout: Duration = millis(100, HOUR), "10s", Live;
         /// Bytes that may wait for one shard; beyond, publishers are refused until it has caught up.
         mailbox_bytes: usize = size(MIB, GIB), "16MiB", Restart;
         /// Requests a second of one connection.
@@ -222,6 +226,8 @@ section! {
         control_frames_per_second: u32 = count(1, 10_000), "20", Live;
         /// Pings and pongs that one connection may send at once before the rate holds.
         control_frames_burst: u32 = count(1, 100_000), "100", Live;
+        /// Bytes of history that the rooms of one tenant keep in memory together; beyond, the oldest are dropped.
+        history_bytes_per_tenant: usize = size(MIB, 16 * GIB), "64MiB", Restart;
         /// Devices of one tenant.
         devices_per_tenant: usize = count(1, 1_000_000), "10000", Live;
         /// Largest frame of a device, in bytes: a full status of a large device is some 10 KiB.
@@ -344,6 +350,29 @@ section! {
         dedup_window: Duration = millis(SECOND, HOUR), "5m", Live;
         /// Idempotency keys that a room remembers.
         dedup_keys: usize = count(1, 1_000_000), "1024", Live;
+        /// Messages that a room keeps for those who come back, where its class says nothing. 0 keeps none.
+        history_messages: u32 = count(0, 100_000), "100", Live;
+        /// How long a room keeps a message, where its class says nothing. 0 is for as long as there is space.
+        history_age: Duration = millis(0, 30 * DAY), "2m", Live;
+        /// Bytes that a room keeps in memory, where its class says nothing.
+        history_bytes: u64 = size(KIB, GIB), "1MiB", Live;
+        /// How long a room without subscribers keeps its numbering and what it holds, so that who comes back continues.
+        recovery_window: Duration = millis(0, DAY), "5m", Live;
+        /// From the end of a user's last connection in a room to the leave, where the class says nothing. A reconnect within it
+        /// is neither leave nor join.
+        presence_grace: Duration = millis(0, 10 * MINUTE), "5s", Live;
+    }
+}
+
+section! {
+    /// Notifications: kept for users until they expire, also for those who are not connected.
+    pub Notifications NOTIFICATIONS "notifications" false {
+        /// How long one is kept unless its sender says otherwise.
+        retention: Duration = millis(SECOND, 366 * DAY), "30d", Live;
+        /// Kept for one audience: a user, a role, or everyone in a tenant. Beyond, its oldest go.
+        per_audience: u32 = count(1, 100_000), "1000", Restart;
+        /// Kept of one tenant in all. Beyond, its oldest go.
+        per_tenant: u64 = count(1, 100_000_000), "1000000", Restart;
     }
 }
 
@@ -357,7 +386,19 @@ section! {
 
 /// All parts of the file, in the order in which they are printed.
 pub const SECTIONS: &[Section] = &[
-    TOP, TLS, THREADS, LIMITS, HEARTBEAT, AUTH, AUTH_KEY, AUTH_JWKS, STORE, LOG, ROOMS, ADMIN,
+    TOP,
+    TLS,
+    THREADS,
+    LIMITS,
+    HEARTBEAT,
+    AUTH,
+    AUTH_KEY,
+    AUTH_JWKS,
+    STORE,
+    LOG,
+    ROOMS,
+    NOTIFICATIONS,
+    ADMIN,
 ];
 
 /// Everything that can be set, typed and in range.
@@ -375,6 +416,7 @@ pub struct Config {
     pub store: Store,
     pub log: Log,
     pub rooms: Rooms,
+    pub notifications: Notifications,
     pub admin: Admin,
 }
 
@@ -394,6 +436,7 @@ impl Config {
             store: Store::read(values)?,
             log: Log::read(values)?,
             rooms: Rooms::read(values)?,
+            notifications: Notifications::read(values)?,
             admin: Admin::read(values)?,
         })
     }

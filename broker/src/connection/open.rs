@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cauce_protocol::message::{
-    Audience, Call, Callee, History, MarkRead, MethodPattern, Notifications, Notify, Presence, Publish,
-    Recipient, Respond, Secret, Send, Serve, Subscription as Wanted, Watch,
+    Audience, Call, Callee, Hello, History, MarkRead, MethodPattern, Notifications, Notify, Presence,
+    Publish, Recipient, Respond, Secret, Send, Serve, Subscription as Wanted, Watch,
 };
 use cauce_protocol::server::Dialect;
 use cauce_protocol::wire::Feature;
@@ -50,6 +50,7 @@ pub struct Connection {
     calls: u16,
     /// A second hello is taken before anything else was asked.
     fresh: bool,
+    previous: Option<Box<[ConnectionId]>>,
 }
 
 /// What follows from a message. Whoever performs it answers under `id`, unless that is 0.
@@ -144,12 +145,23 @@ impl Connection {
             requests: Gcra::default(),
             calls: 0,
             fresh: true,
+            previous: None,
         }
     }
 
     /// Whether the client understands that a room went on without it.
     pub fn knows_advance(&self) -> bool {
         self.knows(Feature::Advance)
+    }
+
+    /// Ids of this client's earlier connections.
+    pub fn previous(&self) -> &[ConnectionId] {
+        self.previous.as_deref().unwrap_or_default()
+    }
+
+    /// Takes up what a hello says of earlier connections.
+    pub fn continues(&mut self, previous: &[ConnectionId]) {
+        self.previous = (!previous.is_empty()).then(|| previous.into());
     }
 
     /// Whether the client said that it understands it.
@@ -170,7 +182,7 @@ impl Connection {
         }
         let fresh = std::mem::replace(&mut self.fresh, false);
         let judged = match request {
-            Request::Hello(hello) => self.hello(id, fresh, hello.version, hello.features, &hello.token),
+            Request::Hello(hello) => self.hello(id, fresh, &hello),
             Request::Subscribe(rooms) => self.subscribe(id, rooms, settings),
             Request::Unsubscribe(rooms) => Ok(Action::Unsubscribe { id, rooms }),
             Request::Publish(publish) => self.publish(id, publish),
@@ -224,28 +236,22 @@ impl Connection {
         self.principal.expires_unix_ms
     }
 
-    fn hello(
-        &mut self,
-        id: u32,
-        fresh: bool,
-        version: u32,
-        features: u64,
-        token: &str,
-    ) -> Result<Action, Refusal> {
-        check_version(version)?;
+    fn hello(&mut self, id: u32, fresh: bool, hello: &Hello) -> Result<Action, Refusal> {
+        check_version(hello.version)?;
         if !fresh {
             return Err(Refusal::new(
                 Code::Conflict,
                 "hello must be the first request of a connection",
             ));
         }
-        if !token.is_empty() {
+        if !hello.token.is_empty() {
             return Err(Refusal::new(
                 Code::Conflict,
                 "the token came with the handshake already",
             ));
         }
-        self.features = features & FEATURES;
+        self.features = hello.features & FEATURES;
+        self.continues(&hello.previous);
         Ok(Action::Welcome { id })
     }
 
@@ -368,11 +374,17 @@ impl Connection {
     }
 }
 
+/// What a new token weighs: its signature takes some 30 µs to verify, where other requests take a few.
+const REFRESH_COST: u32 = 10;
+
 /// What a request weighs against the rate: each room of a list counts.
 fn cost(request: &Request) -> u32 {
     match request {
         Request::Subscribe(rooms) => rooms.len() as u32,
         Request::Unsubscribe(rooms) => rooms.len() as u32,
+        Request::Refresh(_) => REFRESH_COST,
+        // Was asked for, and is charged if it was not.
+        Request::Respond(_) => 0,
         _ => 1,
     }
 }

@@ -24,7 +24,7 @@ use crate::auth::secret::Scope;
 use crate::hub::{Caller as Waiting, DeviceEntry, OutgoingCall, SharedDevice, Tenant};
 
 /// The longest that a call may wait: the answer must leave before the request's own time is over.
-const CALL_TIME_MAX: Duration = Duration::from_secs(25);
+pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(25);
 
 const _: () = assert!(CALL_TIME_MAX.as_secs() < super::gate::REQUEST_TIME.as_secs());
 
@@ -101,11 +101,11 @@ pub(super) struct CallBody {
     timeout_ms: Option<u64>,
 }
 
-/// What the device answered.
+/// What the device, or the server of the method, answered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CallResult {
     #[schema(value_type = Value)]
-    result: Box<RawValue>,
+    pub(super) result: Box<RawValue>,
 }
 
 impl Api {
@@ -287,17 +287,7 @@ pub(super) async fn call_device(
 impl Api {
     fn outgoing(&self, body: CallBody) -> Result<OutgoingCall, Refused> {
         let tunables = self.hub.tunables();
-        let call_ms_max = CALL_TIME_MAX.as_millis() as u64;
-        let timeout_ms = match body.timeout_ms {
-            None => tunables.connection.call_timeout_ms.min(call_ms_max),
-            Some(ms) if (1..=call_ms_max).contains(&ms) => ms,
-            Some(_) => {
-                return Err(Refused::new(
-                    Code::Invalid,
-                    format!("timeout_ms is 1 to {call_ms_max}"),
-                ));
-            }
-        };
+        let timeout_ms = self.call_time(body.timeout_ms)?;
         let params = body
             .params
             .map(|json| Bytes::from(String::from(Box::<str>::from(json))));

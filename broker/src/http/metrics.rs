@@ -73,6 +73,8 @@ impl Collector for Node {
         self.connections(&mut out)?;
         self.traffic(&mut out)?;
         self.devices(&mut out)?;
+        self.calls(&mut out)?;
+        self.presence(&mut out)?;
         self.shards(&mut out)?;
         self.http(&mut out)?;
         if let Some(store) = self.0.admin.store() {
@@ -145,6 +147,26 @@ impl Node {
         )
     }
 
+    fn calls(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let calls = &self.0.hub.metrics.calls;
+        out.gauge(
+            "cauce_calls_outstanding",
+            "Calls of methods that have no answer yet",
+            calls.outstanding(),
+        )?;
+        out.counters(
+            "cauce_calls",
+            "Calls of methods by how they ended",
+            "end",
+            calls.ends().map(|(end, n)| (end.name(), n)),
+        )?;
+        out.counter(
+            "cauce_calls_retried",
+            "Calls given to another server because the one before was lost",
+            calls.retried.value(),
+        )
+    }
+
     fn traffic(&self, out: &mut Writer<'_>) -> fmt::Result {
         let counters = &self.0.counters;
         let mut sum =
@@ -184,6 +206,17 @@ impl Node {
             [
                 ("socket", self.total(|m| &m.publications_refused)),
                 ("api", counters.publications_refused.value()),
+            ],
+        )?;
+        out.counters(
+            "cauce_notices",
+            "Pushes of notifications and of what was read: made, left out for a congested reader of low priority, left out for a \
+             full queue",
+            "outcome",
+            [
+                ("pushed", self.total(|m| &m.notices_pushed)),
+                ("gave_way", self.total(|m| &m.notices_gave_way)),
+                ("unpushed", self.total(|m| &m.notices_unpushed)),
             ],
         )?;
         let mut buckets = [0; LATENCY_BOUNDS_US.len() + 1];
@@ -231,6 +264,31 @@ impl Node {
         out.gauge("cauce_tenants", "Tenants", tenants)?;
         out.gauge("cauce_rooms", "Rooms that exist now", rooms)?;
         out.gauge("cauce_devices", "Devices that are known", devices)
+    }
+
+    fn presence(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let mut sum =
+            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
+        sum(
+            "cauce_presence_changes",
+            "Changes of who is in a room that were handed to watchers",
+            |m| &m.presence_changes,
+        )?;
+        sum(
+            "cauce_presence_truncated",
+            "Those among them that told counts because names were too many or had been missed",
+            |m| &m.presence_truncated,
+        )?;
+        sum(
+            "cauce_presence_missed",
+            "Changes of who is in a room that a watcher did not get because he reads slowly",
+            |m| &m.presence_missed,
+        )?;
+        out.gauge(
+            "cauce_presence_users",
+            "Users in rooms that keep presence; one in two rooms counts twice",
+            self.0.hub.presence.present() as u64,
+        )
     }
 
     fn shards(&self, out: &mut Writer<'_>) -> fmt::Result {
@@ -334,6 +392,22 @@ fn write_store(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
             ("tenant_full", counters.refused_tenant_full.load(Relaxed)),
             ("too_large", counters.refused_too_large.load(Relaxed)),
             ("database", counters.refused_by_database.load(Relaxed)),
+        ],
+    )?;
+    out.gauge(
+        "cauce_notifications_waiting",
+        "Notifications and marks of what was read that wait for the database",
+        store.notifications_waiting() as u64,
+    )?;
+    out.counters(
+        "cauce_notifications",
+        "Notifications and marks of what was read by what became of them; a repeat had an idempotency key that was known",
+        "outcome",
+        [
+            ("stored", counters.notifications_stored.load(Relaxed)),
+            ("repeated", counters.notifications_repeated.load(Relaxed)),
+            ("marked", counters.notification_marks.load(Relaxed)),
+            ("refused", counters.notifications_refused.load(Relaxed)),
         ],
     )?;
     let mut count =

@@ -11,6 +11,7 @@
 
 mod answer;
 mod caller;
+mod calls;
 mod credentials;
 mod devices;
 mod exposition;
@@ -19,10 +20,13 @@ mod gate;
 mod health;
 mod history;
 mod metrics;
+mod notifications;
 mod openapi;
 mod page;
+mod presence;
 mod process;
 mod publish;
+mod revocations;
 mod rooms;
 mod serve;
 mod stats;
@@ -91,12 +95,17 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(publish::publish_batch))
         .routes(routes!(publish::send))
         .routes(routes!(publish::broadcast))
+        .routes(routes!(notifications::leave_notification))
+        .routes(routes!(notifications::list_notifications))
+        .routes(routes!(notifications::mark_notifications))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))
         .routes(routes!(devices::assign_device, devices::unassign_device))
         .routes(routes!(devices::call_device))
+        .routes(routes!(calls::call_method))
         .routes(routes!(history::list_readings))
         .routes(routes!(history::list_device_events))
         .routes(routes!(
@@ -105,6 +114,11 @@ fn main_routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(credentials::revoke_device_token))
         .routes(routes!(tokens::create_token))
+        .routes(routes!(
+            revocations::list_revocations,
+            revocations::create_revocation
+        ))
+        .routes(routes!(revocations::delete_revocation))
 }
 
 /// What the operator uses.

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use cauce_protocol::limits::{EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, INTEGER_MAX};
-use cauce_protocol::message::{Recipient, Text, check_event};
+use cauce_protocol::limits::{EXCLUDE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, INTEGER_MAX, KEY_BYTES_MAX};
+use cauce_protocol::message::{Ack, Recipient, Text, check_event};
 use cauce_protocol::{Code, ConnectionId, NameError, Payload, Refusal, Role, RoomName, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +19,7 @@ use super::page::TenantQuery;
 use crate::auth::secret::Scope;
 use crate::hub::Tenant;
 use crate::publication::Draft;
-use crate::rooms::Repeat;
+use crate::rooms::{Repeat, Written};
 
 /// Messages of one batch.
 const BATCH_MAX: usize = 100;
@@ -50,6 +50,11 @@ pub(super) struct PublishBody {
     #[serde(default)]
     #[schema(value_type = Vec<u64>)]
     exclude: Vec<Connection>,
+    /// What the message is about within its event, as an order's number: for filters and for readers who want the newest of
+    /// each. At most 100 bytes.
+    key: Option<String>,
+    #[serde(default)]
+    ack: AckBody,
 }
 
 /// `null` is a payload too.
@@ -84,6 +89,29 @@ pub(super) struct Published {
     receivers: u32,
     /// The idempotency key had been seen: nothing was sent, and this is the first answer.
     repeated: bool,
+    /// It is on the disk.
+    durable: bool,
+}
+
+/// When to answer.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AckBody {
+    /// On the disk in durable rooms, in memory elsewhere.
+    #[default]
+    Default,
+    Memory,
+    Durable,
+}
+
+impl From<AckBody> for Ack {
+    fn from(ack: AckBody) -> Self {
+        match ack {
+            AckBody::Default => Self::Default,
+            AckBody::Memory => Self::Memory,
+            AckBody::Durable => Self::Durable,
+        }
+    }
 }
 
 /// Many messages, each for itself.
@@ -157,8 +185,8 @@ pub(super) struct Broadcast {
 }
 
 impl Api {
-    fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
-        let published = self.try_publish(tenant, body);
+    async fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
+        let published = self.try_publish(tenant, body).await;
         match published {
             Ok(_) => self.counters.publications.increment(),
             Err(_) => self.counters.publications_refused.increment(),
@@ -166,7 +194,7 @@ impl Api {
         published
     }
 
-    fn try_publish(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
+    async fn try_publish(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
         let room = RoomName::new(&body.room).map_err(|e| bad_name("room", e))?;
         if room.is_reserved() {
             let message = "rooms that begin with $ are written by the broker alone";
@@ -182,6 +210,12 @@ impl Api {
             return Err(Refusal::new(Code::TooLarge, message));
         }
         let mut draft = self.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+        let topic = body.key.unwrap_or_default();
+        if topic.len() > KEY_BYTES_MAX {
+            let message = format!("key is longer than {KEY_BYTES_MAX} bytes");
+            return Err(Refusal::new(Code::TooLarge, message));
+        }
+        draft.topic = Text::from(topic);
         draft.excluded = body.exclude.into_iter().map(|connection| connection.0).collect();
         let repeat = key.map(|key| Repeat {
             publisher: PUBLISHER,
@@ -190,13 +224,17 @@ impl Api {
             window_ms: self.hub.tunables().dedup_window_ms,
             keys_max: self.hub.tunables().dedup_keys_max,
         });
-        let accepted = self.hub.publish(tenant, room.as_str(), draft, repeat)?;
+        let accepted = self
+            .hub
+            .publish_and_wait(tenant, room.as_str(), draft, repeat, body.ack.into())
+            .await?;
         Ok(Published {
             room: body.room,
             epoch: accepted.epoch.0,
             seq: accepted.seq.0,
             receivers: accepted.receivers,
             repeated: accepted.repeated,
+            durable: accepted.written == Written::Yes,
         })
     }
 
@@ -218,7 +256,7 @@ pub(super) async fn publish(
     Body(body): Body<PublishBody>,
 ) -> Answer<Published> {
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
-    Ok(Json(api.publish_one(&tenant, body)?))
+    Ok(Json(api.publish_one(&tenant, body).await?))
 }
 
 /// Publish up to a hundred messages, in order. One that is refused does not keep the others back.
@@ -237,11 +275,14 @@ pub(super) async fn publish_batch(
             format!("a batch has 1 to {BATCH_MAX} messages"),
         ));
     }
-    let publish = |Object(message)| match api.publish_one(&tenant, message) {
-        Ok(published) => BatchItem::Published(published),
-        Err(refusal) => BatchItem::Refused(Refused::from(refusal).body()),
+    // All have their numbers before the first waits for the disk, so that one commit serves them.
+    let publish = |Object(message)| async {
+        match api.publish_one(&tenant, message).await {
+            Ok(published) => BatchItem::Published(published),
+            Err(refusal) => BatchItem::Refused(Refused::from(refusal).body()),
+        }
     };
-    let results = body.messages.into_iter().map(publish).collect();
+    let results = futures_util::future::join_all(body.messages.into_iter().map(publish)).await;
     Ok(Json(BatchResult { results }))
 }
 

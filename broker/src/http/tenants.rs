@@ -13,7 +13,9 @@ use super::caller::Caller;
 use super::extract::{Body, Named, Object, Params};
 use super::page::{Page, after, limit};
 use super::publish::bad_name;
-use crate::admin::{NewSigningKey, NewTenant, SigningKeyInfo, TenantInfo, TenantUpdate};
+use crate::admin::{
+    ClassSpec, NewSigningKey, NewTenant, SigningKeyInfo, TenantInfo, TenantUpdate, read_classes,
+};
 use crate::auth::RoleGrants;
 use crate::auth::secret::Scope;
 use crate::config::Algorithm;
@@ -28,6 +30,9 @@ pub(super) struct TenantView {
     /// What its roles may do, under what a token grants: role names and their rules.
     #[schema(value_type = Object)]
     role_grants: serde_json::Value,
+    /// What holds in its rooms, by pattern of their names; the first that matches a room holds there.
+    #[schema(value_type = Vec<ClassBody>)]
+    room_classes: Vec<ClassSpec>,
     created_unix_ms: u64,
     updated_unix_ms: u64,
 }
@@ -48,6 +53,7 @@ impl TryFrom<TenantInfo> for TenantView {
             name: info.name,
             disabled: info.status == TenantStatus::Disabled,
             role_grants,
+            room_classes: info.room_classes.to_vec(),
             created_unix_ms: info.created_unix_ms,
             updated_unix_ms: info.updated_unix_ms,
         })
@@ -66,6 +72,10 @@ pub(super) struct NewTenantBody {
     #[serde(default)]
     #[schema(value_type = SettingsBody)]
     settings: Object<SettingsBody>,
+    /// What holds in its rooms, by pattern of their names; the first that matches a room holds there.
+    #[serde(default)]
+    #[schema(value_type = Vec<ClassBody>, max_items = 64)]
+    room_classes: Vec<serde_json::Value>,
 }
 
 /// What may be set of a tenant.
@@ -87,6 +97,38 @@ pub(super) struct TenantUpdateBody {
     disabled: Option<bool>,
     #[schema(value_type = Option<Object>)]
     role_grants: Option<RoleGrants>,
+    /// All of them anew; 64 KiB at most.
+    #[schema(value_type = Option<Vec<ClassBody>>, max_items = 64)]
+    room_classes: Option<Vec<serde_json::Value>>,
+}
+
+/// What holds in rooms of one pattern. What is not said is as the node's default.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `ClassSpec` in the document")]
+struct ClassBody {
+    /// Pattern of room names; a `*` stands for anything.
+    #[schema(min_length = 1, max_length = 200)]
+    rooms: String,
+    /// How much is kept: `{"messages": 1000, "age": "24h", "bytes": "1MiB"}`.
+    #[schema(value_type = Option<Object>)]
+    history: Option<()>,
+    /// Whether who is there can be asked and watched: true, false or `{"grace_ms": 5000}`.
+    #[schema(value_type = Option<serde_json::Value>)]
+    presence: Option<()>,
+    /// Keep history in the database.
+    durable: Option<bool>,
+    /// For subscribers that name none: `reliable`, `latest`, `drop_oldest` or `{"sample_ms": 500}`.
+    #[schema(value_type = Option<serde_json::Value>)]
+    delivery: Option<()>,
+    /// How fast a room may be written to: `{"per_second": 50, "burst": 100}`.
+    #[schema(value_type = Option<Object>)]
+    rate: Option<()>,
+    /// Rights by role, `*` for everyone in the tenant, where a token says nothing.
+    #[schema(value_type = Option<Object>)]
+    allow: Option<()>,
+    /// JSON schemas by event; 16 KiB each, 64 in all classes of a tenant.
+    #[schema(value_type = Option<Object>)]
+    schemas: Option<()>,
 }
 
 /// Which part of the list.
@@ -203,6 +245,7 @@ pub(super) async fn create_tenant(
         id: tenant_id(&body.id)?,
         name: body.name,
         role_grants: body.settings.0.role_grants,
+        room_classes: read_classes(body.room_classes)?,
     };
     let tenant = api.admin.create_tenant(&caller.actor(), new).await?;
     Ok(Json(tenant.try_into()?))
@@ -220,7 +263,7 @@ pub(super) async fn get_tenant(
     Ok(Json(api.admin.tenant(&tenant_id(&id)?)?.try_into()?))
 }
 
-/// Rename, switch off or on, give rights to roles.
+/// Rename, switch off or on, give rights to roles and classes to rooms.
 #[utoipa::path(patch, path = "/v1/tenants/{id}", tag = "tenants", params(("id" = String, Path)),
     request_body = TenantUpdateBody, responses((status = 200, body = TenantView)))]
 pub(super) async fn update_tenant(
@@ -237,6 +280,7 @@ pub(super) async fn update_tenant(
             false => TenantStatus::Enabled,
         }),
         role_grants: body.role_grants,
+        room_classes: body.room_classes.map(read_classes).transpose()?,
     };
     let updated = api
         .admin

@@ -7,6 +7,7 @@ use axum::extract::State;
 use cauce_protocol::{Refusal, Role, UserId};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -31,6 +32,10 @@ pub(super) struct TokenBody {
     #[serde(default)]
     #[schema(value_type = Vec<RuleBody>)]
     grants: Vec<Object<Rule>>,
+    /// What others in a room are told of the user: any JSON of at most 1 KiB.
+    #[serde(default)]
+    #[schema(value_type = Value)]
+    info: Option<Box<RawValue>>,
     /// Seconds; an hour unless given.
     #[schema(minimum = 1, maximum = 86400, default = 3600)]
     expires_in: Option<u64>,
@@ -69,6 +74,7 @@ pub(super) async fn create_token(
         user: UserId::new(&body.user).map_err(|e| bad_name("user", e))?,
         roles: roles?,
         grants: body.grants.into_iter().map(|Object(rule)| rule).collect(),
+        info: body.info,
         lifetime: body
             .expires_in
             .map_or(TOKEN_LIFETIME_DEFAULT, Duration::from_secs),

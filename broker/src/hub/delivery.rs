@@ -6,14 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{ConnectionId, DeviceId, Refusal, TenantId, UserId};
 
+use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
+use super::notifications::Notice;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
-use crate::publication::{Direct, Shared};
+use crate::publication::{Direct, RoomKey, Shared};
+use crate::rooms::{PresenceNews, Room};
 use crate::socket::Parts;
 
-/// A shard's mailbox. Publications and direct messages reserve their cost; the rest is bounded by connections and calls.
+/// A shard's mailbox. Publications, direct messages, notices and changes of presence reserve their cost; the rest is bounded by
+/// connections, calls and rooms.
 pub type ShardMailbox = Mailbox<ShardMessage, TaskWaker>;
 
 /// One piece of work for a shard.
@@ -23,18 +27,32 @@ pub enum ShardMessage {
     Publication(Shared),
     /// A message to people or connections, some of whom may be here.
     Direct(Arc<Direct>),
+    /// News of notifications for users, some of whom may be here.
+    Notice(Arc<Notice>),
     /// An answer that a client here waits for.
     Answer(Box<Answer>),
     /// The outcome of a request that others had to be asked for.
     Outcome(Box<Outcome>),
+    /// A word for a client here that serves methods.
+    Serving(Box<Serving>),
+    /// A change of who is in a room that has watchers here. Reserves its cost.
+    Presence(Arc<PresenceNews>),
+    /// Presence of this room was switched on: its subscribers here enter.
+    Enroll(Arc<Room>),
     /// Frames for a device whose socket is here.
     DeviceFrames(DeviceFrames),
     /// A device without a socket has a timer: a sleeper that may oversleep.
     Watch(Arc<Tenant>, SharedDevice),
     /// A socket to serve.
     Arrival(Box<Arrival>),
+    /// The newest messages of this durable room have come from the store.
+    Fetched(RoomKey),
+    /// The room is no more: its subscriptions end for this reason.
+    RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
+    /// A tenant's rights have changed: connections keep what they still may.
+    Recheck(Arc<Tenant>),
     /// Close everything, then end the thread.
     Stop(Refusal),
 }
@@ -42,6 +60,12 @@ pub enum ShardMessage {
 impl From<Shared> for ShardMessage {
     fn from(publication: Shared) -> Self {
         Self::Publication(publication)
+    }
+}
+
+impl From<Arc<PresenceNews>> for ShardMessage {
+    fn from(news: Arc<PresenceNews>) -> Self {
+        Self::Presence(news)
     }
 }
 
@@ -59,6 +83,20 @@ pub struct Outcome {
     pub connection: ConnectionId,
     pub request: u32,
     pub result: Result<cauce_protocol::wire::reply::Outcome, Refusal>,
+}
+
+/// A word for a connection that serves methods.
+#[derive(Debug)]
+pub struct Serving {
+    pub connection: ConnectionId,
+    pub word: ServingWord,
+}
+
+/// What is said to a server.
+#[derive(Debug)]
+pub enum ServingWord {
+    Invoke(Invoke),
+    Revoke(CallId),
 }
 
 /// Text frames for the socket of a device.

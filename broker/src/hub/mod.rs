@@ -5,33 +5,49 @@
 //! - The hub hands work to shards through their mailboxes and never waits for one.
 //! - It holds no socket and starts no thread.
 
+mod calls;
 mod classes;
 mod delivery;
 mod device_flow;
 mod devices;
 mod doors;
+mod history;
+mod ledger;
+mod notifications;
+mod presence;
 mod records;
+mod schemas;
 mod tenants;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use cauce_protocol::message::Recipient;
+use cauce_protocol::message::{Ack, Recipient};
 use cauce_protocol::{Code, ConnectionId, Refusal};
 use parking_lot::RwLock;
+use tokio::sync::oneshot;
 
-pub use classes::RoomClasses;
+pub use calls::{
+    CallId, CallWatch, Inbox, Invoke, MethodCall, ServerId, Switchboard, TIMEOUT_MS_MAX, no_such_request,
+};
+pub use classes::{ClassRule, RoomClasses};
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, ShardMailbox,
-    ShardMessage,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, Serving,
+    ServingWord, ShardMailbox, ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
+pub use history::HistoryPage;
+pub use ledger::restored;
+pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
+pub use presence::check_kept as check_presence_kept;
 pub use records::{Later, NoRecords, Records};
+pub use schemas::{Schema, Schemas};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
 
+use self::ledger::Ledger;
 use crate::auth::fetch::Nudge;
 use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
 use crate::auth::{KeyOwner, Keys, Policy, Standing};
@@ -39,8 +55,11 @@ use crate::clock::Clock;
 use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
 use crate::publication::{Direct, Draft};
-use crate::rooms::{Accepted, Repeat, TableLimits, overloaded};
+use crate::rooms::{Accepted, Manner, OnCommit, PresenceDesk, Repeat, TableLimits, Written, overloaded};
 use crate::shelly::{CallToken, Session};
+
+/// What became of a publish that waited for the disk.
+type Committed = Result<Accepted, Refusal>;
 
 /// How many low bits of a connection id name its shard.
 pub const SHARD_BITS: u32 = 6;
@@ -59,6 +78,10 @@ pub struct Tunables {
     pub payload_depth_max: usize,
     pub fragments_max: usize,
     pub outbox_bytes_max: usize,
+    /// A peer that is behind and has taken nothing for so long is closed.
+    pub stall_ms: u64,
+    /// How far back a position reaches for those who may not read history.
+    pub recovery_window_ms: u64,
     pub control_frames: crate::rate::Quota,
     pub handshake_ms: u64,
     pub handshake_bytes_max: usize,
@@ -70,8 +93,12 @@ pub struct Tunables {
     pub device_frames: crate::rate::Quota,
     pub devices_max: usize,
     pub dedup_window_ms: u64,
+    /// Users of a room that are listed; more are counted only.
+    pub presence_users_max: usize,
     /// Idempotency keys that a room remembers.
     pub dedup_keys_max: usize,
+    /// How long a notification is kept unless its sender says otherwise.
+    pub notifications_kept_ms: u64,
     /// What is asked of tokens.
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.
@@ -100,6 +127,7 @@ pub struct Hub {
     pub clock: Clock,
     pub metrics: Metrics,
     pub door: Arc<Door>,
+    pub presence: PresenceDesk,
     pub records: Box<dyn Records>,
     pub keys: Arc<Keys>,
     pub credentials: RwLock<Credentials>,
@@ -112,6 +140,7 @@ pub struct Hub {
     ended: Box<[AtomicBool]>,
     sessions: Rising,
     calls: Rising,
+    call_watch: CallWatch,
 }
 
 impl Hub {
@@ -133,6 +162,7 @@ impl Hub {
             clock,
             metrics: Metrics::new(plan.total()),
             door: Arc::new(Door::new(door)),
+            presence: PresenceDesk::default(),
             records,
             keys: Arc::default(),
             credentials: RwLock::default(),
@@ -142,6 +172,7 @@ impl Hub {
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
             sessions: Rising::default(),
             calls: Rising::default(),
+            call_watch: CallWatch::default(),
         }
     }
 
@@ -156,19 +187,81 @@ impl Hub {
     /// Publishes to a room. `name` has been checked.
     ///
     /// # Errors
-    /// `overloaded`, `quota_exceeded` or `invalid`; then nobody got the message.
+    /// `overloaded`, `quota_exceeded`, `invalid` or `schema_violation`; then nobody got the message.
     pub fn publish(
         &self,
         tenant: &Tenant,
         room: &str,
         mut draft: Draft,
-        repeat: Option<Repeat<'_>>,
+        manner: Manner<'_>,
     ) -> Result<Accepted, Refusal> {
+        tenant.check_payload(room, draft.event.as_str(), &draft.payload)?;
         let now = self.clock.now();
         draft.unix_ms = now.unix_ms;
+        let ledger = Ledger {
+            records: &*self.records,
+            tenant: &tenant.id,
+        };
+        let manner = Manner {
+            journal: Some(&ledger),
+            ..manner
+        };
         tenant
             .rooms
-            .publish(room, draft, repeat, now.mono_ms, &self.shards)
+            .publish(room, draft, manner, now.mono_ms, &self.shards)
+    }
+
+    /// The same, and waits until the message is on the disk if its room, or `ack`, asks for that.
+    ///
+    /// Not cancel-safe in the sense that the message is published by the first poll, whoever waits on.
+    ///
+    /// # Errors
+    /// As [`Hub::publish`]; `unavailable` if the message has its number and is not on the disk in time. It may be there later:
+    /// a repeat with the same idempotency key is harmless.
+    pub async fn publish_and_wait(
+        &self,
+        tenant: &Tenant,
+        room: &str,
+        draft: Draft,
+        repeat: Option<Repeat<'_>>,
+        ack: Ack,
+    ) -> Result<Accepted, Refusal> {
+        let (accepted, committed) = self.publish_now(tenant, room, draft, repeat, ack)?;
+        match committed {
+            None => Ok(accepted),
+            Some(committed) => {
+                let gone = || Err(Refusal::new(Code::Unavailable, "the store has ended"));
+                let accepted = committed.await.unwrap_or_else(|_| gone())?;
+                Ok(Accepted {
+                    written: Written::Yes,
+                    ..accepted
+                })
+            }
+        }
+    }
+
+    fn publish_now(
+        &self,
+        tenant: &Tenant,
+        room: &str,
+        draft: Draft,
+        repeat: Option<Repeat<'_>>,
+        ack: Ack,
+    ) -> Result<(Accepted, Option<oneshot::Receiver<Committed>>), Refusal> {
+        let waiting = parking_lot::Mutex::new(None);
+        let on_commit = || -> OnCommit {
+            let (sender, receiver) = oneshot::channel();
+            *waiting.lock() = Some(receiver);
+            Box::new(move |accepted, result| drop(sender.send(result.map(|()| accepted))))
+        };
+        let manner = Manner {
+            repeat,
+            ack,
+            on_commit: Some(&on_commit),
+            journal: None,
+        };
+        let accepted = self.publish(tenant, room, draft, manner)?;
+        Ok((accepted, waiting.into_inner()))
     }
 
     /// Publishes to a room only if somebody has use for it: what devices say to rooms that nobody listens to is not numbered.
@@ -181,7 +274,20 @@ impl Hub {
         tenant
             .rooms
             .get(room)
-            .map(|_| self.publish(tenant, room, draft, None))
+            .map(|_| self.publish(tenant, room, draft, Manner::default()))
+    }
+
+    /// Gives every open room of the tenant its class as the settings say now. Rooms that were durable and are not any more
+    /// close, and their subscribers are told.
+    pub fn reclassify(&self, tenant: &Tenant) {
+        let message = "the room is no longer durable, and its numbering begins anew; join it again";
+        let refusal = Refusal::new(Code::GoingAway, message);
+        tenant.rooms.reclassify(self.clock.now().mono_ms, |room, shards| {
+            for shard in (0..self.shards.len()).filter(|shard| shards & 1 << shard != 0) {
+                self.shards[shard].send(ShardMessage::RoomClosed(room.key, refusal.clone()));
+            }
+        });
+        self.reset_presence(tenant);
     }
 
     /// A message to people or connections of one tenant. It has no number; whoever is connected gets it.
@@ -212,8 +318,15 @@ impl Hub {
         Ok(())
     }
 
-    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens.
-    pub fn call(&self, tenant: &Tenant, device: &str, call: &OutgoingCall, caller: Caller) {
+    /// Calls a device. The answer goes to `caller`, exactly once, whatever happens. Answers by what the device knows the
+    /// call, if it was asked.
+    pub fn call(
+        &self,
+        tenant: &Tenant,
+        device: &str,
+        call: &OutgoingCall,
+        caller: Caller,
+    ) -> Option<CallToken> {
         let Some(entry) = tenant.device(device) else {
             self.answer(
                 caller,
@@ -222,7 +335,7 @@ impl Hub {
                     "the tenant has no device of this id",
                 )),
             );
-            return;
+            return None;
         };
         let token = CallToken(self.calls.next());
         let opened = entry.lock().call(self.clock.now(), call, token, caller);
@@ -233,8 +346,12 @@ impl Hub {
                     frames: vec![frame],
                 };
                 self.shards[link.shard].send(ShardMessage::DeviceFrames(frames));
+                Some(token)
             }
-            Err((refusal, caller)) => self.answer(caller, Err(refusal)),
+            Err((refusal, caller)) => {
+                self.answer(caller, Err(refusal));
+                None
+            }
         }
     }
 
@@ -255,12 +372,12 @@ impl Hub {
         }
     }
 
-    /// Whether a tenant is served, and what its roles may do.
+    /// Whether a tenant is served, and what may be done there without a token's word.
     pub fn standing(&self, tenant: &str) -> Standing {
         match self.tenants.get(tenant).map(|tenant| tenant.settings()) {
             None => Standing::Unknown,
             Some(settings) if settings.disabled => Standing::Disabled,
-            Some(settings) => Standing::Active(settings.role_grants.clone()),
+            Some(settings) => Standing::Active(settings.defaults.clone()),
         }
     }
 

@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use cauce_protocol::{Code, Refusal, TenantId};
 
 use crate::store::{
-    Admission, AuditRow, DeviceStateRow, EventRow, MessagePage, MessageQuery, MessageRow, ReadingRow,
-    StoreHandle,
+    Admission, AuditRow, DeviceStateRow, Done, EventRow, Left, Marked, MessagePage, MessageQuery, MessageRow,
+    NotificationPage, NotificationQuery, NotificationRow, ReadRow, ReadingRow, StoreHandle,
 };
 
 /// What an answer of the store comes in.
@@ -27,12 +28,24 @@ pub trait Records: fmt::Debug + Send + Sync {
     /// `unavailable` or `overloaded` if the store would not take it; then nothing was reserved.
     fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal>;
 
+    /// Gives back what was reserved for a message that does not come after all.
+    fn release_message(&self, tenant: &TenantId, bytes: usize);
+
     /// Takes the message for which `bytes` were reserved. Called with the room's lock held, in the order of the numbers; the
-    /// rows of a room are committed in that order.
+    /// rows of a room are committed in that order. The callback is not called within this call.
     fn message(&self, row: MessageRow, bytes: usize);
 
     /// A page of a durable room.
     fn messages(&self, query: MessageQuery) -> Later<MessagePage>;
+
+    /// Keeps a notification; `done` is called once it is committed and synced, in the order of a tenant's ids, or has been refused.
+    fn notify(&self, row: Arc<NotificationRow>, done: Done<Left>);
+
+    /// Keeps what a user has read; `done` as above.
+    fn mark_read(&self, row: ReadRow, done: Done<Marked>);
+
+    /// A page of what there is for a user.
+    fn notifications(&self, query: NotificationQuery) -> Later<NotificationPage>;
 }
 
 /// Keeps nothing.
@@ -56,9 +69,23 @@ impl Records for NoRecords {
         Err(no_store())
     }
 
+    fn release_message(&self, _: &TenantId, _: usize) {}
+
     fn message(&self, _: MessageRow, _: usize) {}
 
     fn messages(&self, _: MessageQuery) -> Later<MessagePage> {
+        Box::pin(std::future::ready(Err(no_store())))
+    }
+
+    fn notify(&self, _: Arc<NotificationRow>, done: Done<Left>) {
+        done.call(Err(no_store()));
+    }
+
+    fn mark_read(&self, _: ReadRow, done: Done<Marked>) {
+        done.call(Err(no_store()));
+    }
+
+    fn notifications(&self, _: NotificationQuery) -> Later<NotificationPage> {
         Box::pin(std::future::ready(Err(no_store())))
     }
 }
@@ -83,13 +110,36 @@ impl Records for StoreHandle {
         counted(StoreHandle::reading(self, row));
     }
 
-    fn reserve_message(&self, _: &TenantId, _: usize) -> Result<(), Refusal> {
-        Err(no_store())
+    fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal> {
+        StoreHandle::reserve_message(self, tenant, bytes)
     }
 
-    fn message(&self, _: MessageRow, _: usize) {}
+    fn release_message(&self, tenant: &TenantId, bytes: usize) {
+        StoreHandle::release_message(self, tenant, bytes);
+    }
 
-    fn messages(&self, _: MessageQuery) -> Later<MessagePage> {
-        Box::pin(std::future::ready(Err(no_store())))
+    fn message(&self, row: MessageRow, bytes: usize) {
+        StoreHandle::message(self, row, bytes);
+    }
+
+    fn messages(&self, query: MessageQuery) -> Later<MessagePage> {
+        let handle = self.clone();
+        Box::pin(async move { StoreHandle::messages(&handle, query).await.map_err(Refusal::from) })
+    }
+
+    fn notify(&self, row: Arc<NotificationRow>, done: Done<Left>) {
+        self.leave_notification(row, done);
+    }
+
+    fn mark_read(&self, row: ReadRow, done: Done<Marked>) {
+        self.mark_notifications(row, done);
+    }
+
+    fn notifications(&self, query: NotificationQuery) -> Later<NotificationPage> {
+        let store = self.clone();
+        Box::pin(async move {
+            let page = StoreHandle::notifications(&store, query).await;
+            page.map_err(|error| error.refusal())
+        })
     }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use cauce_protocol::{Code, DeviceId, Refusal, TenantId, UserId};
+use cauce_protocol::{Code, DeviceId, Payload, Refusal, TenantId, UserId};
 use parking_lot::{Mutex, RwLock};
 
+use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
-use crate::auth::RoleGrants;
+use crate::auth::{Defaults, Principal, Revocations};
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
 
 /// Stands for a tenant within the process.
@@ -20,8 +21,8 @@ pub struct TenantKey(pub u32);
 #[derive(Clone, Debug, Default)]
 pub struct TenantSettings {
     pub disabled: bool,
-    /// What its roles may do, under what a token grants.
-    pub role_grants: Arc<RoleGrants>,
+    /// What may be done under what a token grants.
+    pub defaults: Arc<Defaults>,
     /// What holds in its rooms.
     pub classes: RoomClasses,
 }
@@ -32,9 +33,14 @@ pub struct Tenant {
     pub key: TenantKey,
     pub id: TenantId,
     pub rooms: RoomTable,
+    /// Asked when a token is brought, never on the publish path.
+    pub revocations: RwLock<Revocations>,
+    pub switchboard: Switchboard,
     devices: papaya::HashMap<DeviceId, Arc<DeviceEntry>, foldhash::fast::RandomState>,
     devices_count: AtomicUsize,
     settings: RwLock<Arc<TenantSettings>>,
+    /// Whether `settings` has a schema, so that publishing asks nothing else where there is none.
+    has_schemas: AtomicBool,
     connections: AtomicUsize,
     users: Mutex<HashMap<UserId, u32, foldhash::fast::RandomState>>,
 }
@@ -52,8 +58,11 @@ impl Tenant {
             key,
             id,
             rooms,
+            revocations: RwLock::default(),
+            switchboard: Switchboard::default(),
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
+            has_schemas: AtomicBool::new(settings.classes.has_schemas()),
             settings: RwLock::new(Arc::new(settings)),
             connections: AtomicUsize::new(0),
             users: Mutex::default(),
@@ -64,8 +73,37 @@ impl Tenant {
         self.settings.read().clone()
     }
 
+    /// Takes other settings. Rooms that are opened from now on are of the new classes; those that are open learn it by
+    /// [`crate::hub::Hub::reclassify`].
     pub fn configure(&self, settings: TenantSettings) {
-        *self.settings.write() = Arc::new(settings);
+        let mut held = self.settings.write();
+        self.has_schemas
+            .store(settings.classes.has_schemas(), Ordering::Relaxed);
+        let classes = settings.classes.clone();
+        *held = Arc::new(settings);
+        self.rooms.set_classify(Arc::new(move |room| classes.of(room)));
+    }
+
+    /// Whether a payload is what the schema of its event asks for. Where the tenant has no schemas, this is one look at a flag.
+    ///
+    /// # Errors
+    /// `schema_violation` with the path of the first fault.
+    pub fn check_payload(&self, room: &str, event: &str, payload: &Payload) -> Result<(), Refusal> {
+        if !self.has_schemas.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.settings().classes.schema(room, event) {
+            None => Ok(()),
+            Some(schema) => schema.check(payload),
+        }
+    }
+
+    /// Whether a token of this tenant that verifies was revoked nevertheless.
+    ///
+    /// # Errors
+    /// `token_revoked`.
+    pub fn check_revoked(&self, principal: &Principal, unix_ms: u64) -> Result<(), Refusal> {
+        self.revocations.read().check(principal, unix_ms)
     }
 
     /// Authenticated connections on this node.
@@ -103,6 +141,11 @@ impl Tenant {
             tenant: self.clone(),
             user: user.clone(),
         })
+    }
+
+    /// Whether the user has a connection on this node.
+    pub fn is_connected(&self, user: &UserId) -> bool {
+        self.users.lock().contains_key(user)
     }
 
     pub fn device(&self, id: &str) -> Option<Arc<DeviceEntry>> {
@@ -198,6 +241,8 @@ impl Tenants {
         }
         let key = TenantKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let rooms = RoomTable::new(self.room_limits, self.room_keys.clone());
+        let classes = settings.classes.clone();
+        rooms.set_classify(Arc::new(move |room| classes.of(room)));
         let made = Arc::new(Tenant::new(key, id.clone(), settings, rooms));
         self.tenants.pin().get_or_insert(id.clone(), made).clone()
     }

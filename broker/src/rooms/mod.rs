@@ -12,9 +12,17 @@
 mod class;
 #[cfg(all(test, shuttle))]
 mod models;
+mod news;
+mod presence;
 mod room;
 mod table;
 
 pub use class::{Durability, Keep, PresenceMode, RoomClass};
-pub use room::{Accepted, Joined, Listener, Repeat, Room, SHARDS_MAX, Tap};
-pub use table::{RoomKeys, RoomTable, TableLimits, overloaded};
+pub use news::{NewsForm, NewsKind, PresenceNews};
+pub use presence::{Arriving, Change, Exit, PageQuery, PresencePage, PresentUser};
+pub use room::{
+    Accepted, Budget, CatchUp, DURABLE_IN_MEMORY, Entered, Head, HeadKey, Joined, Journal, JournalEntry,
+    LEASE_NUMBERS, Listener, Lost, Manner, OnCommit, Page, PresenceDesk, Reclassified, Recovered, Repeat,
+    Room, SHARDS_MAX, Start, Tap, Written,
+};
+pub use table::{Classify, RoomKeys, RoomTable, TableLimits, overloaded};

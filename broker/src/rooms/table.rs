@@ -1,11 +1,15 @@
 //! The rooms of one tenant by name.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc as StdArc;
 
 use cauce_protocol::{Code, Epoch, Refusal, RoomId, RoomName};
 
-use super::room::{Accepted, Idle, Joined, Listener, NotTaken, Repeat, Room, Tap};
+use super::class::RoomClass;
+use super::room::{
+    Accepted, Budget, Head, Idle, Joined, Listener, Make, Manner, NotTaken, Reclassified, Room, Start, Tap,
+};
 use crate::mailbox::{Mailbox, Wake};
 use crate::publication::{Draft, RoomKey, Shared};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, random};
@@ -23,10 +27,14 @@ pub struct TableLimits {
     pub rooms_max: usize,
     /// How long a room without listeners keeps its numbering, in milliseconds.
     pub linger_ms: u64,
+    /// Memory for the history of all rooms, in bytes.
+    pub history_bytes_max: usize,
 }
 
+/// Tells the class of a room by its name.
+pub type Classify = dyn Fn(&str) -> StdArc<RoomClass> + Send + Sync;
+
 /// All rooms of one tenant. Nothing in it can name a room of another.
-#[derive(Debug)]
 pub struct RoomTable {
     rooms: papaya::HashMap<RoomName, StdArc<Room>, foldhash::fast::RandomState>,
     /// Rooms in the table, counted before they enter so that the limit holds under races.
@@ -35,8 +43,21 @@ pub struct RoomTable {
     next_id: AtomicU64,
     /// Rooms that may have to close, by the time of the next look.
     lingering: Mutex<VecDeque<(u64, StdArc<Room>)>>,
+    /// Durable rooms that are not in use.
+    dormant: Mutex<HashMap<RoomName, Head, foldhash::fast::RandomState>>,
+    classify: Mutex<StdArc<Classify>>,
+    budget: StdArc<Budget>,
     limits: TableLimits,
     keys: StdArc<RoomKeys>,
+}
+
+impl fmt::Debug for RoomTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomTable")
+            .field("rooms", &self.len())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Gives every room of the process a key of its own.
@@ -50,6 +71,9 @@ impl RoomTable {
             count: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             lingering: Mutex::new(VecDeque::new()),
+            dormant: Mutex::new(HashMap::default()),
+            classify: Mutex::new(StdArc::new(|_| StdArc::default())),
+            budget: StdArc::new(Budget::new(limits.history_bytes_max)),
             limits,
             keys,
         }
@@ -69,6 +93,20 @@ impl RoomTable {
         self.rooms.pin().get(name).cloned()
     }
 
+    /// The room, if it exists or existed durably: then it is made again.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if it would be one too many.
+    pub fn wake(&self, name: &RoomName, now_ms: u64) -> Result<Option<StdArc<Room>>, Refusal> {
+        if let Some(room) = self.get(name.as_str()) {
+            return Ok(Some(room));
+        }
+        if self.dormant.lock().contains_key(name) {
+            return self.get_or_make(name.as_str(), now_ms).map(Some);
+        }
+        Ok(None)
+    }
+
     /// Calls `visit` with each room, in no order.
     pub fn for_each(&self, mut visit: impl FnMut(&StdArc<Room>)) {
         for (_, room) in &self.rooms.pin() {
@@ -85,19 +123,20 @@ impl RoomTable {
         &self,
         name: &str,
         draft: Draft,
-        repeat: Option<Repeat<'_>>,
+        manner: Manner<'_>,
         now_ms: u64,
         mailboxes: &[StdArc<Mailbox<M, W>>],
     ) -> Result<Accepted, Refusal> {
         loop {
             let room = self.get_or_make(name, now_ms)?;
-            match room.publish(draft.clone(), repeat, mailboxes) {
+            match room.publish(draft.clone(), manner, now_ms, mailboxes) {
                 Ok(accepted) => return Ok(accepted),
                 Err(NotTaken::Closed) => self.remove(&room),
                 Err(NotTaken::Full(shard)) => {
                     tracing::debug!(shard, "a full mailbox refused a message");
                     return Err(overloaded());
                 }
+                Err(NotTaken::Refused(refusal)) => return Err(refusal),
             }
         }
     }
@@ -106,11 +145,17 @@ impl RoomTable {
     ///
     /// # Errors
     /// `quota_exceeded` if the room would be one too many.
-    pub fn join(&self, name: &RoomName, listener: Listener<'_>, now_ms: u64) -> Result<Joined, Refusal> {
+    pub fn join(
+        &self,
+        name: &RoomName,
+        listener: Listener<'_>,
+        start: Start,
+        now_ms: u64,
+    ) -> Result<Joined, Refusal> {
         loop {
             let room = self.get_or_make(name.as_str(), now_ms)?;
-            match room.join(listener) {
-                Some(seq) => return Ok(Joined { room, seq }),
+            match room.join(listener, start, now_ms) {
+                Some((seq, entered)) => return Ok(Joined { room, seq, entered }),
                 None => self.remove(&room),
             }
         }
@@ -150,6 +195,44 @@ impl RoomTable {
         }
     }
 
+    /// How rooms that are made from now on find their class.
+    pub fn set_classify(&self, classify: StdArc<Classify>) {
+        *self.classify.lock() = classify;
+    }
+
+    /// Gives every open room its class again. Calls `closed` with those that had to close, and the shards that have
+    /// subscribers there, a bit each.
+    pub fn reclassify(&self, now_ms: u64, mut closed: impl FnMut(&StdArc<Room>, u64)) {
+        let classify = self.classify.lock().clone();
+        let mut must_go = Vec::new();
+        self.for_each(|room| {
+            let class = classify(room.name.as_str());
+            if room.class() == class {
+                return;
+            }
+            match room.classify(class, now_ms) {
+                Reclassified::Kept => {}
+                Reclassified::Closed { shards } => must_go.push((room.clone(), shards)),
+            }
+        });
+        for (room, shards) in must_go {
+            self.remove(&room);
+            // What the disk knows of it is of an earlier numbering from now on.
+            self.dormant.lock().remove(&room.name);
+            closed(&room, shards);
+        }
+    }
+
+    /// Takes up where a durable room stood when the broker last ran.
+    pub fn restore(&self, name: RoomName, head: Head) {
+        self.dormant.lock().insert(name, head);
+    }
+
+    /// Bytes of history in memory.
+    pub fn history_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
     fn linger(&self, room: &StdArc<Room>, since_ms: u64) {
         self.lingering
             .lock()
@@ -171,7 +254,21 @@ impl RoomTable {
         }
         let key = RoomKey(self.keys.0.fetch_add(1, Ordering::Relaxed));
         let id = RoomId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let made = StdArc::new(Room::new(key, id, name.clone(), epoch(), now_ms));
+        let class = self.classify.lock().clone()(name.as_str());
+        let head = match class.is_durable() {
+            true => self.dormant.lock().get(&name).cloned(),
+            false => None,
+        };
+        let made = StdArc::new(Room::new(Make {
+            key,
+            id,
+            name: name.clone(),
+            epoch: epoch(),
+            head,
+            class,
+            budget: self.budget.clone(),
+            now_ms,
+        }));
         let room = self.rooms.pin().get_or_insert(name, made.clone()).clone();
         if StdArc::ptr_eq(&room, &made) {
             self.linger(&room, now_ms);
@@ -184,6 +281,15 @@ impl RoomTable {
 
     /// Takes a closed room out of the table; whoever comes second finds another one there, or none.
     fn remove(&self, room: &StdArc<Room>) {
+        // Before it can be made again.
+        if let Some(head) = room.head() {
+            let mut dormant = self.dormant.lock();
+            // Whoever comes late must not put an earlier head over a later one.
+            let known = dormant.get(&room.name);
+            if known.is_none_or(|known| known.epoch != head.epoch || known.given <= head.given) {
+                dormant.insert(room.name.clone(), head);
+            }
+        }
         let rooms = self.rooms.pin();
         if let Ok(Some(_)) = rooms.remove_if(room.name.as_str(), |_, other| StdArc::ptr_eq(other, room)) {
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -214,11 +320,12 @@ mod tests {
         let limits = TableLimits {
             rooms_max: 10,
             linger_ms: 60_000,
+            history_bytes_max: usize::MAX,
         };
         let table = RoomTable::new(limits, StdArc::default());
         let mailboxes: [StdArc<ShardMailbox>; 0] = [];
         let publish = |now_ms: u64| {
-            let repeat = Repeat {
+            let repeat = crate::rooms::Repeat {
                 publisher: "ann",
                 key: "k",
                 now_ms,
@@ -227,7 +334,16 @@ mod tests {
             };
             let draft = Draft::new(Text::from("e"), Payload::NULL);
             table
-                .publish("r", draft, Some(repeat), now_ms, &mailboxes)
+                .publish(
+                    "r",
+                    draft,
+                    Manner {
+                        repeat: Some(repeat),
+                        ..Manner::default()
+                    },
+                    now_ms,
+                    &mailboxes,
+                )
                 .unwrap()
         };
         assert!(!publish(1_000).repeated);

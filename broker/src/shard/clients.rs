@@ -7,16 +7,18 @@ use cauce_protocol::message::{Decoded, Hello, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, Code, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
+    ClientMessage, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
 };
 
 use super::peer::{Client, Peer, Stage};
+use super::renewal::expires_in_ms;
 use super::{Shard, Tunables};
 use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
 use crate::hub::{Permit, Tenant};
 use crate::publication::{Draft, message_frame};
+use crate::rooms::Exit;
 use crate::socket::Socket;
 
 impl Shard {
@@ -35,7 +37,14 @@ impl Shard {
         };
         let peer = self.register(socket, address, permit, dialect, Stage::Opening(opening), now);
         if let Some(token) = token {
-            self.authenticate(&peer, 0, &token, 0, now, &tunables);
+            let hello = Hello {
+                version: VERSION,
+                features: 0,
+                token,
+                client: String::new(),
+                previous: Vec::new(),
+            };
+            self.authenticate(&peer, 0, &hello, now, &tunables);
         }
         self.close_if_stopping(&peer);
         self.arm_next(&peer, now);
@@ -116,11 +125,8 @@ impl Shard {
                 let step = opening.handle_message(message);
                 drop(stage);
                 match step {
-                    Step::Authenticate {
-                        id,
-                        hello: Hello { features, token, .. },
-                    } => {
-                        self.authenticate(peer, id, &token, features, now, tunables);
+                    Step::Authenticate { id, hello } => {
+                        self.authenticate(peer, id, &hello, now, tunables);
                     }
                     Step::Refuse(refusal) => self.close(peer, &refusal),
                 }
@@ -139,37 +145,23 @@ impl Shard {
     }
 
     /// Verifies the token and, if it is good, makes a client of the stranger.
-    fn authenticate(
-        &self,
-        peer: &Rc<Peer>,
-        id: u32,
-        token: &str,
-        features: u64,
-        now: Now,
-        tunables: &Tunables,
-    ) {
-        let verified = self
-            .auth
-            .borrow_mut()
-            .authenticate(token, now, |tenant| self.hub.standing(tenant.as_str()));
-        let principal = match verified {
-            Ok(principal) => principal,
-            Err(denied) => return self.close(peer, &denied.refusal),
-        };
-        // The standing was asked a moment ago; a tenant is never taken out of the table while the node runs.
-        let Some(tenant) = self.hub.tenants.get(principal.tenant.as_str()) else {
-            return self.close(peer, &Refusal::new(Code::Internal, "the tenant is not there"));
+    fn authenticate(&self, peer: &Rc<Peer>, id: u32, hello: &Hello, now: Now, tunables: &Tunables) {
+        let (principal, tenant) = match self.verify(&hello.token, now) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.close(peer, &refusal),
         };
         let membership = match tenant.admit(&principal.user, tunables.connections) {
             Ok(membership) => membership,
             Err(refusal) => return self.close(peer, &refusal),
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
-        let connection = Connection::new(peer.id, peer.dialect, principal, features);
+        let mut connection = Connection::new(peer.id, peer.dialect, principal, hello.features);
+        connection.continues(&hello.previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
+            calling: None,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -179,9 +171,14 @@ impl Shard {
         let Client {
             connection,
             membership,
+            calling,
         } = client;
+        if calling.is_some() {
+            self.hub.caller_or_server_left(&membership.tenant, peer.id);
+        }
         let now_ms = self.now().mono_ms;
         for Subscription { room } in &connection.subscriptions {
+            self.depart(peer, &connection.principal.user, room, Exit::Lost, now_ms);
             self.part(peer, &membership.tenant, room, now_ms);
         }
         self.rosters
@@ -205,10 +202,7 @@ impl Shard {
                 };
                 self.answer(peer, id, welcome);
             }
-            Action::Subscribe { id, rooms } => match self.subscribe(peer, tenant, &rooms, now) {
-                Ok(rooms) => self.answer(peer, id, wire::Subscribed { rooms }),
-                Err(refusal) => self.refuse(peer, id, &refusal),
-            },
+            Action::Subscribe { id, rooms } => self.subscribe(peer, tenant, id, rooms, now, tunables),
             Action::Unsubscribe { id, rooms } => {
                 self.unsubscribe(peer, tenant, &rooms, now);
                 self.answer(peer, id, wire::Unsubscribed {});
@@ -304,9 +298,7 @@ fn welcome(id: ConnectionId, connection: &Connection, now: Now, tunables: &Tunab
         tenant: principal.tenant.as_str().into(),
         user: principal.user.as_str().into(),
         heartbeat_ms: u32::try_from(tunables.heartbeat_interval_ms).unwrap_or(u32::MAX),
-        expires_in_ms: principal
-            .expires_unix_ms
-            .map_or(0, |ends| ends.saturating_sub(now.unix_ms).max(1)),
+        expires_in_ms: expires_in_ms(principal, now),
         limits: Some(wire::Limits {
             frame_bytes: number(tunables.frame_bytes_max),
             payload_bytes: number(tunables.payload_bytes_max),

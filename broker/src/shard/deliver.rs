@@ -1,35 +1,71 @@
 //! From one numbered message to the outboxes of its subscribers on this shard.
+//!
+//! What must stay true:
+//! - A subscriber is live, or behind with a number up to which it has everything. Live messages pass by one that is behind: it
+//!   takes them from the room's history when its peer can take more ([`super::catching_up`]), so nothing comes twice or is
+//!   skipped at the change.
+//! - The walk over subscribers shares bytes and allocates nothing for those without options.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use cauce_protocol::message::Recipient;
-use cauce_protocol::{RoomName, Seq};
+use cauce_protocol::wire::Feature;
+use cauce_protocol::{ConnectionId, RoomName, Seq};
 
 use super::Shard;
+use super::options::{Options, Verdict};
 use super::peer::{Client, Peer, Stage};
 use crate::hub::Tenant;
-use crate::publication::{Direct, Publication, RoomKey};
-use crate::rooms::{Joined, Listener, Room};
+use crate::publication::{Direct, Publication, RoomKey, Shared};
+use crate::rooms::{Joined, Listener, Room, Start};
+
+/// Of a peer's outbox, so much is for pushes of rooms, in quarters; the rest stays free for answers and messages to people.
+const PUSH_QUARTERS: usize = 3;
 
 /// A room as this shard sees it.
 #[derive(Debug)]
 pub(super) struct LocalRoom {
+    pub(super) room: Arc<Room>,
     /// The last number that was delivered here.
     seen: Seq,
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
+    /// Who waits for the newest messages to come from the store.
+    pub(super) fetching: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
-struct Member {
-    peer: Rc<Peer>,
-    /// Where it joined. What is still in the mailbox from before is not for it.
-    after: Seq,
+pub(super) struct Member {
+    pub(super) peer: Rc<Peer>,
+    /// It has everything up to here that it is going to get; while it is live, this is where it joined or caught up.
+    pub(super) after: Seq,
+    pub(super) feed: Feed,
+    /// `None` for those who want everything, reliably: nearly all.
+    pub(super) options: Option<Box<Options>>,
+}
+
+/// Where a subscriber's messages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// From publishers.
+    Live,
+    /// From the room's history, as its peer takes them.
+    Behind,
+    /// From the store, which has been asked.
+    Held,
+}
+
+impl LocalRoom {
+    pub(super) fn member(&mut self, peer: &Rc<Peer>) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| Rc::ptr_eq(&member.peer, peer))
+    }
 }
 
 impl Shard {
     /// Appends the message to the outbox of every subscriber here. Shares the bytes; allocates nothing.
-    pub(super) fn deliver(&self, publication: &Publication, outbox_bytes_max: usize) -> u64 {
+    pub(super) fn deliver(self: &Rc<Self>, publication: &Shared, outbox_bytes_max: usize) -> u64 {
         let mut rooms = self.rooms.borrow_mut();
         // Nobody listens any more: the message crossed the last leave.
         let Some(room) = rooms.get_mut(&publication.key) else {
@@ -37,25 +73,65 @@ impl Shard {
         };
         room.seen = room.seen.max(publication.seq);
         let mut count = 0;
-        for member in &room.members {
-            if publication.seq <= member.after {
+        for member in &mut room.members {
+            if publication.seq <= member.after || member.feed != Feed::Live {
                 continue;
             }
-            let peer = &member.peer;
-            if !publication.excluded.is_empty() && publication.excluded.contains(&peer.id) {
-                if knows_advance(peer) {
-                    self.queue(
-                        peer,
-                        publication.skip_bytes(peer.dialect).clone(),
-                        outbox_bytes_max,
-                    );
+            let given = match &mut member.options {
+                None => self.give(&member.peer, publication, outbox_bytes_max),
+                Some(options) => match options.judge(publication, &member.peer) {
+                    Verdict::Give => self.give(&member.peer, publication, outbox_bytes_max),
+                    Verdict::Skip => Given::Passed,
+                    Verdict::Tell => self.pass(&member.peer, publication, outbox_bytes_max),
+                    Verdict::Keep => {
+                        self.keep(member, publication, outbox_bytes_max);
+                        continue;
+                    }
+                },
+            };
+            match given {
+                Given::Queued => count += 1,
+                Given::Passed => {}
+                Given::NoRoom => {
+                    member.feed = Feed::Behind;
+                    member.after = Seq(publication.seq.0 - 1);
+                    self.metrics().fell_behind.increment();
+                    self.fall_behind(&member.peer, publication.key);
                 }
-                continue;
             }
-            self.queue(peer, publication.bytes(peer.dialect).clone(), outbox_bytes_max);
-            count += 1;
         }
         count
+    }
+
+    /// Queues the message for one subscriber, or the word that it was not for it.
+    pub(super) fn give(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
+        if !publication.excluded.is_empty() && is_excluded(peer, &publication.excluded) {
+            return self.pass(peer, publication, outbox_bytes_max);
+        }
+        match self.offer(peer, || publication.bytes(peer.dialect).clone(), outbox_bytes_max) {
+            true => Given::Queued,
+            false => Given::NoRoom,
+        }
+    }
+
+    /// Tells a subscriber that the room went on without it.
+    fn pass(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
+        let skip = || publication.skip_bytes(peer.dialect).clone();
+        if !knows(peer, Feature::Advance) || self.offer(peer, skip, outbox_bytes_max) {
+            Given::Passed
+        } else {
+            Given::NoRoom
+        }
+    }
+
+    /// Queues a frame of a room if the peer's outbox has room for it.
+    pub(super) fn offer(
+        &self,
+        peer: &Rc<Peer>,
+        frame: impl FnOnce() -> bytes::Bytes,
+        outbox_bytes_max: usize,
+    ) -> bool {
+        self.try_queue(peer, frame(), outbox_bytes_max / 4 * PUSH_QUARTERS)
     }
 
     /// The same for a message to people or connections.
@@ -65,7 +141,7 @@ impl Shard {
         };
         let mut count = 0;
         let mut give = |peer: &Rc<Peer>| {
-            if !direct.excluded.contains(&peer.id) {
+            if direct.excluded.is_empty() || !is_excluded(peer, &direct.excluded) {
                 self.queue(peer, direct.bytes(peer.dialect).clone(), outbox_bytes_max);
                 count += 1;
             }
@@ -94,17 +170,33 @@ impl Shard {
         peer: &Rc<Peer>,
         tenant: &Tenant,
         name: &RoomName,
+        start: Start,
+        options: Chosen,
         now_ms: u64,
     ) -> Result<Joined, cauce_protocol::Refusal> {
-        let joined = tenant.rooms.join(name, Listener::Shard(self.index), now_ms)?;
+        let joined = tenant
+            .rooms
+            .join(name, Listener::Shard(self.index), start, now_ms)?;
+        let options = match options {
+            Chosen::Class => Options::new(joined.room.class().policy, None),
+            Chosen::Client(options) => options,
+        };
         let mut rooms = self.rooms.borrow_mut();
         let local = rooms.entry(joined.room.key).or_insert_with(|| LocalRoom {
+            room: joined.room.clone(),
             seen: joined.seq,
             members: Vec::new(),
+            fetching: Vec::new(),
         });
         local.members.push(Member {
             peer: peer.clone(),
-            after: joined.seq,
+            after: joined.entered.from,
+            feed: match joined.entered {
+                entered if entered.ask_store => Feed::Held,
+                entered if entered.from < joined.seq => Feed::Behind,
+                _ => Feed::Live,
+            },
+            options,
         });
         Ok(joined)
     }
@@ -133,25 +225,52 @@ impl Shard {
     /// Where a subscriber's pushes stand: it gets the next number and everything after. It may have joined behind what this
     /// shard has delivered, when messages from before still wait in the mailbox.
     pub(super) fn position(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
-        let rooms = self.rooms.borrow();
-        let local = rooms.get(&room)?;
-        let member = local
-            .members
-            .iter()
-            .find(|member| Rc::ptr_eq(&member.peer, peer))?;
-        Some(local.seen.max(member.after))
+        let mut rooms = self.rooms.borrow_mut();
+        let local = rooms.get_mut(&room)?;
+        let seen = local.seen;
+        let member = local.member(peer)?;
+        Some(match member.feed {
+            Feed::Live => seen.max(member.after),
+            Feed::Behind | Feed::Held => member.after,
+        })
     }
 }
 
-fn client<T>(peer: &Peer, ask: impl FnOnce(&Client) -> T) -> Option<T> {
+/// Who chose a subscriber's options.
+pub(super) enum Chosen {
+    Class,
+    Client(Option<Box<Options>>),
+}
+
+/// What became of a message for one subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    Queued,
+    /// It was not for this one.
+    Passed,
+    /// The outbox is full.
+    NoRoom,
+}
+
+pub(super) fn client<T>(peer: &Peer, ask: impl FnOnce(&Client) -> T) -> Option<T> {
     match &*peer.stage.borrow() {
         Stage::Client(client) => Some(ask(client)),
         _ => None,
     }
 }
 
-fn knows_advance(peer: &Peer) -> bool {
-    client(peer, |client| client.connection.knows_advance()).unwrap_or(false)
+pub(super) fn knows(peer: &Peer, feature: Feature) -> bool {
+    client(peer, |client| client.connection.knows(feature)).unwrap_or(false)
+}
+
+/// Whether this connection, or an earlier one of the same client, is on the list.
+pub(super) fn is_excluded(peer: &Peer, excluded: &[ConnectionId]) -> bool {
+    excluded.contains(&peer.id)
+        || client(peer, |client| {
+            let previous = client.connection.previous();
+            previous.iter().any(|id| excluded.contains(id))
+        })
+        .unwrap_or(false)
 }
 
 fn has_role(peer: &Peer, role: &str) -> bool {

@@ -9,18 +9,22 @@
 //! - Leaving is synchronous: when a peer is closed, no room of this shard knows it any more.
 
 mod calls;
+mod catching_up;
 mod clients;
 mod deliver;
 mod devices;
 mod history;
 mod notifications;
+mod options;
 mod outbox;
 mod peer;
 mod presence;
 mod publishing;
 mod reading;
 mod renewal;
+mod rights;
 mod roster;
+mod states;
 mod subscribing;
 mod timers;
 mod turn;
@@ -40,8 +44,10 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
-use self::outbox::{Pushed, Written};
+use self::outbox::{Lane, Outbox, Pushed, Written};
 use self::peer::Stage;
+use self::presence::Watchers;
+use self::rights::Rechecks;
 use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
@@ -70,6 +76,8 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    rechecks: RefCell<Rechecks>,
+    watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
@@ -95,6 +103,8 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            rechecks: RefCell::default(),
+            watchers: RefCell::default(),
             marked: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),
@@ -155,19 +165,37 @@ impl Shard {
         self.peers.borrow().get(&id).cloned()
     }
 
-    /// Queues a frame for a peer, to be written at the end of the turn. One that does not fit makes the peer too slow.
-    fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
+    /// Sees to it that the outbox takes the frame, if it can.
+    fn make_room(&self, peer: &Peer, outbox: &mut Outbox, frame: &Bytes, bytes_max: usize) {
+        if !outbox.has_room(frame, bytes_max) {
+            self.relieve(peer, outbox);
+        }
+    }
+
+    /// Queues a frame if there is room for it.
+    fn try_queue(&self, peer: &Rc<Peer>, frame: Bytes, bytes_max: usize) -> bool {
         let mut outbox = peer.outbox.borrow_mut();
         outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
-        if !outbox.has_room(&frame, outbox_bytes_max) && !peer.blocked.get() {
-            // One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
-            let mut written = Written::default();
-            // The turn's end meets the same error, and may drop the peer where this place may not.
-            let _ = outbox.flush(&peer.socket, &mut written);
-            self.metrics().writes.add(written.calls);
-            self.metrics().bytes_out.add(written.bytes);
+        self.make_room(peer, &mut outbox, &frame, bytes_max);
+        if !outbox.try_push(frame, bytes_max) {
+            return false;
         }
-        match outbox.push(frame, outbox_bytes_max) {
+        drop(outbox);
+        self.mark(peer);
+        true
+    }
+
+    /// Queues a frame for a peer, to be written at the end of the turn. One that does not fit makes the peer too slow.
+    fn queue(&self, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
+        self.queue_in(Lane::Ordered, peer, frame, outbox_bytes_max);
+    }
+
+    /// The same, in the order of the lane.
+    fn queue_in(&self, lane: Lane, peer: &Rc<Peer>, frame: Bytes, outbox_bytes_max: usize) {
+        let mut outbox = peer.outbox.borrow_mut();
+        outbox.give_buffer(|| self.spare_buffers.borrow_mut().pop());
+        self.make_room(peer, &mut outbox, &frame, outbox_bytes_max);
+        match outbox.push(lane, frame, outbox_bytes_max) {
             Pushed::Queued => {
                 drop(outbox);
                 self.mark(peer);
@@ -175,6 +203,18 @@ impl Shard {
             Pushed::Overflowed => self.overflowed.borrow_mut().push(peer.clone()),
             Pushed::Over => {}
         }
+    }
+
+    /// One turn's bite can be more than an outbox holds. Whether the reader is slow is for the kernel's buffer to say.
+    fn relieve(&self, peer: &Peer, outbox: &mut Outbox) {
+        if peer.blocked.get() {
+            return;
+        }
+        let mut written = Written::default();
+        // The turn's end meets the same error, and may drop the peer where this place may not.
+        let _ = outbox.flush(&peer.socket, &mut written);
+        self.metrics().writes.add(written.calls);
+        self.metrics().bytes_out.add(written.bytes);
     }
 
     fn mark(&self, peer: &Rc<Peer>) {

@@ -1,14 +1,18 @@
 //! One socket that a shard owns, and what stands behind it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use cauce_protocol::ConnectionId;
 use cauce_protocol::server::Dialect;
 
+use super::calls::Calling;
 use super::outbox::Outbox;
+use super::states::States;
 use crate::connection::{Connection, Opening};
 use crate::hub::{DeviceCredential, Membership, Permit, SharedDevice};
+use crate::publication::RoomKey;
 use crate::rate::Gcra;
 use crate::shelly::Session;
 use crate::socket::Socket;
@@ -28,6 +32,8 @@ pub struct Peer {
     pub(super) marked: Cell<bool>,
     /// The kernel took no more; a task waits until it does.
     pub(super) blocked: Cell<bool>,
+    /// What it is behind with; none for one that keeps up.
+    pub(super) backlog: RefCell<Option<Box<Backlog>>>,
     /// Pings and pongs.
     pub(super) control: Cell<Gcra>,
     pub(super) timing: Cell<Timing>,
@@ -50,6 +56,8 @@ pub(super) enum Stage {
 pub(super) struct Client {
     pub(super) connection: Connection,
     pub(super) membership: Membership,
+    /// Set by its first call or serve.
+    pub(super) calling: Option<Box<Calling>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +69,15 @@ pub(super) struct DevicePeer {
     pub(super) device: Option<SharedDevice>,
 }
 
+/// What a peer is to be given when its outbox has been written.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Rooms in which it is behind.
+    pub(super) rooms: VecDeque<RoomKey>,
+    /// States that newcomers are told.
+    pub(super) states: VecDeque<States>,
+}
+
 /// When things happened and are due. Monotonic milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
@@ -70,6 +87,8 @@ pub(super) struct Timing {
     pub(super) pinged_ms: u64,
     /// A message was begun then and is not whole; 0 if none is.
     pub(super) begun_ms: u64,
+    /// The kernel has taken nothing since then; 0 if it takes all.
+    pub(super) blocked_ms: u64,
     /// The last words must be out by then; 0 unless closing.
     pub(super) closing_ms: u64,
     /// The earliest timer armed for this peer.
@@ -96,11 +115,13 @@ impl Peer {
             stage: RefCell::new(stage),
             marked: Cell::new(false),
             blocked: Cell::new(false),
+            backlog: RefCell::default(),
             control: Cell::default(),
             timing: Cell::new(Timing {
                 heard_ms: now_ms,
                 pinged_ms: 0,
                 begun_ms: 0,
+                blocked_ms: 0,
                 closing_ms: 0,
                 armed_ms: u64::MAX,
             }),

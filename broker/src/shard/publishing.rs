@@ -8,9 +8,9 @@ use cauce_protocol::wire;
 use super::peer::{Peer, Stage};
 use super::{Shard, Tunables};
 use crate::clock::Now;
-use crate::hub::Tenant;
+use crate::hub::{Outcome, ShardMessage, Tenant};
 use crate::publication::{Draft, Excluded};
-use crate::rooms::Repeat;
+use crate::rooms::{Accepted, Manner, OnCommit, Repeat, Written};
 
 impl Shard {
     #[expect(clippy::too_many_arguments, reason = "one call, and each of them is needed")]
@@ -32,6 +32,7 @@ impl Shard {
             exclude_sender,
             want_receivers,
             key,
+            ack,
             ..
         } = publish;
         let user = match &*peer.stage.borrow() {
@@ -55,29 +56,47 @@ impl Shard {
                 keys_max: tunables.dedup_keys_max,
             })
         };
-        let accepted = match self.hub.publish(tenant, room.as_str(), draft, repeat) {
+        // A repeat is answered like the first, when the sender may not have joined yet: hence no underflow.
+        let uncounted = u32::from(exclude_sender && want_receivers && self.has_joined(peer, room.as_str()));
+        let published = move |accepted: Accepted, durable| wire::Published {
+            epoch: accepted.epoch.0,
+            seq: accepted.seq.0,
+            receivers: match want_receivers {
+                false => 0,
+                true => accepted.receivers.saturating_sub(uncounted),
+            },
+            repeated: accepted.repeated,
+            durable,
+        };
+        let on_commit = || -> OnCommit {
+            let (hub, connection) = (self.hub.clone(), peer.id);
+            Box::new(move |accepted, result| {
+                let result = result.map(|()| published(accepted, true).into());
+                if let Some(shard) = hub.shard_of(connection) {
+                    hub.shards[shard].send(ShardMessage::Outcome(Box::new(Outcome {
+                        connection,
+                        request: id,
+                        result,
+                    })));
+                }
+            })
+        };
+        let manner = Manner {
+            repeat,
+            ack,
+            on_commit: Some(&on_commit),
+            journal: None,
+        };
+        let accepted = match self.hub.publish(tenant, room.as_str(), draft, manner) {
             Ok(accepted) => accepted,
             Err(refusal) => return self.refuse_publication(peer, id, &refusal),
         };
         self.metrics().publications.increment();
-        if id == 0 {
-            return;
+        match accepted.written {
+            // Answered when it is on the disk.
+            Written::Awaited => {}
+            written => self.answer(peer, id, published(accepted, written == Written::Yes)),
         }
-        let receivers = match want_receivers {
-            false => 0,
-            // A repeat is answered like the first, when the sender may not have joined yet.
-            true => accepted
-                .receivers
-                .saturating_sub(u32::from(exclude_sender && self.has_joined(peer, room.as_str()))),
-        };
-        let published = wire::Published {
-            epoch: accepted.epoch.0,
-            seq: accepted.seq.0,
-            receivers,
-            repeated: accepted.repeated,
-            durable: false,
-        };
-        self.answer(peer, id, published);
     }
 
     fn has_joined(&self, peer: &Peer, room: &str) -> bool {

@@ -13,6 +13,9 @@ use crate::clock::Now;
 use crate::websocket::Opcode;
 use crate::websocket::frame::frame;
 
+/// What a peer is told that was given time and did not read.
+pub(super) const SLOW: &str = "you read more slowly than messages come; reconnect and catch up";
+
 impl Shard {
     /// Fires timers for ever. Runs beside [`Shard::run`] on the same thread.
     pub async fn run_timers(self: &Rc<Self>) {
@@ -97,10 +100,24 @@ impl Shard {
                 "a message was begun and not finished in time",
             ));
         }
+        if timing.blocked_ms != 0
+            && peer.backlog.borrow().is_some()
+            && now.mono_ms >= timing.blocked_ms + tunables.stall_ms
+        {
+            return Some(Refusal::new(Code::Slow, SLOW));
+        }
         if timing.pinged_ms != 0 && now.mono_ms >= timing.pinged_ms + tunables.heartbeat_timeout_ms {
             return Some(Refusal::new(Code::HeartbeatTimeout, "no answer to a ping"));
         }
         None
+    }
+
+    /// The kernel takes nothing more for this peer from now on.
+    pub(super) fn stalls(&self, peer: &Peer) {
+        let now_ms = self.now().mono_ms;
+        peer.time(|timing| timing.blocked_ms = now_ms);
+        let stall_ms = self.tunables.borrow().stall_ms;
+        self.arm(peer, now_ms + stall_ms);
     }
 
     fn ping_is_due(&self, peer: &Peer, now: Now) -> bool {
@@ -135,7 +152,12 @@ impl Shard {
             pinged_ms => pinged_ms + tunables.heartbeat_timeout_ms,
         };
         let assembly = (timing.begun_ms != 0).then(|| timing.begun_ms + tunables.assembly_ms);
-        [Some(heartbeat), assembly, special].into_iter().flatten().min()
+        let stall =
+            (timing.blocked_ms != 0).then(|| (timing.blocked_ms + tunables.stall_ms).max(now.mono_ms + 1));
+        [Some(heartbeat), assembly, special, stall]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

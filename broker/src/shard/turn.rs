@@ -51,15 +51,29 @@ impl Shard {
                         taken.borrow_mut().push((direct.accepted, count));
                         released += direct.cost();
                     }
+                    Some(ShardMessage::Presence(news)) => {
+                        self.presence_changed(&news, outbox_bytes_max);
+                        released += news.cost();
+                    }
+                    Some(ShardMessage::Enroll(room)) => self.enroll(&room),
+                    Some(ShardMessage::Notice(notice)) => {
+                        self.deliver_notice(&notice, outbox_bytes_max);
+                        released += notice.cost();
+                    }
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
                     Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
+                    Some(ShardMessage::Serving(serving)) => self.tell_server(*serving),
                     Some(ShardMessage::DeviceFrames(frames)) => self.to_device(&frames),
                     Some(ShardMessage::Watch(tenant, device)) => self.watch(tenant, device),
                     Some(ShardMessage::Arrival(arrival)) => reception.receive(self, *arrival),
+                    Some(ShardMessage::Fetched(room)) => self.fetched(room),
+                    Some(ShardMessage::RoomClosed(room, refusal)) => self.room_closed(room, &refusal),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
             }
+            self.recheck_some();
             self.flush_marked();
             mailbox.release(released);
             self.report(&mut taken.borrow_mut());
@@ -115,6 +129,7 @@ impl Shard {
             Ok(Flushed::All) => self.flushed(peer),
             Ok(Flushed::Blocked) => {
                 if !peer.blocked.replace(true) {
+                    self.stalls(peer);
                     tokio::task::spawn_local(wait_and_flush(self.clone(), peer.clone()));
                 }
             }
@@ -125,7 +140,10 @@ impl Shard {
         }
     }
 
-    fn flushed(&self, peer: &Peer) {
+    fn flushed(self: &Rc<Self>, peer: &Rc<Peer>) {
+        if peer.backlog.borrow().is_some() {
+            return self.catch_up(peer);
+        }
         if let Some(buffer) = peer.outbox.borrow_mut().take_buffer() {
             let mut spare = self.spare_buffers.borrow_mut();
             if spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= 64 {
@@ -142,8 +160,7 @@ impl Shard {
     fn close_overflowed(&self) {
         let overflowed = std::mem::take(&mut *self.overflowed.borrow_mut());
         for peer in overflowed {
-            let message = "you read more slowly than messages come; reconnect and catch up";
-            self.close(&peer, &Refusal::new(Code::Slow, message));
+            self.close(&peer, &Refusal::new(Code::Slow, super::timers::SLOW));
         }
     }
 
@@ -210,6 +227,9 @@ impl Shard {
                 return;
             };
             client.connection.call_ended();
+            if let Some(calling) = &mut client.calling {
+                calling.answered(answer.request);
+            }
         }
         if answer.request == 0 && answer.result.is_ok() {
             return;
@@ -250,9 +270,14 @@ async fn wait_and_flush(shard: Rc<Shard>, peer: Rc<Peer>) {
         shard.metrics().writes.add(written.calls);
         shard.metrics().bytes_out.add(written.bytes);
         match flushed {
-            Ok(Flushed::Blocked) => {}
+            Ok(Flushed::Blocked) => {
+                if written.bytes > 0 {
+                    shard.stalls(&peer);
+                }
+            }
             Ok(Flushed::All) => {
                 peer.blocked.set(false);
+                peer.time(|timing| timing.blocked_ms = 0);
                 shard.flushed(&peer);
                 return;
             }

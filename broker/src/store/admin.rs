@@ -30,7 +30,7 @@ use super::rows::{
 };
 use super::sql;
 
-type Answer<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
+pub(super) type Answer<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
 
 /// Tenants.
 impl StoreHandle {
@@ -234,7 +234,7 @@ impl StoreHandle {
 }
 
 impl StoreHandle {
-    async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
+    pub(super) async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
@@ -254,7 +254,7 @@ impl StoreHandle {
         answer
     }
 
-    async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
+    pub(super) async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,

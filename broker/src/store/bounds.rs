@@ -5,12 +5,16 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use super::error::StoreError;
-use super::rows::{ApiKeyRow, Assignment, DeviceTokenRow, SigningKeyRow, TenantChange, TenantRow};
+use super::rows::{
+    ApiKeyRow, Assignment, DeviceTokenRow, RevocationRow, SigningKeyRow, TenantChange, TenantRow,
+};
 
 /// An id, a name or a label, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// A tenant's settings or a device's metadata, in bytes.
+/// A device's metadata, in bytes.
 pub const JSON_BYTES_MAX: usize = 64 * 1024;
+/// A tenant's settings, in bytes: as much for its room classes as for the rest.
+pub const SETTINGS_BYTES_MAX: usize = 128 * 1024;
 /// A hash or a sealed key, in bytes: the largest sealed secret, [`crate::seal::SECRET_BYTES_MAX`], and its frame.
 pub const BLOB_BYTES_MAX: usize = 20 * 1024;
 /// Scopes of an API key.
@@ -47,11 +51,15 @@ fn blob(bytes: &Bytes) -> Result<(), StoreError> {
     )
 }
 
-fn object(json: &Bytes) -> Result<(), StoreError> {
+fn settings(json: &Bytes) -> Result<(), StoreError> {
     expect(
-        json.len() <= JSON_BYTES_MAX,
-        "settings and metadata are at most 65,536 bytes",
+        json.len() <= SETTINGS_BYTES_MAX,
+        "settings are at most 131,072 bytes",
     )?;
+    object(json)
+}
+
+fn object(json: &Bytes) -> Result<(), StoreError> {
     let is_object = json.trim_ascii_start().first() == Some(&b'{');
     let is_json = serde_json::from_slice::<IgnoredAny>(json).is_ok() && std::str::from_utf8(json).is_ok();
     expect(is_object && is_json, "settings and metadata are a JSON object")
@@ -59,12 +67,12 @@ fn object(json: &Bytes) -> Result<(), StoreError> {
 
 pub(super) fn tenant(row: &TenantRow) -> Result<(), StoreError> {
     label(&row.name)?;
-    object(&row.settings)
+    settings(&row.settings)
 }
 
 pub(super) fn tenant_change(change: &TenantChange) -> Result<(), StoreError> {
     change.name.as_deref().map_or(Ok(()), label)?;
-    change.settings.as_ref().map_or(Ok(()), object)
+    change.settings.as_ref().map_or(Ok(()), settings)
 }
 
 pub(super) fn signing_key(row: &SigningKeyRow) -> Result<(), StoreError> {
@@ -87,8 +95,15 @@ pub(super) fn device_token(row: &DeviceTokenRow) -> Result<(), StoreError> {
     label(&row.label)
 }
 
+pub(super) fn revocation(row: &RevocationRow) -> Result<(), StoreError> {
+    id(&row.subject)?;
+    label(&row.reason)
+}
+
 pub(super) fn metadata(json: Option<&Bytes>) -> Result<(), StoreError> {
-    json.map_or(Ok(()), object)
+    let Some(json) = json else { return Ok(()) };
+    expect(json.len() <= JSON_BYTES_MAX, "metadata is at most 65,536 bytes")?;
+    object(json)
 }
 
 pub(super) fn assignment(assignment: Option<&Assignment>) -> Result<(), StoreError> {
@@ -106,7 +121,8 @@ mod tests {
     #[test]
     fn json_that_is_no_object_or_too_large_is_refused() {
         for good in ["{}", " {\"a\":[1,null]} "] {
-            assert_eq!(object(&Bytes::from(good)), Ok(()), "{good}");
+            assert_eq!(settings(&Bytes::from(good)), Ok(()), "{good}");
+            assert_eq!(metadata(Some(&Bytes::from(good))), Ok(()), "{good}");
         }
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(JSON_BYTES_MAX));
         for bad in [
@@ -120,7 +136,7 @@ mod tests {
             large.as_bytes(),
         ] {
             assert!(
-                object(&Bytes::copy_from_slice(bad)).is_err(),
+                metadata(Some(&Bytes::copy_from_slice(bad))).is_err(),
                 "{}",
                 bad.escape_ascii()
             );

@@ -32,16 +32,47 @@ pub const PAGE_ROWS_MAX: u32 = 1_000;
 /// Rows deleted by one step of the retention.
 pub const RETENTION_STEP_ROWS: u32 = 1_000;
 
+/// Messages of durable rooms in one transaction, and their bytes. Few enough for a commit of some milliseconds.
+pub const COMMIT_ROWS_MAX: usize = 1_000;
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Rows of one transaction beside commits that somebody waits for, in place of [`TRANSACTION_ROWS_MAX`]: some milliseconds.
+pub(crate) const TRANSACTION_ROWS_BESIDE_COMMITS: usize = 500;
+
+/// For so long after a commit, other transactions are kept small, in milliseconds.
+pub(crate) const COMMITS_RECENT_MS: u64 = 1_000;
+
+/// What one step of the retention of durable rooms deletes at most, and in how many rooms.
+pub const TRIM_STEP_ROWS: u64 = 1_000;
+pub const TRIM_STEP_BYTES: u64 = 4 * 1024 * 1024;
+pub const TRIM_STEP_ROOMS: u32 = 64;
+
+/// From a commit to the look whether a room has become too full, in milliseconds.
+pub(crate) const TRIM_PAUSE_MS: u64 = 100;
+
+/// An empty durable room that nobody has written to for so long is forgotten, in milliseconds: its next message begins a
+/// new epoch unless the room is open.
+pub const HEAD_IDLE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// How far behind the last number a lease should lie. A crash skips as many numbers at most; a room may have as many
+/// messages on their way to the disk.
+pub const LEASE_AHEAD: u64 = 65_536;
+
 /// First and longest pause before the database is tried again, in milliseconds.
 pub(crate) const RETRY_FIRST_MS: u64 = 50;
 pub(crate) const RETRY_LONGEST_MS: u64 = 5_000;
+
+/// Longest pause while somebody waits for a commit, in milliseconds: well below the time that he waits.
+pub(crate) const RETRY_AWAITED_MS: u64 = 500;
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Holds the database, the lock and, unless configured otherwise, the master key. Made at the first start.
     pub data_dir: PathBuf,
     pub limits: StoreLimits,
+    pub messages: MessageLimits,
     pub retention: Retention,
+    pub notifications: NotificationLimits,
     /// Connections that read; each is a thread of its own inside the driver.
     pub readers: u32,
     /// How long SQLite waits for a lock that another process holds, in milliseconds, before the store counts an
@@ -57,7 +88,9 @@ impl StoreConfig {
         Self {
             data_dir: data_dir.into(),
             limits: StoreLimits::default(),
+            messages: MessageLimits::default(),
             retention: Retention::default(),
+            notifications: NotificationLimits::default(),
             readers: 2,
             busy_timeout_ms: 1_000,
             database_bytes_max: None,
@@ -105,6 +138,41 @@ impl Default for StoreLimits {
     }
 }
 
+/// Bounds and times of the messages of durable rooms. They have a queue of their own: nothing else takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Memory of messages that are not on the disk, in bytes as their rooms count them.
+    pub bytes_max: usize,
+    /// The part of it that one tenant may hold. With 100 there is no such limit.
+    pub tenant_share_percent: u8,
+    /// How long the first message waits for others to be committed with, in milliseconds. With 0 it does not wait; what
+    /// arrives during a commit is committed together after it.
+    pub commit_delay_ms: u64,
+    /// How long anybody waits for a commit before he is told that it is not known, in milliseconds.
+    pub answer_ms: u64,
+    /// Pause between two looks for messages that are too old, in milliseconds. What is too old is not shown meanwhile.
+    pub trim_every_ms: u64,
+}
+
+impl MessageLimits {
+    pub(crate) fn tenant_bytes_max(&self) -> usize {
+        let percent = usize::from(self.tenant_share_percent.min(100));
+        self.bytes_max / 100 * percent + self.bytes_max % 100 * percent / 100
+    }
+}
+
+impl Default for MessageLimits {
+    fn default() -> Self {
+        Self {
+            bytes_max: 64 * 1024 * 1024,
+            tenant_share_percent: 50,
+            commit_delay_ms: 0,
+            answer_ms: 5_000,
+            trim_every_ms: 10_000,
+        }
+    }
+}
+
 /// How long rows are kept; `None` is for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -123,6 +191,24 @@ impl Default for Retention {
             events_days: Some(90),
             audit_days: Some(365),
             sweep_every_ms: 10 * 60 * 1_000,
+        }
+    }
+}
+
+/// How many notifications are kept; beyond, the oldest go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotificationLimits {
+    /// Of one audience: a user, a role, or everyone in a tenant.
+    pub per_audience_max: u32,
+    /// Of one tenant in all.
+    pub per_tenant_max: u64,
+}
+
+impl Default for NotificationLimits {
+    fn default() -> Self {
+        Self {
+            per_audience_max: 1_000,
+            per_tenant_max: 1_000_000,
         }
     }
 }

@@ -3,10 +3,16 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::queue::NotReserved;
 use super::rows::{Admission, Unwritten};
 
 /// Upper bounds of the buckets of [`Counters::flush_ms`], in milliseconds; the last bucket is everything above.
 pub const FLUSH_BUCKETS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 100, 500, 1_000];
+
+/// Upper bounds of the buckets of [`Counters::commit_us`], in microseconds; the last bucket is everything above.
+pub const COMMIT_BUCKETS_US: [u64; 12] = [
+    250, 500, 1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
+];
 
 /// Only ever rising. Read them without a lock; what waits at the moment is [`super::StoreHandle::queued`].
 #[derive(Debug, Default)]
@@ -30,12 +36,38 @@ pub struct Counters {
     pub retries: AtomicU64,
     pub errors: AtomicU64,
     pub retention_deleted: AtomicU64,
+    /// Notifications that were committed, and those that were answered like the first of their idempotency key.
+    pub notifications_stored: AtomicU64,
+    pub notifications_repeated: AtomicU64,
+    /// Requests that marked notifications as read.
+    pub notification_marks: AtomicU64,
+    /// Notifications and marks that were not taken.
+    pub notifications_refused: AtomicU64,
     pub admin_writes: AtomicU64,
     pub admin_refused: AtomicU64,
     /// How long a transaction took, by [`FLUSH_BUCKETS_MS`]; not cumulative.
     pub flush_ms: [AtomicU64; FLUSH_BUCKETS_MS.len() + 1],
     pub flush_ms_sum: AtomicU64,
     pub flush_ms_max: AtomicU64,
+    /// Messages of durable rooms that are on the disk through this run.
+    pub messages_written: AtomicU64,
+    /// Messages that were refused before they had a number, because their queue or their tenant's share was full.
+    pub messages_refused_full: AtomicU64,
+    pub messages_refused_tenant_full: AtomicU64,
+    pub messages_refused_too_large: AtomicU64,
+    pub messages_refused_closed: AtomicU64,
+    /// Messages the database itself would never take.
+    pub messages_given_up: AtomicU64,
+    /// Publishers who were told that their message may or may not be on the disk.
+    pub messages_unanswered: AtomicU64,
+    /// Messages that retention deleted, and rooms that it forgot.
+    pub messages_trimmed: AtomicU64,
+    pub rooms_forgotten: AtomicU64,
+    /// Committed transactions of messages.
+    pub commits: AtomicU64,
+    /// From the hand-over of a message to its commit, by [`COMMIT_BUCKETS_US`]; not cumulative.
+    pub commit_us: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
+    pub commit_us_sum: AtomicU64,
 }
 
 impl Counters {
@@ -61,6 +93,22 @@ impl Counters {
         self.flush_ms_sum.fetch_add(ms, Relaxed);
         self.flush_ms_max.fetch_max(ms, Relaxed);
         self.batches.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn committed(&self, us: u64) {
+        let bucket = COMMIT_BUCKETS_US.partition_point(|&le| le < us);
+        self.commit_us[bucket].fetch_add(1, Relaxed);
+        self.commit_us_sum.fetch_add(us, Relaxed);
+    }
+
+    pub(crate) fn not_reserved(&self, why: NotReserved) {
+        match why {
+            NotReserved::Closed => &self.messages_refused_closed,
+            NotReserved::Full => &self.messages_refused_full,
+            NotReserved::TenantFull => &self.messages_refused_tenant_full,
+            NotReserved::TooLarge => &self.messages_refused_too_large,
+        }
+        .fetch_add(1, Relaxed);
     }
 
     /// Telemetry rows that are in the database through this run.

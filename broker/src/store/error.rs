@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use cauce_protocol::{Code, Refusal};
+
 use super::config::RETRY_LONGEST_MS;
 use super::counters::Trouble;
 
@@ -58,6 +60,27 @@ impl StoreError {
         }
     }
 
+    /// What a caller is told when the store did not do it.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let message = self.to_string();
+        match self {
+            Self::Conflict { .. } => Refusal::new(Code::Conflict, message),
+            Self::Damaged { .. } => {
+                tracing::error!(error = %self, "the database cannot be read");
+                Refusal::new(
+                    Code::Internal,
+                    "the database holds something unreadable; see the log",
+                )
+            }
+            Self::Invalid { .. } => Refusal::new(Code::Invalid, message),
+            Self::NotFound { .. } => Refusal::new(Code::NotFound, message),
+            Self::Unavailable { retry_after_ms, .. } => {
+                let retry_after_ms = u32::try_from(*retry_after_ms).unwrap_or(u32::MAX);
+                Refusal::new(Code::Unavailable, message).retry_after(retry_after_ms)
+            }
+        }
+    }
+
     /// Stable, for answers and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -77,6 +100,29 @@ impl StoreError {
                 reason: Unavailable::Database(trouble),
                 ..
             } => trouble.code(),
+        }
+    }
+}
+
+/// What a caller of the broker is told.
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Conflict { .. } => Self::new(Code::Conflict, message),
+            StoreError::Damaged { .. } => {
+                tracing::error!(%error, "the database cannot be read");
+                Self::new(
+                    Code::Internal,
+                    "the database holds something unreadable; see the log",
+                )
+            }
+            StoreError::Invalid { .. } => Self::new(Code::Invalid, message),
+            StoreError::NotFound { .. } => Self::new(Code::NotFound, message),
+            StoreError::Unavailable { retry_after_ms, .. } => {
+                let retry_after_ms = u32::try_from(retry_after_ms).unwrap_or(u32::MAX);
+                Self::new(Code::Unavailable, message).retry_after(retry_after_ms)
+            }
         }
     }
 }

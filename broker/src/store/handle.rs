@@ -7,9 +7,12 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::batch::{Pending, Pushed};
+use super::config::NotificationLimits;
 use super::counters::{Counters, Health};
 use super::error::StoreError;
 use super::lane::Lane;
+use super::notifications::{Queries, Waiting};
+use super::queue::MessageQueue;
 use super::rows::{Admission, AuditRow, DeviceStateRow, EventRow, ReadingRow};
 use crate::clock::Clock;
 
@@ -18,6 +21,8 @@ use crate::clock::Clock;
 pub(super) struct Settled {
     /// Every row let in up to this number is in the database or was given up.
     pub(super) last: u64,
+    /// Every message up to this ticket, likewise.
+    pub(super) messages: u64,
     pub(super) closed: bool,
 }
 
@@ -25,8 +30,12 @@ pub(super) struct Settled {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) pending: Mutex<Pending>,
-    /// Something in `pending` has become due, or the store is to stop.
+    /// Never locked while `pending` is.
+    pub(super) messages: Mutex<MessageQueue>,
+    /// Something in `pending` or `messages` has become due, or the store is to stop.
     pub(super) wake: Notify,
+    /// Somebody waits for a commit, after a time when nobody did.
+    pub(super) watch: Notify,
     pub(super) clock: Clock,
     pub(super) counters: Counters,
     pub(super) health: Mutex<Health>,
@@ -36,6 +45,10 @@ pub(super) struct Shared {
     pub(super) readers: SqlitePool,
     pub(super) admin_slots: Arc<Semaphore>,
     pub(super) query_slots: Arc<Semaphore>,
+    /// Changes of notifications that wait for the lane.
+    pub(super) notifications: Mutex<Waiting>,
+    pub(super) notification_limits: NotificationLimits,
+    pub(super) notification_queries: Queries,
     /// Of the store's own thread: whatever waits for the database waits there, also when the caller gives up.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -50,6 +63,8 @@ impl Shared {
     /// From now on nobody is let in, neither rows nor operations.
     pub(super) fn close(&self) {
         self.pending.lock().close();
+        self.messages.lock().close();
+        self.notifications.lock().close();
         self.admin_slots.close();
         self.query_slots.close();
     }
@@ -84,11 +99,13 @@ impl StoreHandle {
     /// # Errors
     /// [`StoreError::Unavailable`] if the store stops first.
     pub async fn flushed(&self) -> Result<(), StoreError> {
-        let target = self.shared.pending.lock().last();
+        let last = self.shared.pending.lock().last();
+        let messages = self.shared.messages.lock().last();
+        let written = |settled: &Settled| settled.last >= last && settled.messages >= messages;
         let mut settled = self.shared.settled.subscribe();
-        let reached = settled.wait_for(|s| s.last >= target || s.closed).await;
+        let reached = settled.wait_for(|s| written(s) || s.closed).await;
         match reached {
-            Ok(settled) if settled.last >= target => Ok(()),
+            Ok(settled) if written(&settled) => Ok(()),
             _ => Err(StoreError::closed()),
         }
     }

@@ -56,6 +56,20 @@ pub struct RoomHead {
     pub last: Seq,
     /// The last number that may have been given: `last` after a clean stop, the lease after any other.
     pub given: Seq,
+    /// The lease on the disk now: numbers behind `given` and up to this one may be given at once.
+    pub lease: Seq,
+}
+
+/// An idempotency key that a durable room has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenKey {
+    pub tenant: TenantId,
+    pub room: RoomName,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    /// Publisher and key.
+    pub repeat: Box<str>,
+    pub unix_ms: u64,
 }
 
 /// A page of a durable room.

@@ -11,11 +11,28 @@ use super::sql;
 use super::thread::on_own_thread;
 
 /// The number and the words of each file's name, and its text. Cargo rebuilds when one changes.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "start",
-    include_str!("../../../migrations/sqlite/0001_start.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "start",
+        include_str!("../../../migrations/sqlite/0001_start.sql"),
+    ),
+    (
+        2,
+        "messages",
+        include_str!("../../../migrations/sqlite/0002_messages.sql"),
+    ),
+    (
+        3,
+        "notifications",
+        include_str!("../../../migrations/sqlite/0003_notifications.sql"),
+    ),
+    (
+        4,
+        "revocations",
+        include_str!("../../../migrations/sqlite/0004_revocations.sql"),
+    ),
+];
 
 /// One migration this program carries.
 #[derive(Clone, Debug, PartialEq, Eq)]

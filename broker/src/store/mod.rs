@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! shards, doors ── StoreHandle::device_state, reading, … ──▶ batch (bounded, in memory) ──▶ writer ──▶ SQLite
+//! durable rooms ── StoreHandle::message ─────────────▶ queue (bounded, in memory) ──▶ writer, at once; then the callback
 //! API, CLI ─────── StoreHandle::create_tenant, …         ──────────────────────────────────▶ writer (own transaction)
+//! all doors ────── StoreHandle::leave_notification, …    ──▶ notifications (bounded, by tenant) ──▶ writer (one for many)
 //! API ──────────── StoreHandle::readings, devices, …     ──▶ readers
 //! ```
 //!
 //! What must stay true:
 //! - The hot path takes a lock for one push into a list, and nothing else: no await, no I/O, no allocation that waits.
+//! - Whoever waits for a message's commit hears of it after the commit has been synced, or that it is not known; never both.
 //! - What was accepted is written or still in memory; an error of the database never drops it. Only a row that the
 //!   database would never take is given up, alone, and counted.
 //! - An admin operation answers after its transaction has been committed and synced to the disk.
@@ -18,6 +21,7 @@
 mod admin;
 mod batch;
 mod bounds;
+mod commit;
 mod config;
 mod counters;
 mod error;
@@ -25,10 +29,14 @@ mod handle;
 mod lane;
 mod messages;
 mod migrate;
+mod notifications;
 mod place;
+mod queue;
+mod revocations;
 mod rows;
 mod sql;
 mod thread;
+mod trim;
 mod writer;
 
 use std::sync::Arc;
@@ -40,21 +48,28 @@ use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, TEXT_BYTES_MAX};
+pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
-    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
-    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+    ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
+    LEASE_AHEAD, MessageLimits, NotificationLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
+    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES,
+    TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
 };
-pub use counters::{Counters, FLUSH_BUCKETS_MS, Health, Trouble};
+pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
-pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, StoredMessage};
+pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, SeenKey, StoredMessage};
 pub use migrate::{MigrationInfo, migrate, migrations};
+pub use notifications::{
+    CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CHANGES_PER_TENANT_MAX, Done, Left, Marked,
+    NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX, NotificationPage, NotificationQuery, NotificationRow,
+    QUERIES_PER_TENANT_MAX, QUERIES_WAITING_MAX, ReadRow, Reader, Sender, StoredNotification,
+};
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
     DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
-    ReadingCursor, ReadingQuery, ReadingRow, SigningKeyRow, TableCounts, TenantChange, TenantRow,
-    TenantStatus, Unwritten,
+    ReadingCursor, ReadingQuery, ReadingRow, RevocationRow, SigningKeyRow, TableCounts, TenantChange,
+    TenantRow, TenantStatus, Unwritten,
 };
 pub use writer::Leftover;
 
@@ -62,6 +77,7 @@ use batch::Pending;
 use handle::{Settled, Shared};
 use lane::Lane;
 use place::Place;
+use queue::MessageQueue;
 use writer::{Gone, Writer};
 
 use crate::clock::Clock;
@@ -147,9 +163,10 @@ impl Store {
             Ok(leftover) => leftover,
             Err(_) => {
                 let queued = self.handle.queued();
+                let messages = self.handle.messages_queued();
                 Leftover {
-                    rows: queued.rows,
-                    bytes: queued.bytes,
+                    rows: queued.rows + messages.rows,
+                    bytes: queued.bytes + messages.bytes,
                     checkpointed: false,
                 }
             }
@@ -180,22 +197,35 @@ async fn serve(
         .connect_lazy_with(sql::reader_options(&config));
     let shared = Arc::new(Shared {
         pending: Mutex::new(Pending::new(config.limits, first)),
+        messages: Mutex::new(MessageQueue::new(config.messages)),
         wake: Notify::new(),
+        watch: Notify::new(),
         clock,
         counters: Counters::default(),
         health: Mutex::new(Health::Ready),
         settled: watch::Sender::new(Settled {
             last: first,
+            messages: 0,
             closed: false,
         }),
         lane: tokio::sync::Mutex::new(Lane::new(sql::writer_options(&config))),
         readers,
+        notifications: Mutex::default(),
+        notification_limits: config.notifications,
+        notification_queries: Default::default(),
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));
-    let writer = Writer::new(Arc::clone(&shared), loaded.boot, config.retention);
+    // Ends with the executor; by then the writer has answered everybody.
+    drop(tokio::spawn(commit::watch(Arc::clone(&shared))));
+    let writer = Writer::new(
+        Arc::clone(&shared),
+        loaded.boot,
+        config.retention,
+        config.messages,
+    );
     // If the opener is gone, so is the sender of `stop`, and the writer ends at once.
     let _ = ready.send(Ok((StoreHandle { shared }, loaded)));
     Ok(writer.run(stop).await)

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cauce_protocol::{DeviceId, TenantId};
 
+use super::messages::{RoomHead, SeenKey};
+
 /// Longest name of a device's channel, in bytes: `switch:0`, `cover:1`, `temperature:101`.
 pub const CHANNEL_BYTES_MAX: usize = 64;
 
@@ -338,6 +340,17 @@ pub struct TableCounts {
     pub audit: u64,
 }
 
+/// What was revoked in a tenant: `user:<name>` or `jti:<id>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationRow {
+    pub tenant: TenantId,
+    pub subject: String,
+    pub revoked_ms: u64,
+    /// None for as long as nobody takes it back.
+    pub until_ms: Option<u64>,
+    pub reason: String,
+}
+
 /// What the broker needs at start. Revoked keys and tokens are left out.
 #[derive(Debug)]
 pub struct Loaded {
@@ -347,7 +360,13 @@ pub struct Loaded {
     pub signing_keys: Vec<SigningKeyRow>,
     pub api_keys: Vec<ApiKeyRow>,
     pub device_tokens: Vec<DeviceTokenRow>,
+    /// Those that have not ended.
+    pub revocations: Vec<RevocationRow>,
     pub devices: Vec<DeviceRow>,
+    /// Where durable rooms stood.
+    pub room_heads: Vec<RoomHead>,
+    /// Keys that may still be promised, oldest first.
+    pub seen_keys: Vec<SeenKey>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The loop on the store's thread: take what is due, write it, sweep out what is old, stop in good order.
 //!
-//! One batch is in hand at a time. An error of the database leaves it in hand, and it is tried again after a pause that
+//! Messages that somebody waits for are committed at once; telemetry and retention have their turns between commits, in
+//! small transactions. One batch of telemetry is in hand at a time. An error of the database leaves it in hand, and it is tried again after a pause that
 //! grows; what arrives meanwhile waits in [`Pending`], whose bounds count the batch in hand too.
 
 use std::sync::Arc;
@@ -11,10 +12,14 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::batch::Batch;
-use super::config::{RETENTION_STEP_ROWS, RETRY_FIRST_MS, RETRY_LONGEST_MS, Retention, TRANSACTION_ROWS_MAX};
+use super::commit::{self, Commits};
+use super::config::{
+    COMMITS_RECENT_MS, MessageLimits, RETENTION_STEP_ROWS, RETRY_AWAITED_MS, RETRY_FIRST_MS,
+    RETRY_LONGEST_MS, Retention, TRANSACTION_ROWS_BESIDE_COMMITS, TRANSACTION_ROWS_MAX, TRIM_PAUSE_MS,
+};
 use super::counters::{Health, Trouble};
 use super::handle::{Settled, Shared};
-use super::sql::{self, Fault, Log, Written};
+use super::sql::{self, Fault, Log, Trimmed, Written};
 
 /// How long the writer goes on when the [`super::Store`] is dropped without a word, in milliseconds.
 const GRACE_MS: u64 = 2_000;
@@ -35,9 +40,15 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     boot: u64,
     in_hand: Option<Batch>,
+    commits: Commits,
+    /// When messages were committed last.
+    commit_ms: Option<u64>,
+    /// Messages have been committed since anything else had a turn.
+    gives_way: bool,
     /// While the database is in trouble: when to try again, and the pause after that.
     retry: Option<Retry>,
     sweep: Sweep,
+    trim: Trim,
     /// From here on nothing is let in and only `in_hand` and what waits are written, until this moment (monotonic).
     stop_by_ms: Option<u64>,
 }
@@ -60,12 +71,14 @@ struct Sweep {
 }
 
 impl Sweep {
-    const LOGS: [Log; 3] = [Log::Readings, Log::Events, Log::Audit];
+    const LOGS: [Log; 4] = [Log::Readings, Log::Events, Log::Audit, Log::Notifications];
 
     fn days(&self) -> Option<u32> {
         match Self::LOGS[self.at] {
             Log::Audit => self.retention.audit_days,
             Log::Events => self.retention.events_days,
+            // Each says for itself when it expires.
+            Log::Notifications => Some(0),
             Log::Readings => self.retention.readings_days,
         }
     }
@@ -83,12 +96,23 @@ impl Sweep {
     }
 }
 
+/// When durable rooms are trimmed: a step at a time while there is something to do, then a rest.
+#[derive(Debug)]
+struct Trim {
+    every_ms: u64,
+    next_ms: u64,
+    /// Something else has been written since the last step, so it is the turn of this even if more waits.
+    turn: bool,
+}
+
 /// What the loop does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
+    Commit,
     Finish,
     Sweep,
     Take,
+    Trim,
     /// Until something arrives, or at most until this moment.
     Wait {
         until_ms: Option<u64>,
@@ -97,7 +121,7 @@ enum Next {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, boot: u64, retention: Retention) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, boot: u64, retention: Retention, messages: MessageLimits) -> Self {
         let next_ms = shared.clock.now().mono_ms;
         let sweep = Sweep {
             retention,
@@ -105,12 +129,21 @@ impl Writer {
             at: 0,
             turn: false,
         };
+        let trim = Trim {
+            every_ms: messages.trim_every_ms,
+            next_ms,
+            turn: false,
+        };
         Self {
             shared,
             boot,
             in_hand: None,
+            commits: Commits::default(),
+            commit_ms: None,
+            gives_way: false,
             retry: None,
             sweep,
+            trim,
             stop_by_ms: None,
         }
     }
@@ -120,6 +153,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         loop {
             match self.next(shared.clock.now().mono_ms) {
+                Next::Commit => self.commit().await,
                 Next::Finish => return self.finish().await,
                 Next::Sweep => self.sweep_step().await,
                 Next::Take => {
@@ -127,6 +161,7 @@ impl Writer {
                     self.in_hand = taken.map(Batch::from);
                     self.sweep.turn = true;
                 }
+                Next::Trim => self.trim_step().await,
                 Next::Wait { until_ms } => {
                     let pause_ms =
                         until_ms.map(|until_ms| until_ms.saturating_sub(shared.clock.now().mono_ms));
@@ -154,29 +189,45 @@ impl Writer {
         if late {
             return Next::Finish;
         }
-        if self.in_hand.is_some() {
-            return match self.retry {
-                Some(retry) if now_ms < retry.at_ms => Next::Wait {
-                    until_ms: Some(
-                        self.stop_by_ms
-                            .map_or(retry.at_ms, |by_ms| retry.at_ms.min(by_ms)),
-                    ),
-                },
-                _ => Next::Write,
+        if let Some(retry) = self.retry
+            && now_ms < retry.at_ms
+        {
+            let at_ms = self
+                .stop_by_ms
+                .map_or(retry.at_ms, |by_ms| retry.at_ms.min(by_ms));
+            return Next::Wait {
+                until_ms: Some(at_ms),
             };
         }
         let due_ms = self.shared.pending.lock().due_ms();
-        let due = due_ms.is_some_and(|due_ms| due_ms <= now_ms);
-        if self.stop_by_ms.is_some() {
-            return if due { Next::Take } else { Next::Finish };
+        let commit_ms = self.shared.messages.lock().due_ms();
+        let is_due = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        let telemetry = self.in_hand.is_some() || is_due(due_ms);
+        let messages = self.commits.waits() || is_due(commit_ms);
+        let stopping = self.stop_by_ms.is_some();
+        let sweep = !stopping && now_ms >= self.sweep.next_ms;
+        if !stopping && now_ms >= self.trim.next_ms && (self.trim.turn || !(telemetry || messages)) {
+            return Next::Trim;
         }
-        if now_ms >= self.sweep.next_ms && (!due || self.sweep.turn) {
+        if messages && !(self.gives_way && (telemetry || sweep)) {
+            return Next::Commit;
+        }
+        if self.in_hand.is_some() {
+            return Next::Write;
+        }
+        if sweep && (!telemetry || self.sweep.turn) {
             return Next::Sweep;
         }
-        if due {
+        if telemetry {
             return Next::Take;
         }
-        let until_ms = due_ms.map_or(self.sweep.next_ms, |due_ms| due_ms.min(self.sweep.next_ms));
+        if stopping {
+            return Next::Finish;
+        }
+        let until_ms = [due_ms, commit_ms]
+            .into_iter()
+            .flatten()
+            .fold(self.sweep.next_ms.min(self.trim.next_ms), u64::min);
         Next::Wait {
             until_ms: Some(until_ms),
         }
@@ -189,10 +240,37 @@ impl Writer {
         self.shared.close();
     }
 
+    /// Commits the next messages of durable rooms.
+    async fn commit(&mut self) {
+        let result = self.commits.write(&self.shared).await;
+        let now_ms = self.shared.clock.now().mono_ms;
+        self.commit_ms = Some(now_ms);
+        match result {
+            Ok(()) => {
+                self.gives_way = true;
+                self.trim.turn = true;
+                self.trim.next_ms = self.trim.next_ms.min(now_ms.saturating_add(TRIM_PAUSE_MS));
+                self.recovered();
+            }
+            Err(error) => self.failed(&error).await,
+        }
+    }
+
     /// Writes the next piece of the batch in hand, in one transaction.
     async fn write(&mut self) {
+        self.gives_way = false;
+        self.trim.turn = true;
+        let now_ms = self.shared.clock.now().mono_ms;
+        let beside_commits = self
+            .commit_ms
+            .is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < COMMITS_RECENT_MS);
+        let rows_max = if beside_commits {
+            TRANSACTION_ROWS_BESIDE_COMMITS
+        } else {
+            TRANSACTION_ROWS_MAX
+        };
         let Some(batch) = &mut self.in_hand else { return };
-        let Some(piece) = batch.piece(TRANSACTION_ROWS_MAX) else {
+        let Some(piece) = batch.piece(rows_max) else {
             let last = batch.last();
             self.in_hand = None;
             self.shared.settled.send_modify(|settled| settled.last = last);
@@ -219,7 +297,7 @@ impl Writer {
             Err(error) => {
                 lane.discard();
                 drop(lane);
-                self.failed(&error);
+                self.failed(&error).await;
             }
         }
     }
@@ -253,7 +331,7 @@ impl Writer {
         *self.shared.health.lock() = Health::Ready;
     }
 
-    fn failed(&mut self, error: &sqlx::Error) {
+    async fn failed(&mut self, error: &sqlx::Error) {
         let counters = &self.shared.counters;
         counters.errors.fetch_add(1, Relaxed);
         counters.retries.fetch_add(1, Relaxed);
@@ -263,19 +341,32 @@ impl Writer {
             Fault::Row => Trouble::Other,
         };
         let now = self.shared.clock.now();
+        let longest_ms = if self.commits.waits() || self.shared.messages.lock().rows() > 0 {
+            RETRY_AWAITED_MS
+        } else {
+            RETRY_LONGEST_MS
+        };
         let pause_ms = self
             .retry
-            .map_or(RETRY_FIRST_MS, |r| (r.pause_ms * 2).min(RETRY_LONGEST_MS));
+            .map_or(RETRY_FIRST_MS, |r| (r.pause_ms * 2).min(longest_ms));
         self.retry = Some(Retry {
             at_ms: now.mono_ms + pause_ms,
             pause_ms,
         });
+        self.degraded(reason, now.unix_ms, error);
+        if reason == Trouble::DiskFull && self.stop_by_ms.is_none() {
+            // Deleting needs no place in the file, and makes some.
+            self.trim_step().await;
+        }
+    }
+
+    fn degraded(&self, reason: Trouble, unix_ms: u64, error: &sqlx::Error) {
         let mut health = self.shared.health.lock();
         let since_unix_ms = match *health {
             Health::Degraded { since_unix_ms, .. } => since_unix_ms,
             Health::Closed | Health::Ready => {
                 tracing::error!(code = reason.code(), %error, "{reason}");
-                now.unix_ms
+                unix_ms
             }
         };
         *health = Health::Degraded {
@@ -286,6 +377,7 @@ impl Writer {
 
     async fn sweep_step(&mut self) {
         self.sweep.turn = false;
+        self.gives_way = false;
         let now = self.shared.clock.now();
         let Some(days) = self.sweep.days() else {
             return self.sweep.advance(now.mono_ms);
@@ -317,9 +409,54 @@ impl Writer {
         }
     }
 
+    async fn trim_step(&mut self) {
+        self.trim.turn = false;
+        let now = self.shared.clock.now();
+        let mut lane = self.shared.lane.lock().await;
+        let result: Result<Trimmed, sqlx::Error> = async {
+            let mut transaction = lane.begin().await?;
+            let trimmed = sql::trim(&mut transaction, now.unix_ms).await?;
+            transaction.commit().await?;
+            Ok(trimmed)
+        }
+        .await;
+        let counters = &self.shared.counters;
+        match result {
+            Ok(trimmed) => {
+                counters.messages_trimmed.fetch_add(trimmed.messages, Relaxed);
+                counters.rooms_forgotten.fetch_add(trimmed.heads, Relaxed);
+                let pause_ms = if trimmed.busy { 0 } else { self.trim.every_ms };
+                self.trim.next_ms = now.mono_ms.saturating_add(pause_ms);
+            }
+            Err(error) => {
+                lane.discard();
+                counters.errors.fetch_add(1, Relaxed);
+                if self.retry.is_none() {
+                    tracing::warn!(%error, "old messages could not be deleted; the next sweep tries again");
+                }
+                self.trim.next_ms = now.mono_ms.saturating_add(self.trim.every_ms);
+            }
+        }
+    }
+
     async fn finish(self) -> Leftover {
         // An admin operation that has begun is finished first: it holds the lane.
-        let checkpointed = match self.shared.lane.lock().await.close().await {
+        let mut lane = self.shared.lane.lock().await;
+        let left = commit::end(&self.shared);
+        if left.clean {
+            // Without the mark the next start skips the numbers of the leases, which is always right.
+            let marked: Result<(), sqlx::Error> = async {
+                let mut transaction = lane.begin().await?;
+                sql::mark_clean(&mut transaction).await?;
+                transaction.commit().await
+            }
+            .await;
+            if let Err(error) = marked {
+                lane.discard();
+                tracing::warn!(%error, "the stop could not be marked as clean; the next start skips some numbers");
+            }
+        }
+        let checkpointed = match lane.close().await {
             Ok(checkpointed) => checkpointed,
             Err(error) => {
                 tracing::warn!(%error, "the log stays beside the database; the next start takes it up");
@@ -329,8 +466,8 @@ impl Writer {
         self.shared.readers.close().await;
         let load = self.shared.pending.lock().load();
         Leftover {
-            rows: load.rows() as u64,
-            bytes: load.bytes as u64,
+            rows: load.rows() as u64 + left.rows,
+            bytes: load.bytes as u64 + left.bytes,
             checkpointed,
         }
     }
@@ -343,6 +480,7 @@ pub(super) struct Gone(pub(super) Arc<Shared>);
 impl Drop for Gone {
     fn drop(&mut self) {
         self.0.close();
+        commit::end(&self.0);
         *self.0.health.lock() = Health::Closed;
         self.0
             .settled

@@ -75,6 +75,7 @@ async fn a_key_is_good_for_its_scopes_only() {
             &call,
             json!({ "method": "Shelly.GetStatus" }),
         ),
+        (Scope::Calls, Method::POST, "/v1/calls", json!({ "method": "m" })),
         (
             Scope::Tokens,
             Method::POST,

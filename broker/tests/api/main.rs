@@ -5,6 +5,8 @@ mod credentials;
 mod devices;
 mod listeners;
 mod messages;
+mod presence;
+mod revocations;
 mod start;
 mod support;
 mod tenants;

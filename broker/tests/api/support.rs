@@ -153,6 +153,7 @@ impl Broker {
             id: id.clone(),
             name: None,
             role_grants: RoleGrants::default(),
+            room_classes: Vec::new(),
         };
         self.admin()
             .create_tenant(&Actor::local("test"), new)

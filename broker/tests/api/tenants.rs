@@ -1,10 +1,11 @@
 //! Tenants and their signing keys: the operator's alone.
 
+use cauce_broker::Persistence;
 use cauce_broker::auth::secret::Scope;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Broker, PATIENCE};
+use crate::support::{Broker, PATIENCE, config_in};
 
 #[tokio::test]
 async fn a_tenant_is_made_renamed_and_given_rights_for_its_roles() {
@@ -203,5 +204,91 @@ async fn a_signing_key_is_made_or_brought_and_never_shown_again() {
     broker.delete("/v1/tenants/default/keys/own").await.ok();
     let again = broker.delete("/v1/tenants/default/keys/own").await;
     assert_eq!(again.refusal(), (404, "not_found"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn room_classes_are_set_replaced_and_shown() {
+    let broker = Broker::in_memory();
+    let orders = json!({ "rooms": "orders:*", "history": { "messages": 10, "age": "1h" }, "allow": { "*": ["subscribe"] } });
+    let body = json!({ "id": "acme", "room_classes": [orders] });
+    let made = broker.post("/v1/tenants", body).await.ok();
+    assert_eq!(made["room_classes"], json!([orders]));
+    // What is not named stays.
+    let renamed = broker
+        .patch("/v1/tenants/acme", json!({ "name": "Acme" }))
+        .await
+        .ok();
+    assert_eq!(renamed["room_classes"], json!([orders]));
+    let chat = json!({ "rooms": "chat:*", "presence": true });
+    let update = json!({ "room_classes": [chat] });
+    let updated = broker.patch("/v1/tenants/acme", update).await.ok();
+    assert_eq!(updated["room_classes"], json!([chat]));
+    assert_eq!(broker.get("/v1/tenants/acme").await.ok(), updated);
+    for (method, path) in [(Method::POST, "/v1/tenants"), (Method::PATCH, "/v1/tenants/acme")] {
+        let mut body = json!({ "room_classes": [{ "rooms": "r", "schemas": { "e": { "type": 1 } } }] });
+        if method == Method::POST {
+            body["id"] = json!("other");
+        }
+        let answer = broker.ask(&broker.operator, method, path, Some(body)).await;
+        assert_eq!(answer.refusal(), (400, "invalid"));
+        let message = answer.body["error"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("room_classes[0].schemas.e: at /type: "),
+            "{message}"
+        );
+    }
+    assert_eq!(broker.get("/v1/tenants/acme").await.ok(), updated);
+    assert_eq!(
+        broker.get("/v1/tenants/other").await.refusal(),
+        (404, "not_found")
+    );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_its_schema_is_answered_with_422() {
+    let broker = Broker::in_memory();
+    let schema = json!({ "properties": { "price": { "type": "number" } } });
+    let classes = json!([{ "rooms": "orders:*", "schemas": { "order": schema } }]);
+    broker
+        .patch("/v1/tenants/default", json!({ "room_classes": classes }))
+        .await
+        .ok();
+    let message = |price: Value| json!({ "room": "orders:1", "event": "order", "json": { "price": price } });
+    broker.post("/v1/publish", message(json!(1.5))).await.ok();
+    let refused = broker.post("/v1/publish", message(json!("free"))).await;
+    assert_eq!(refused.refusal(), (422, "schema_violation"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn room_classes_and_rights_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(dir.path());
+    let broker = Broker::start(&config, Persistence::Store);
+    let rights = json!({ "staff": [{ "rooms": ["r"], "allow": ["publish"] }] });
+    let classes = json!([{ "rooms": "orders:*", "history": { "messages": 10 }, "schemas": { "e": { "type": "object" } } }]);
+    broker
+        .patch("/v1/tenants/default", json!({ "room_classes": classes }))
+        .await
+        .ok();
+    let shown = broker
+        .patch("/v1/tenants/default", json!({ "role_grants": rights }))
+        .await
+        .ok();
+    assert_eq!(shown["room_classes"], classes);
+    broker.stop().await;
+    let broker = Broker::start(&config, Persistence::Store);
+    let again = broker.get("/v1/tenants/default").await.ok();
+    assert_eq!(
+        (&again["room_classes"], &again["role_grants"]),
+        (&shown["room_classes"], &shown["role_grants"])
+    );
+    let body = json!({ "room": "orders:1", "event": "e", "json": 1 });
+    assert_eq!(
+        broker.post("/v1/publish", body).await.refusal(),
+        (422, "schema_violation")
+    );
     broker.stop().await;
 }

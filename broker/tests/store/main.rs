@@ -2,6 +2,7 @@
 
 mod admin;
 mod crash;
+mod durable;
 mod opening;
 mod support;
 mod telemetry;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cauce_broker::rooms::Keep;
 use cauce_broker::store::{
-    Channel, DeviceStateRow, EventRow, Loaded, Numbered, ReadingQuery, ReadingRow, Store, StoreConfig,
-    StoreHandle, TenantRow, TenantStatus,
+    Channel, Committed, DeviceStateRow, EventRow, Loaded, MessagePage, MessageQuery, MessageRow, Numbered,
+    ReadingQuery, ReadingRow, Store, StoreConfig, StoreHandle, TenantRow, TenantStatus,
 };
-use cauce_protocol::{DeviceId, TenantId};
+use cauce_protocol::message::{Direction, Text};
+use cauce_protocol::{DeviceId, Epoch, Payload, Refusal, RoomName, Seq, TenantId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 /// Long enough for a slow machine, short enough to notice a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +41,23 @@ impl Place {
 
     pub(crate) fn open(&self) -> (Store, Loaded) {
         Store::open(self.config()).expect("the store opens")
+    }
+
+    /// What a crash at this moment would leave behind.
+    pub(crate) async fn copy(&self) -> Self {
+        let copy = Self::new();
+        let (from, to) = (self.config(), copy.config());
+        std::fs::create_dir(&to.data_dir).expect("a directory");
+        // So that no checkpoint moves anything between the two files meanwhile.
+        let mut other = connect(&from).await;
+        run(&mut other, "BEGIN IMMEDIATE").await;
+        for suffix in ["", "-wal"] {
+            let name = |path: std::path::PathBuf| format!("{}{suffix}", path.display());
+            std::fs::copy(name(from.database()), name(to.database())).expect("copied");
+        }
+        run(&mut other, "ROLLBACK").await;
+        other.close().await.expect("closed");
+        copy
     }
 }
 
@@ -168,4 +188,96 @@ pub(crate) fn watts(readings: &[Numbered<ReadingRow>]) -> Vec<u64> {
         .iter()
         .map(|r| r.row.power_w.expect("watts") as u64)
         .collect()
+}
+
+pub(crate) const KEEP_ALL: Keep = Keep {
+    messages: 1_000_000,
+    age_ms: 0,
+    bytes: 0,
+};
+
+/// The `n`th message of a room, in the epoch 7; nobody waits for it.
+pub(crate) fn message(tenant: &TenantId, room: &str, n: u64) -> MessageRow {
+    MessageRow {
+        tenant: tenant.clone(),
+        room: RoomName::new(room).expect("a room's name"),
+        epoch: Epoch(7),
+        seq: Seq(n),
+        event: Text::from_static("task_event"),
+        payload: Payload::text(format!("number {n}")),
+        topic: Text::default(),
+        user: None,
+        excluded: Default::default(),
+        unix_ms: now_ms(),
+        repeat: None,
+        lease: Seq(n + 1_000),
+        keep: KEEP_ALL,
+        committed: Committed(None),
+    }
+}
+
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("after 1970").as_millis() as u64
+}
+
+/// Reserves and hands over, as the hub does.
+pub(crate) fn hand_over(handle: &StoreHandle, row: MessageRow) {
+    let bytes = 256 + row.payload.len();
+    handle.reserve_message(&row.tenant, bytes).expect("reserved");
+    handle.message(row, bytes);
+}
+
+/// What became of messages, in the order of the answers.
+pub(crate) struct Answers {
+    sender: mpsc::UnboundedSender<(u64, Result<(), Refusal>)>,
+    receiver: mpsc::UnboundedReceiver<(u64, Result<(), Refusal>)>,
+}
+
+impl Answers {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Self { sender, receiver }
+    }
+
+    /// The same message, waited for under this number.
+    pub(crate) fn of(&self, n: u64, mut row: MessageRow) -> MessageRow {
+        let sender = self.sender.clone();
+        row.committed = Committed(Some(Box::new(move |answer| {
+            // The test may have seen enough.
+            let _ = sender.send((n, answer));
+        })));
+        row
+    }
+
+    pub(crate) async fn next(&mut self) -> (u64, Result<(), Refusal>) {
+        patiently("an answer", self.receiver.recv())
+            .await
+            .expect("an answer")
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// No more can come: every callback has been called or dropped, and all that came were taken.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.receiver.is_empty() && self.sender.strong_count() == 1
+    }
+}
+
+pub(crate) fn query(tenant: &TenantId, room: &str) -> MessageQuery {
+    MessageQuery {
+        tenant: tenant.clone(),
+        room: RoomName::new(room).expect("a room's name"),
+        epoch: Epoch(7),
+        from: Seq(0),
+        direction: Direction::Forwards,
+        limit: 1_000,
+        bytes_max: 1_000_000,
+    }
+}
+
+pub(crate) fn seqs(page: &MessagePage) -> Vec<u64> {
+    page.messages.iter().map(|message| message.seq.0).collect()
 }

@@ -218,7 +218,11 @@ pub struct ProtoPeer {
 
 impl ProtoPeer {
     pub async fn join(address: SocketAddr, token: &str) -> Self {
-        let mut raw = Raw::connect(address).await;
+        Self::over(Raw::connect(address).await, token).await
+    }
+
+    /// The same over a connection that is open already.
+    pub async fn over(mut raw: Raw, token: &str) -> Self {
         let headers = format!("Sec-WebSocket-Protocol: cauce.v1.proto\r\nAuthorization: Bearer {token}\r\n");
         let head = raw.upgrade("/v1/ws", &headers).await;
         assert!(head.contains("Sec-WebSocket-Protocol: cauce.v1.proto"), "{head}");

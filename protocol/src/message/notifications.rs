@@ -5,14 +5,13 @@ use bytes::Bytes;
 use crate::code::{Code, Refusal};
 use crate::ids::{Role, UserId};
 use crate::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, MARK_READ_MAX, NOTIFICATION_MESSAGE_BYTES_MAX, NOTIFICATION_TITLE_BYTES_MAX,
-    PAGE_MAX, PAYLOAD_DEPTH_MAX,
+    MARK_READ_MAX, NOTIFICATION_MESSAGE_BYTES_MAX, NOTIFICATION_TITLE_BYTES_MAX, PAYLOAD_DEPTH_MAX,
 };
 use crate::payload::check_json;
 use crate::wire;
 
-use super::rooms::unknown;
-use super::{bounded, bounded_count, invalid};
+use super::rooms::check_limit;
+use super::{bounded, bounded_count, check_idempotency_key, invalid, storable, unknown, whole};
 
 pub use wire::{NotificationKind, Priority};
 
@@ -68,11 +67,10 @@ impl Notify {
         }
         bounded("title", self.title.len(), NOTIFICATION_TITLE_BYTES_MAX)?;
         bounded("message", self.message.len(), NOTIFICATION_MESSAGE_BYTES_MAX)?;
-        bounded(
-            "idempotency_key",
-            self.idempotency_key.len(),
-            IDEMPOTENCY_KEY_BYTES_MAX,
-        )?;
+        storable("title", &self.title)?;
+        storable("message", &self.message)?;
+        check_idempotency_key(&self.idempotency_key)?;
+        whole("expires_in_ms", self.expires_in_ms)?;
         bounded("json", self.json.len(), payload_bytes_max)?;
         match self.json.is_empty() {
             true => Ok(()),
@@ -94,11 +92,11 @@ pub(super) fn check_notify(notify: wire::Notify, payload_bytes_max: usize) -> Re
     };
     let notify = Notify {
         to,
-        kind: NotificationKind::try_from(notify.kind).map_err(|_| unknown("kind", notify.kind))?,
+        kind: NotificationKind::try_from(notify.kind).map_err(|_| unknown("kind"))?,
         title: notify.title,
         message: notify.message,
         json: notify.json,
-        priority: Priority::try_from(notify.priority).map_err(|_| unknown("priority", notify.priority))?,
+        priority: Priority::try_from(notify.priority).map_err(|_| unknown("priority"))?,
         expires_in_ms: notify.expires_in_ms,
         idempotency_key: notify.idempotency_key,
     };
@@ -106,9 +104,9 @@ pub(super) fn check_notify(notify: wire::Notify, payload_bytes_max: usize) -> Re
 }
 
 pub(super) fn check_notifications(asked: &wire::Notifications) -> Result<Notifications, Refusal> {
-    bounded_count("a page", asked.limit as usize, PAGE_MAX)?;
+    check_limit(asked.limit)?;
     Ok(Notifications {
-        before: asked.before,
+        before: whole("before", asked.before)?,
         limit: asked.limit,
         unread_only: asked.unread_only,
     })
@@ -119,8 +117,11 @@ pub(super) fn check_mark_read(mark: wire::MarkRead) -> Result<MarkRead, Refusal>
     if mark.ids.is_empty() && mark.up_to == 0 {
         return Err(Refusal::new(Code::Invalid, "name ids, or up_to"));
     }
+    for &id in &mark.ids {
+        whole("id", id)?;
+    }
     Ok(MarkRead {
+        up_to: whole("up_to", mark.up_to)?,
         ids: mark.ids,
-        up_to: mark.up_to,
     })
 }

@@ -1,14 +1,16 @@
 //! Requests about rooms: joining with a position, a policy and a filter; history; presence.
 
+use std::collections::HashSet;
+
 use crate::code::{Code, Refusal};
-use crate::ids::{self, Epoch, Position, RoomName, Seq, UserId};
+use crate::ids::{Epoch, Position, RoomName, Seq, UserId};
 use crate::limits::{
-    EVENT_BYTES_MAX, FILTER_EVENTS_MAX, FILTER_KEYS_MAX, KEY_BYTES_MAX, PAGE_MAX, ROOMS_A_REQUEST_MAX,
-    SAMPLE_MS_MAX, SAMPLE_MS_MIN,
+    FILTER_EVENTS_MAX, FILTER_KEYS_MAX, PAGE_MAX, REQUEST_ENTRIES_MAX, ROOMS_A_REQUEST_MAX, SAMPLE_MS_MAX,
+    SAMPLE_MS_MIN,
 };
 use crate::wire;
 
-use super::{bounded, bounded_count, invalid};
+use super::{bounded_count, check_event, check_key, invalid, unknown, whole};
 
 /// A room to join, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +121,12 @@ pub(super) fn check_subscribe(subscribe: &wire::Subscribe) -> Result<Vec<Subscri
         ));
     }
     bounded_count("rooms", count, ROOMS_A_REQUEST_MAX)?;
+    let filters = subscribe
+        .subscriptions
+        .iter()
+        .map(|s| s.events.len() + s.keys.len());
+    bounded_count("all filters together", filters.sum(), REQUEST_ENTRIES_MAX)?;
+    check_once(subscribe)?;
     let plain = subscribe
         .rooms
         .iter()
@@ -126,6 +134,23 @@ pub(super) fn check_subscribe(subscribe: &wire::Subscribe) -> Result<Vec<Subscri
     plain
         .chain(subscribe.subscriptions.iter().map(check_subscription))
         .collect()
+}
+
+/// A room with options may be named once: with two positions or two policies, nobody could tell which was meant. Plain rooms
+/// may repeat themselves, as ever.
+fn check_once(subscribe: &wire::Subscribe) -> Result<(), Refusal> {
+    if subscribe.subscriptions.is_empty() {
+        return Ok(());
+    }
+    let mut named: HashSet<&str> = subscribe.rooms.iter().map(String::as_str).collect();
+    match subscribe.subscriptions.iter().find(|s| !named.insert(&s.room)) {
+        None => Ok(()),
+        // The name is not repeated here: it has not been checked.
+        Some(_) => Err(Refusal::new(
+            Code::Invalid,
+            "a room with options is named twice; name it once",
+        )),
+    }
 }
 
 fn check_subscription(subscription: &wire::Subscription) -> Result<Subscription, Refusal> {
@@ -145,12 +170,8 @@ fn check_subscription(subscription: &wire::Subscription) -> Result<Subscription,
     } else {
         bounded_count("events", events.len(), FILTER_EVENTS_MAX)?;
         bounded_count("keys", keys.len(), FILTER_KEYS_MAX)?;
-        for event in events {
-            ids::check(event, EVENT_BYTES_MAX).map_err(|e| invalid("event", e))?;
-        }
-        for key in keys {
-            bounded("key", key.len(), KEY_BYTES_MAX)?;
-        }
+        events.iter().try_for_each(|event| check_event(event))?;
+        keys.iter().try_for_each(|key| check_key(key))?;
         let boxed = |list: &[String]| list.iter().map(|entry| entry.as_str().into()).collect();
         Some(Box::new(Filter {
             events: boxed(events),
@@ -159,10 +180,13 @@ fn check_subscription(subscription: &wire::Subscription) -> Result<Subscription,
     };
     Ok(Subscription {
         room: check_room(room)?,
-        since: (*epoch != 0).then_some(Position {
-            epoch: Epoch(*epoch),
-            seq: Seq(*seq),
-        }),
+        since: match whole("epoch", *epoch)? {
+            0 => None,
+            epoch => Some(Position {
+                epoch: Epoch(epoch),
+                seq: Seq(whole("seq", *seq)?),
+            }),
+        },
         recent: *recent,
         policy: check_policy(*delivery, *sample_ms)?,
         filter,
@@ -184,7 +208,7 @@ fn check_policy(delivery: i32, sample_ms: u32) -> Result<Option<Policy>, Refusal
             let message = format!("sample_ms must be from {SAMPLE_MS_MIN} to {SAMPLE_MS_MAX}");
             return Err(Refusal::new(Code::Invalid, message));
         }
-        Err(_) => return Err(unknown("delivery", delivery)),
+        Err(_) => return Err(unknown("delivery")),
     }))
 }
 
@@ -193,7 +217,7 @@ fn check_watch(watch: i32) -> Result<Watch, Refusal> {
         Ok(wire::Watch::None) => Ok(Watch::None),
         Ok(wire::Watch::Counts) => Ok(Watch::Counts),
         Ok(wire::Watch::Users) => Ok(Watch::Users),
-        Err(_) => Err(unknown("presence", watch)),
+        Err(_) => Err(unknown("presence")),
     }
 }
 
@@ -216,11 +240,14 @@ pub(super) fn check_history(history: &wire::History) -> Result<History, Refusal>
         backwards,
         limit,
     } = history;
-    bounded_count("a page", *limit as usize, PAGE_MAX)?;
+    check_limit(*limit)?;
     Ok(History {
         room: check_room(room)?,
-        epoch: (*epoch != 0).then_some(Epoch(*epoch)),
-        from: Seq(*from),
+        epoch: match whole("epoch", *epoch)? {
+            0 => None,
+            epoch => Some(Epoch(epoch)),
+        },
+        from: Seq(whole("from", *from)?),
         direction: match backwards {
             false => Direction::Forwards,
             true => Direction::Backwards,
@@ -236,7 +263,7 @@ pub(super) fn check_presence(presence: &wire::Presence) -> Result<Presence, Refu
         limit,
         counts_only,
     } = presence;
-    bounded_count("a page", *limit as usize, PAGE_MAX)?;
+    check_limit(*limit)?;
     Ok(Presence {
         room: check_room(room)?,
         after: match after.as_str() {
@@ -248,14 +275,17 @@ pub(super) fn check_presence(presence: &wire::Presence) -> Result<Presence, Refu
     })
 }
 
-fn check_room(room: &str) -> Result<RoomName, Refusal> {
-    RoomName::new(room).map_err(|e| invalid("room", e))
+/// Entries of a page.
+pub(super) fn check_limit(limit: u32) -> Result<(), Refusal> {
+    if limit as usize <= PAGE_MAX {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::TooLarge,
+        format!("limit is {limit}, a page has at most {PAGE_MAX} entries"),
+    ))
 }
 
-/// A choice that this version does not know.
-pub(super) fn unknown(what: &str, value: i32) -> Refusal {
-    Refusal::new(
-        Code::Unsupported,
-        format!("{what} {value} is not known to this broker"),
-    )
+fn check_room(room: &str) -> Result<RoomName, Refusal> {
+    RoomName::new(room).map_err(|e| invalid("room", e))
 }

@@ -70,10 +70,10 @@ proptest! {
 
     #[test]
     fn pushes_and_direct_messages_written_by_hand_mean_the_same_to_both(
-        room in number(), seq in number(), event in name(), payload in payload(),
+        room in number(), seq in number(), event in name(), payload in payload(), key in "[a-zé]{0,9}",
     ) {
         let descriptor = message("ServerFrame");
-        let push = Push { room: RoomId(room), seq: Seq(seq), event: &event, payload: &payload };
+        let push = Push { room: RoomId(room), seq: Seq(seq), event: &event, payload: &payload, key: &key };
         let direct = Direct { event: &event, payload: &payload };
         let (mut pushed, mut sent) = (BytesMut::new(), BytesMut::new());
         push.put(&mut pushed);

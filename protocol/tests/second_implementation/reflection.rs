@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use protobuf3::MessageDyn;
 use protobuf3::reflect::{
-    FieldDescriptor, FileDescriptor, MessageDescriptor, ReflectValueBox, ReflectValueRef, RuntimeFieldType,
-    RuntimeType,
+    EnumDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor, ReflectValueBox, ReflectValueRef,
+    RuntimeFieldType, RuntimeType,
 };
 use serde_json::{Map, Value};
 
@@ -31,7 +31,7 @@ pub(crate) fn message(name: &str) -> MessageDescriptor {
 }
 
 /// Fields that hold JSON as bytes, and stand in the twin as that JSON.
-pub(crate) const JSON_FIELDS: &[&str] = &["json", "params"];
+pub(crate) const JSON_FIELDS: &[&str] = &["json", "params", "info"];
 
 /// What the twin should say of a message, by the schema alone: fields under their names, defaults left out.
 pub(crate) fn to_twin(message: &dyn MessageDyn) -> Value {
@@ -77,9 +77,35 @@ pub(crate) fn value_to_twin(field: &FieldDescriptor, value: ReflectValueRef<'_>)
             serde_json::from_slice(json).unwrap_or_else(|_| json.into())
         }
         ReflectValueRef::Bytes(bytes) => BASE64.encode(bytes).into(),
+        ReflectValueRef::Enum(descriptor, number) => name_of(&descriptor, number),
         ReflectValueRef::Message(message) => present_fields(&*message),
         other => panic!("the schema has no such field: {other:?}"),
     }
+}
+
+/// A choice by name, in lower case and without what all names of its kind begin with; what has no name stays a number.
+fn name_of(descriptor: &EnumDescriptor, number: i32) -> Value {
+    match descriptor.value_by_number(number) {
+        Some(value) => value
+            .name()
+            .strip_prefix(&prefix(descriptor))
+            .expect("names begin with their kind")
+            .to_lowercase()
+            .into(),
+        None => number.into(),
+    }
+}
+
+/// `NOTIFICATION_KIND_` of `NotificationKind`.
+fn prefix(descriptor: &EnumDescriptor) -> String {
+    let mut prefix = String::new();
+    for (at, letter) in descriptor.name().char_indices() {
+        if at > 0 && letter.is_uppercase() {
+            prefix.push('_');
+        }
+        prefix.push(letter.to_ascii_uppercase());
+    }
+    prefix + "_"
 }
 
 /// The message that a twin describes, by the schema alone.
@@ -115,6 +141,16 @@ pub(crate) fn value_from_twin(field: &FieldDescriptor, kind: &RuntimeType, value
             ReflectValueBox::Bytes(value.to_string().into())
         }
         RuntimeType::VecU8 => ReflectValueBox::Bytes(BASE64.decode(text()).expect("base64")),
+        RuntimeType::Enum(descriptor) => {
+            let number = match value {
+                Value::String(name) => descriptor
+                    .value_by_name(&format!("{}{}", prefix(descriptor), name.to_uppercase()))
+                    .unwrap_or_else(|| panic!("the schema has no choice {name}"))
+                    .value(),
+                number => i32::try_from(number.as_i64().expect("a number")).expect("32 bits"),
+            };
+            ReflectValueBox::Enum(descriptor.clone(), number)
+        }
         RuntimeType::Message(descriptor) => ReflectValueBox::Message(from_twin(descriptor, value)),
         other => panic!("the schema has no such field: {other:?}"),
     }
@@ -149,6 +185,9 @@ pub(crate) fn without_defaults(descriptor: &MessageDescriptor, twin: &Value, zer
                 list.iter()
                     .map(|value| without_defaults(&inner, value, zero))
                     .collect()
+            }
+            RuntimeFieldType::Singular(RuntimeType::Enum(choice)) if *value == name_of(&choice, 0) => {
+                continue;
             }
             _ => {
                 let is_default = match value {

@@ -1,5 +1,7 @@
 //! Messages that a broker must refuse: with which code, and whether the connection lives on.
 
+mod requests;
+
 use cauce_protocol::frame::Frames;
 use cauce_protocol::message::{decode_json, decode_proto};
 use cauce_protocol::wire::{self, client_frame::Request, publish, send};
@@ -115,7 +117,7 @@ fn call(method: &str, params: &'static str) -> Request {
         device: "8CBFEAA133F0".into(),
         method: method.into(),
         params: params.into(),
-        timeout_ms: 0,
+        ..wire::Call::default()
     })
 }
 
@@ -126,6 +128,7 @@ pub(crate) fn all() -> Vec<Refused> {
     all.extend(names());
     all.extend(sizes());
     all.extend(values());
+    all.extend(requests::all());
     all
 }
 
@@ -366,7 +369,6 @@ fn sizes() -> Vec<Refused> {
             Request::Hello(wire::Hello {
                 version: 1,
                 client: "c".repeat(101),
-                previous: Vec::new(),
                 ..wire::Hello::default()
             }),
             Code::TooLarge,

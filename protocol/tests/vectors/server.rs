@@ -1,6 +1,8 @@
 //! What the broker says: the frames that every SDK must read. Pushes and direct messages come from the writers that the
 //! broker uses for them, not from the generated types.
 
+mod replies;
+
 use bytes::{Bytes, BytesMut};
 use cauce_protocol::ids::{RoomId, Seq};
 use cauce_protocol::server::{self, Dialect, Direct, Push};
@@ -32,14 +34,29 @@ pub(crate) fn files() -> Vec<(&'static str, Vec<Said>)> {
         ("direct", directs()),
         ("advance", advance()),
         ("goaway", goaway()),
-        ("reply-error", errors()),
-        ("reply-welcome", welcome()),
-        ("reply-subscribed", subscribed()),
-        ("reply-unsubscribed", unsubscribed()),
-        ("reply-published", published()),
-        ("reply-sent", sent()),
-        ("reply-answer", answer()),
-        ("reply-pong", pong()),
+        ("reply-error", replies::errors()),
+        ("reply-welcome", replies::welcome()),
+        ("reply-subscribed", replies::subscribed()),
+        ("reply-unsubscribed", replies::unsubscribed()),
+        ("reply-published", replies::published()),
+        ("reply-sent", replies::sent()),
+        ("reply-answer", replies::answer()),
+        ("reply-pong", replies::pong()),
+        ("reply-refreshed", replies::refreshed()),
+        ("reply-history_page", replies::history_page()),
+        ("reply-presence_page", replies::presence_page()),
+        ("reply-done", replies::done()),
+        ("reply-notified", replies::notified()),
+        ("reply-notification_page", replies::notification_page()),
+        ("reply-notifications_read", replies::notifications_read()),
+        ("gap", gap()),
+        ("ended", ended()),
+        ("presence_change", presence_changes()),
+        ("invoke", invoke()),
+        ("revoke", revoke()),
+        ("notification", notification()),
+        ("notifications_read", notifications_read()),
+        ("state", state()),
     ]
 }
 
@@ -48,12 +65,13 @@ fn json(text: &'static str) -> Payload {
 }
 
 fn pushes() -> Vec<Said> {
-    let push = |name, meaning, room, seq, event: &str, payload: Payload| {
+    let about = |name, meaning, room, seq, event: &str, payload: Payload, key| {
         let push = Push {
             room: RoomId(room),
             seq: Seq(seq),
             event,
             payload: &payload,
+            key,
         };
         let mut bytes = BytesMut::with_capacity(push.len());
         push.put(&mut bytes);
@@ -64,6 +82,8 @@ fn pushes() -> Vec<Said> {
             json: push.to_json(),
         }
     };
+    let push =
+        |name, meaning, room, seq, event: &str, payload| about(name, meaning, room, seq, event, payload, "");
     vec![
         push(
             "json_payload",
@@ -128,6 +148,15 @@ fn pushes() -> Vec<Said> {
             9_007_199_254_740_991,
             "café_abierto",
             json("[]"),
+        ),
+        about(
+            "with_key",
+            "About order 42. The key comes last.",
+            1,
+            7,
+            "order_updated",
+            json(r#"{"status":"paid"}"#),
+            "42",
         ),
     ]
 }
@@ -195,202 +224,210 @@ fn goaway() -> Vec<Said> {
     ]
 }
 
-fn errors() -> Vec<Said> {
-    let error = |refusal: &Refusal, id| server::reply(id, refusal);
+fn gap() -> Vec<Said> {
     vec![
         said(
-            "forbidden",
-            "Request 7 is refused for good.",
-            &error(
-                &Refusal::new(
-                    Code::Forbidden,
-                    "the token lacks the right to publish to this room",
-                ),
-                7,
-            ),
+            "several",
+            "Messages 8 to 12 of room 1 will not come here; the next is 13 or later.",
+            &wire::Gap {
+                room: 1,
+                from: 8,
+                to: 12,
+            }
+            .into(),
         ),
         said(
-            "rate_limited",
-            "Request 8 is refused for now: not before 250 ms have passed.",
-            &error(
-                &Refusal::new(Code::RateLimited, "more requests than this connection may send")
-                    .retry_after(250),
-                8,
-            ),
+            "one",
+            "One message: from and to are the same.",
+            &wire::Gap {
+                room: 1,
+                from: 14,
+                to: 14,
+            }
+            .into(),
+        ),
+    ]
+}
+
+fn ended() -> Vec<Said> {
+    vec![said(
+        "right_withdrawn",
+        "The new token does not cover room 2: nothing more of it comes, the connection lives on.",
+        &wire::Ended {
+            room: 2,
+            error: Some((&Refusal::new(Code::Forbidden, "the token no longer covers this room")).into()),
+        }
+        .into(),
+    )]
+}
+
+/// As a presence page and a change show them.
+pub(crate) fn ana() -> wire::PresenceUser {
+    wire::PresenceUser {
+        user: "ana".into(),
+        info: Bytes::from_static(br#"{"name":"Ana"}"#),
+        connections: 2,
+        since_unix_ms: 1_764_000_000_123,
+    }
+}
+
+fn presence_changes() -> Vec<Said> {
+    let change = |change: wire::PresenceChange| change.into();
+    vec![
+        said(
+            "users",
+            "Ana has come, beto and carla have gone.",
+            &change(wire::PresenceChange {
+                room: 1,
+                version: 31,
+                users: 5,
+                connections: 7,
+                joined: vec![ana()],
+                left: vec!["beto".into(), "carla".into()],
+                truncated: false,
+            }),
+        ),
+        said(
+            "counts",
+            "For those who watch counts only.",
+            &change(wire::PresenceChange {
+                room: 1,
+                version: 31,
+                users: 5,
+                connections: 7,
+                ..wire::PresenceChange::default()
+            }),
+        ),
+        said(
+            "truncated",
+            "Too many to name them: ask for pages to know who.",
+            &change(wire::PresenceChange {
+                room: 1,
+                version: 2032,
+                users: 2005,
+                connections: 2007,
+                truncated: true,
+                ..wire::PresenceChange::default()
+            }),
+        ),
+    ]
+}
+
+fn invoke() -> Vec<Said> {
+    vec![
+        said(
+            "of_a_user",
+            "Ana asks; an answer is of use for ten seconds.",
+            &wire::Invoke {
+                call: 9,
+                method: "invoice.total".into(),
+                params: Bytes::from_static(br#"{"order":42}"#),
+                user: "ana".into(),
+                timeout_ms: 10_000,
+            }
+            .into(),
+        ),
+        said(
+            "of_the_api",
+            "No user asks, and there are no parameters.",
+            &wire::Invoke {
+                call: 10,
+                method: "report.daily".into(),
+                timeout_ms: 10_000,
+                ..wire::Invoke::default()
+            }
+            .into(),
+        ),
+    ]
+}
+
+fn revoke() -> Vec<Said> {
+    vec![said(
+        "revoke",
+        "Nobody waits for the answer to call 9 any more.",
+        &wire::Revoke { call: 9 }.into(),
+    )]
+}
+
+/// As a push and a page show it.
+pub(crate) fn alert() -> wire::Notification {
+    wire::Notification {
+        id: 512,
+        kind: wire::NotificationKind::Alert.into(),
+        title: "Oven too hot".into(),
+        message: "Kitchen 2: 310 °C".into(),
+        json: Bytes::from_static(br#"{"celsius":310}"#),
+        priority: wire::Priority::High.into(),
+        created_unix_ms: 1_764_000_000_123,
+        expires_unix_ms: 1_764_003_600_123,
+        read: false,
+        unread: 0,
+    }
+}
+
+fn notification() -> Vec<Said> {
+    vec![
+        said(
+            "alert",
+            "Came before what waited to be written. The user has three unread ones now.",
+            &wire::Notification { unread: 3, ..alert() }.into(),
+        ),
+        said(
+            "info",
+            "Kind and priority of zero stand by name in JSON too; no data.",
+            &wire::Notification {
+                id: 513,
+                title: "Tu pedido está listo".into(),
+                created_unix_ms: 1_764_000_001_000,
+                expires_unix_ms: 1_766_592_001_000,
+                unread: 4,
+                ..wire::Notification::default()
+            }
+            .into(),
         ),
         said(
             "of_a_later_version",
-            "A code that no client knows yet: its range (4100 to 4199) says that it may be tried later.",
-            &server::reply(
-                9,
-                wire::reply::Outcome::Error(wire::Error {
-                    code: 4199,
-                    name: "moon_in_the_wrong_phase".into(),
-                    message: "wait".into(),
-                    retryable: true,
-                    retry_after_ms: 1000,
-                }),
-            ),
-        ),
-        said(
-            "without_id",
-            "A request with id 0 asked for no answer and failed: it is told under id 0.",
-            &error(&Refusal::new(Code::Invalid, "event is empty"), 0),
+            "A kind that no client knows yet is a number in JSON too: show it as info.",
+            &wire::Notification {
+                id: 514,
+                kind: 77,
+                title: "?".into(),
+                unread: 5,
+                ..wire::Notification::default()
+            }
+            .into(),
         ),
     ]
 }
 
-fn welcome() -> Vec<Said> {
-    let limits = wire::Limits {
-        frame_bytes: 65_536,
-        payload_bytes: 61_440,
-        payload_depth: 16,
-        room_name_bytes: 200,
-        event_name_bytes: 100,
-        subscriptions: 128,
-        rooms_a_request: 128,
-        exclude: 64,
-        requests_per_second: 100,
-        requests_burst: 200,
-    };
-    vec![
-        said(
-            "after_hello",
-            "Connection 42 of user ana in tenant default; Advance is in use; a ping every 30 s; the token lasts an hour.",
-            &server::reply(
-                1,
-                wire::Welcome {
-                    connection: 42,
-                    version: 1,
-                    features: wire::Feature::Advance as u64,
-                    tenant: "default".into(),
-                    user: "ana".into(),
-                    heartbeat_ms: 30_000,
-                    expires_in_ms: 3_600_000,
-                    limits: Some(limits),
-                },
-            ),
-        ),
-        said(
-            "token_came_with_the_handshake",
-            "Unasked, so under id 0: no feature was offered, the token never expires.",
-            &server::reply(
-                0,
-                wire::Welcome {
-                    connection: 43,
-                    version: 1,
-                    features: 0,
-                    tenant: "default".into(),
-                    user: "ana".into(),
-                    heartbeat_ms: 30_000,
-                    expires_in_ms: 0,
-                    limits: Some(limits),
-                },
-            ),
-        ),
-    ]
+/// As the one who marked them and the user's other connections see it.
+pub(crate) fn read() -> wire::NotificationsRead {
+    wire::NotificationsRead {
+        ids: vec![501, 502],
+        up_to: 0,
+        unread: 2,
+    }
 }
 
-fn subscribed() -> Vec<Said> {
-    let position = |name: &str, room, seq| wire::RoomPosition {
-        name: name.into(),
-        room,
-        epoch: 1_764_000_000,
-        seq,
-    };
-    vec![
-        said(
-            "empty_room",
-            "Nothing was said in the room yet: the first push will carry 1.",
-            &server::reply(
-                2,
-                wire::Subscribed {
-                    rooms: vec![position("orders", 1, 0)],
-                },
-            ),
-        ),
-        said(
-            "several_rooms",
-            "One entry a room, in the order of the request.",
-            &server::reply(
-                3,
-                wire::Subscribed {
-                    rooms: vec![
-                        position("orders", 1, 17),
-                        position("Büro 3", 2, 0),
-                        position("$devices", 3, 4_294_967_296),
-                    ],
-                },
-            ),
-        ),
-    ]
-}
-
-fn unsubscribed() -> Vec<Said> {
+fn notifications_read() -> Vec<Said> {
     vec![said(
-        "unsubscribed",
-        "Done. An empty message.",
-        &server::reply(6, wire::Unsubscribed {}),
+        "elsewhere",
+        "The user has read two on another connection.",
+        &read().into(),
     )]
 }
 
-fn published() -> Vec<Said> {
-    let published = |seq, receivers, repeated| wire::Published {
-        epoch: 1_764_000_000,
-        seq,
-        receivers,
-        repeated,
-    };
-    vec![
-        said(
-            "published",
-            "It became message 18 of the room.",
-            &server::reply(7, published(18, 0, false)),
-        ),
-        said(
-            "with_receivers",
-            "As asked, the subscribers were counted.",
-            &server::reply(14, published(19, 250, false)),
-        ),
-        said(
-            "repeated",
-            "The key was known: the answer of the first time, nothing was sent again.",
-            &server::reply(15, published(19, 250, true)),
-        ),
-    ]
-}
-
-fn sent() -> Vec<Said> {
+fn state() -> Vec<Said> {
     vec![said(
-        "sent",
-        "Handed over to whoever was connected. An empty message.",
-        &server::reply(18, wire::Sent {}),
-    )]
-}
-
-fn answer() -> Vec<Said> {
-    vec![said(
-        "switched",
-        "What the plug answered, untouched.",
-        &server::reply(
-            22,
-            wire::Answer {
-                json: Bytes::from_static(br#"{"was_on":false}"#),
-            },
-        ),
-    )]
-}
-
-fn pong() -> Vec<Said> {
-    vec![said(
-        "pong",
-        "The broker's clock, in milliseconds since 1970.",
-        &server::reply(
-            24,
-            wire::Pong {
-                unix_ms: 1_764_000_000_123,
-            },
-        ),
+        "device",
+        "What a plug is like now; the changes after it come as pushes of room 3.",
+        &wire::State {
+            room: 3,
+            event: "device-update".into(),
+            json: Bytes::from_static(br#"{"online":true,"output":false}"#),
+            key: "8CBFEAA133F0".into(),
+        }
+        .into(),
     )]
 }
 
@@ -402,6 +439,14 @@ pub(crate) fn file_of(frame: &wire::ServerFrame) -> &'static str {
         Message::Direct(_) => "direct",
         Message::Advance(_) => "advance",
         Message::Goaway(_) => "goaway",
+        Message::Gap(_) => "gap",
+        Message::Ended(_) => "ended",
+        Message::PresenceChange(_) => "presence_change",
+        Message::Invoke(_) => "invoke",
+        Message::Revoke(_) => "revoke",
+        Message::Notification(_) => "notification",
+        Message::NotificationsRead(_) => "notifications_read",
+        Message::State(_) => "state",
         Message::Reply(reply) => match reply.outcome.as_ref().expect("a vector has an outcome") {
             Outcome::Error(_) => "reply-error",
             Outcome::Welcome(_) => "reply-welcome",
@@ -411,6 +456,13 @@ pub(crate) fn file_of(frame: &wire::ServerFrame) -> &'static str {
             Outcome::Sent(_) => "reply-sent",
             Outcome::Answer(_) => "reply-answer",
             Outcome::Pong(_) => "reply-pong",
+            Outcome::Refreshed(_) => "reply-refreshed",
+            Outcome::HistoryPage(_) => "reply-history_page",
+            Outcome::PresencePage(_) => "reply-presence_page",
+            Outcome::Done(_) => "reply-done",
+            Outcome::Notified(_) => "reply-notified",
+            Outcome::NotificationPage(_) => "reply-notification_page",
+            Outcome::NotificationsRead(_) => "reply-notifications_read",
         },
     }
 }

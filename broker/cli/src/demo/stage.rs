@@ -151,6 +151,7 @@ pub(crate) async fn tenant(admin: &Admin, name: &str) -> Result<Tenant, Failure>
         id: id.clone(),
         name: None,
         role_grants: RoleGrants::default(),
+        room_classes: Vec::new(),
     };
     match admin.create_tenant(&actor, new).await {
         Err(refusal) if refusal.code != Code::Conflict => return Err(Failure::failed(refusal)),
@@ -244,6 +245,7 @@ pub(crate) async fn token(admin: &Admin, tenant: &TenantId, user: &str) -> Resul
             rule(&["*"], &[Action::Subscribe, Action::Publish])?,
             rule(&[DEVICES, "$device:*"], &[Action::Subscribe, Action::Call])?,
         ],
+        info: None,
         lifetime: TOKEN_LIFE,
     };
     let token = admin.create_token(&Actor::local("demo"), tenant, new).await;

@@ -10,7 +10,7 @@ fn rules(rules: &[(&str, &[Action])]) -> Rules {
 }
 
 fn token(list: &[(&str, &[Action])]) -> Grant {
-    Grant::new(rules(list), &RoleGrants::default(), &[])
+    Grant::new(rules(list), &Defaults::default(), &[])
 }
 
 /// The definition, slow and plain: `*` takes nothing, or one character and stays.
@@ -82,7 +82,7 @@ fn a_token_decides_alone_where_it_speaks_and_roles_elsewhere() {
     .unwrap();
     let grant = Grant::new(
         rules(&[("orders:secret", &[Action::Subscribe])]),
-        &defaults,
+        &defaults.into(),
         &[staff.clone(), guest],
     );
     assert!(grant.allows(Action::Publish, "orders:1"));
@@ -91,7 +91,7 @@ fn a_token_decides_alone_where_it_speaks_and_roles_elsewhere() {
     assert!(!grant.allows(Action::Publish, "orders:secret"));
     assert!(
         !grant
-            .over(&RoleGrants::default(), &[staff])
+            .over(&Defaults::default(), &[staff])
             .allows(Action::Publish, "orders:1")
     );
 }
@@ -156,7 +156,7 @@ fn role_grants_are_read_within_their_bounds_and_written_back() {
     let grants: RoleGrants = serde_json::from_str(text).unwrap();
     let again: RoleGrants = serde_json::from_str(&serde_json::to_string(&grants).unwrap()).unwrap();
     assert_eq!(grants, again);
-    let staff = Grant::new(Rules::default(), &grants, &[Role::new("staff").unwrap()]);
+    let staff = Grant::new(Rules::default(), &grants.into(), &[Role::new("staff").unwrap()]);
     assert!(staff.allows(Action::Publish, "lobby") && !staff.allows(Action::Call, "lobby"));
     let patterns = vec![r#""*""#; PATTERNS_MAX + 1].join(",");
     let roles: Vec<_> = (0..=ROLES_WITH_DEFAULTS_MAX)

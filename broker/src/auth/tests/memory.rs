@@ -28,7 +28,7 @@ fn a_remembered_token_ends_with_its_time_its_keys_its_policy_and_its_tenant() {
         ..now()
     };
     // The defaults are another Arc each time, so the grant is made anew; with the same one, the principal is the same.
-    let defaults = Arc::new(RoleGrants::default());
+    let defaults = Arc::new(Defaults::default());
     let same = |_: &TenantId| Standing::Active(defaults.clone());
     let a = auth.authenticate(&token, at(1), same).unwrap();
     let b = auth.authenticate(&token, at(69), same).unwrap();
@@ -62,7 +62,7 @@ fn a_remembered_token_follows_the_defaults_of_its_roles() {
         allow: [Action::Subscribe].into_iter().collect(),
     };
     let open = RoleGrants::new([(Role::new("staff").unwrap(), Rules::new(vec![rule]).unwrap())]).unwrap();
-    let (open, closed) = (Arc::new(open), Arc::new(RoleGrants::default()));
+    let (open, closed) = (Arc::new(Defaults::from(open)), Arc::new(Defaults::default()));
     for defaults in [&open, &closed, &open] {
         let standing = |_: &TenantId| Standing::Active(defaults.clone());
         let principal = auth.authenticate(&token, now(), standing).unwrap();

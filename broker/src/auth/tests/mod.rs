@@ -9,7 +9,7 @@ use cauce_protocol::{Code, Refusal, Role, TenantId, UserId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::grant::{Action, Pattern, RoleGrants, Rule, Rules};
+use super::grant::{Action, Defaults, Pattern, RoleGrants, Rule, Rules};
 use super::keys::{CANDIDATES_MAX, KeyError, KeyOwner, KeySource, KeySpec, Keys, VerifyingKey};
 use super::sign::{Claims, SignError, SigningKey, random_secret, sign};
 use super::token::{Denied, Expiry, Policy, Standing, verify};

@@ -218,3 +218,40 @@ fn weak_and_wrong_keys_are_refused() {
     let weak = SigningKey::from_secret(Algorithm::Hs256, None, b"short").unwrap_err();
     assert_eq!(weak, SignError::Key(KeyError::WeakSecret));
 }
+
+#[test]
+fn key_sets_of_two_tenants_that_share_an_issuer_and_a_kid_are_kept_apart() {
+    let shared = |owner, secret| {
+        let spec = KeySpec {
+            issuer: Some("https://id.example.com".into()),
+            ..spec(owner, Some("k1"), Algorithm::Hs256)
+        };
+        VerifyingKey::from_secret(spec, secret).unwrap()
+    };
+    let keys = Keys::default();
+    let sets = [
+        (KeySource::Jwks(0), vec![shared(tenant("acme"), SECRET)]),
+        (KeySource::Jwks(1), vec![shared(tenant("zeta"), OTHER_SECRET)]),
+    ];
+    keys.replace_many(sets).unwrap();
+    let token = |tenant: &str, secret| {
+        let claims =
+            json!({"sub": "ada", "tenant": tenant, "iss": "https://id.example.com", "exp": NOW + 60});
+        forge_text(r#"{"alg":"HS256","kid":"k1"}"#, &claims.to_string(), secret)
+    };
+    for (name, own, other) in [("acme", SECRET, OTHER_SECRET), ("zeta", OTHER_SECRET, SECRET)] {
+        assert_eq!(check(&keys, &token(name, own)).unwrap().tenant.as_str(), name);
+        assert_eq!(refused(&keys, &token(name, other)).code, Code::TokenInvalid);
+    }
+    // One set is fetched anew and has lost its key: the other's key of the same name does not stand in for it.
+    keys.replace(KeySource::Jwks(0), Vec::new()).unwrap();
+    let denied = check(&keys, &token("acme", SECRET)).unwrap_err();
+    assert!(denied.unknown_kid, "its key set is worth another look");
+    assert_eq!(
+        check(&keys, &token("zeta", OTHER_SECRET))
+            .unwrap()
+            .tenant
+            .as_str(),
+        "zeta"
+    );
+}

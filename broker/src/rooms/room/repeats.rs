@@ -17,6 +17,13 @@ pub struct Repeat<'a> {
     pub keys_max: usize,
 }
 
+impl Repeat<'_> {
+    /// Publisher and key in one. A user id has no control characters, so the separator cannot be part of it.
+    pub fn name(self) -> Box<str> {
+        [self.publisher, "\n", self.key].concat().into()
+    }
+}
+
 /// Idempotency keys of a room, newest last.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
@@ -27,9 +34,11 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// A user id has no control characters, so the separator cannot be part of it.
-    fn name(repeat: Repeat<'_>) -> Box<str> {
-        [repeat.publisher, "\n", repeat.key].concat().into()
+    /// Takes up a key from before the room was made. Older ones first.
+    pub(super) fn restore(&mut self, name: Box<str>, accepted: Accepted, at_ms: u64, window_ms: u64) {
+        self.until_ms = self.until_ms.max(at_ms.saturating_add(window_ms));
+        self.order.push_back((at_ms, name.clone()));
+        self.first.insert(name, accepted);
     }
 
     pub(super) fn find(&mut self, repeat: Repeat<'_>) -> Option<Accepted> {
@@ -40,7 +49,7 @@ impl Repeats {
                 self.first.remove(&name);
             }
         }
-        self.first.get(&Self::name(repeat)).copied()
+        self.first.get(&repeat.name()).copied()
     }
 
     pub(super) fn remember(&mut self, repeat: Repeat<'_>, accepted: Accepted) {
@@ -49,7 +58,7 @@ impl Repeats {
         {
             self.first.remove(&oldest);
         }
-        let name = Self::name(repeat);
+        let name = repeat.name();
         self.until_ms = repeat.now_ms + repeat.window_ms;
         self.order.push_back((repeat.now_ms, name.clone()));
         self.first.insert(name, accepted);

@@ -76,6 +76,16 @@ pub(super) async fn insert<T: Bind>(
     statement: &'static Insert,
     rows: &[T],
 ) -> Result<Inserted, sqlx::Error> {
+    insert_telling(connection, statement, rows, |_| {}).await
+}
+
+/// The same, and `given_up` is told of each row that is.
+pub(super) async fn insert_telling<T: Bind>(
+    connection: &mut SqliteConnection,
+    statement: &'static Insert,
+    rows: &[T],
+    mut given_up: impl FnMut(&T),
+) -> Result<Inserted, sqlx::Error> {
     let mut result = Inserted::default();
     // Slices still to be written, the first on top.
     let mut waiting = vec![rows];
@@ -91,6 +101,7 @@ pub(super) async fn insert<T: Bind>(
             Err(error) if fault(&error) != Fault::Row => return Err(error),
             Err(error) if now.len() == 1 => {
                 result.given_up += 1;
+                now.iter().for_each(&mut given_up);
                 // The statement and the code, not the values: they belong to a tenant.
                 let code = error
                     .as_database_error()

@@ -5,7 +5,8 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::values::{damaged, int};
-use super::{BEGIN, credentials, devices, tenants};
+use super::{BEGIN, credentials, devices, messages, revocations, tenants};
+use crate::store::config::LEASE_AHEAD;
 use crate::store::rows::Loaded;
 
 /// The tenant of a fresh start, so that a first token can be made at once.
@@ -33,6 +34,7 @@ pub(in crate::store) async fn load(c: &mut SqliteConnection, unix_ms: u64) -> Re
     .execute(&mut *t)
     .await?;
 
+    revocations::delete_ended(&mut t, unix_ms).await?;
     let loaded = Loaded {
         boot,
         tenants: all(
@@ -62,6 +64,12 @@ pub(in crate::store) async fn load(c: &mut SqliteConnection, unix_ms: u64) -> Re
             credentials::read_device_token,
         )
         .await?,
+        revocations: all(
+            &mut t,
+            "SELECT tenant, subject, revoked_ms, until_ms, reason FROM revocations ORDER BY tenant, subject",
+            revocations::read,
+        )
+        .await?,
         devices: all(
             &mut t,
             "SELECT tenant, device, seq, received_ms, src, model, state, equipment_id, label, assigned_ms, metadata \
@@ -69,6 +77,8 @@ pub(in crate::store) async fn load(c: &mut SqliteConnection, unix_ms: u64) -> Re
             devices::read,
         )
         .await?,
+        room_heads: messages::load_heads(&mut t, LEASE_AHEAD).await?,
+        seen_keys: messages::load_seen_keys(&mut t, unix_ms).await?,
     };
     t.commit().await?;
     Ok(loaded)

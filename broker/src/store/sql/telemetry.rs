@@ -135,6 +135,8 @@ pub(in crate::store) async fn write_piece(
 pub(in crate::store) enum Log {
     Audit,
     Events,
+    /// What `before_ms` is to the others, the present is to these.
+    Notifications,
     Readings,
 }
 
@@ -154,6 +156,7 @@ pub(in crate::store) async fn delete_older(
             "DELETE FROM device_events WHERE (tenant, device, seq) IN \
              (SELECT tenant, device, seq FROM device_events WHERE received_ms < ? ORDER BY received_ms LIMIT ?)"
         }
+        Log::Notifications => return super::notifications::sweep(connection, before_ms, rows_max).await,
         Log::Readings => {
             "DELETE FROM device_readings WHERE (tenant, device, ts_ms, seq) IN \
              (SELECT tenant, device, ts_ms, seq FROM device_readings WHERE received_ms < ? \

@@ -1,15 +1,22 @@
 //! The broker from inside the process: publish, listen, send and call without a socket.
 
+mod calls;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cauce_protocol::message::{Recipient, Text, check_event, check_method, check_params};
+use cauce_protocol::message::{
+    Ack, History, Notify, Recipient, Text, check_event, check_method, check_params,
+};
 use cauce_protocol::{Code, Epoch, Payload, Refusal, RoomName, Seq};
 use tokio::sync::oneshot;
 
-use crate::hub::{Caller, Hub, OutgoingCall, Tenant};
+use crate::hub::{Caller, HistoryPage, Hub, OutgoingCall, Tenant};
 use crate::publication::{Draft, Shared};
-use crate::rooms::{Accepted, Listener, Repeat, Room, Tap};
+use crate::rooms::{Accepted, Listener, Manner, PageQuery, PresencePage, Repeat, Room, Start, Tap};
+
+use crate::store::{Done, Left, Sender};
+pub use calls::{Invocation, MethodServer};
 
 /// Bytes that may wait for one in-process subscriber: as much as for a socket by default.
 pub const TAP_BYTES_MAX: usize = 1024 * 1024;
@@ -42,6 +49,11 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> &crate::metrics::Metrics {
         &self.hub.metrics
+    }
+
+    /// Users in rooms that keep presence; one who is in two rooms counts twice.
+    pub fn present(&self) -> usize {
+        self.hub.presence.present()
     }
 
     /// Open connections of all kinds.
@@ -79,15 +91,40 @@ impl TenantHandle {
         idempotency_key: Option<&str>,
     ) -> Result<Accepted, Refusal> {
         let draft = self.draft(event, payload)?;
-        let repeat = idempotency_key.map(|key| Repeat {
-            // No user is called so: user ids have no control characters.
-            publisher: "\u{0}handle",
-            key,
-            now_ms: self.hub.clock.now().mono_ms,
-            window_ms: self.hub.tunables().dedup_window_ms,
-            keys_max: self.hub.tunables().dedup_keys_max,
-        });
-        self.hub.publish(&self.tenant, room, draft, repeat)
+        let repeat = idempotency_key.map(|key| self.repeat(key));
+        let manner = Manner {
+            repeat,
+            ..Manner::default()
+        };
+        self.hub.publish(&self.tenant, room, draft, manner)
+    }
+
+    /// Publishes to a durable room and returns when the message is committed and synced to the disk.
+    ///
+    /// The message is published by the first poll; dropping the future later does not take it back.
+    ///
+    /// # Errors
+    /// As [`TenantHandle::publish`]; `conflict` if the room is not durable, `unavailable` if the store cannot commit in time.
+    pub async fn publish_durably(
+        &self,
+        room: &str,
+        event: &str,
+        payload: Payload,
+        idempotency_key: Option<&str>,
+    ) -> Result<Accepted, Refusal> {
+        let draft = self.draft(event, payload)?;
+        let repeat = idempotency_key.map(|key| self.repeat(key));
+        self.hub
+            .publish_and_wait(&self.tenant, room, draft, repeat, Ack::Durable)
+            .await
+    }
+
+    /// A page of what the room has kept. Cancel-safe.
+    ///
+    /// # Errors
+    /// `unavailable` if the store must be asked and cannot answer.
+    pub async fn history(&self, asked: &History) -> Result<HistoryPage, Refusal> {
+        self.hub.history(&self.tenant, asked).await
     }
 
     /// Sends to people or connections of the tenant. Whoever is connected gets it.
@@ -99,6 +136,19 @@ impl TenantHandle {
         self.hub.send(&self.tenant, to, draft)
     }
 
+    /// Leaves a notification for a user, a role or everyone in the tenant. Returns when it is committed, synced and handed to
+    /// the shards of those who are connected. Safe to cancel; it is then left all the same, if it was taken.
+    ///
+    /// # Errors
+    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `unsupported` without a database, `overloaded` if too many
+    /// wait, `unavailable` if the database does not take it.
+    pub async fn notify(&self, notify: Notify) -> Result<Left, Refusal> {
+        notify.check(self.hub.tunables().payload_bytes_max)?;
+        let (done, left) = Done::awaited();
+        self.hub.notify(&self.tenant, Sender::Program, notify, done);
+        left.await
+    }
+
     /// Listens to a room: every message from now on, in order.
     ///
     /// # Errors
@@ -107,7 +157,10 @@ impl TenantHandle {
         let name = RoomName::new(room).map_err(|e| Refusal::new(Code::Invalid, format!("room {e}")))?;
         let tap = Arc::new(Tap::new(TAP_BYTES_MAX));
         let now_ms = self.hub.clock.now().mono_ms;
-        let joined = self.tenant.rooms.join(&name, Listener::Tap(&tap), now_ms)?;
+        let joined = self
+            .tenant
+            .rooms
+            .join(&name, Listener::Tap(&tap), Start::Now, now_ms)?;
         Ok(Subscription {
             hub: self.hub.clone(),
             tenant: self.tenant.clone(),
@@ -115,6 +168,14 @@ impl TenantHandle {
             after: joined.seq,
             tap,
         })
+    }
+
+    /// Who is in a room, a page at a time.
+    ///
+    /// # Errors
+    /// `conflict` if the room's class keeps no presence.
+    pub fn presence(&self, room: &str, query: PageQuery<'_>) -> Result<PresencePage, Refusal> {
+        self.hub.presence(&self.tenant, room, query)
     }
 
     /// Calls a device and waits for its answer: the `result` of its reply, as JSON. Safe to cancel; the device may act all the
@@ -130,6 +191,17 @@ impl TenantHandle {
         answered
             .await
             .unwrap_or_else(|_| Err(Refusal::new(Code::GoingAway, "the broker is stopping")))
+    }
+
+    fn repeat<'a>(&self, key: &'a str) -> Repeat<'a> {
+        Repeat {
+            // No user is called so: user ids have no control characters.
+            publisher: "\u{0}handle",
+            key,
+            now_ms: self.hub.clock.now().mono_ms,
+            window_ms: self.hub.tunables().dedup_window_ms,
+            keys_max: self.hub.tunables().dedup_keys_max,
+        }
     }
 
     fn draft(&self, event: &str, payload: Payload) -> Result<Draft, Refusal> {

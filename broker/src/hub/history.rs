@@ -1,0 +1,147 @@
+//! Pages of a room's past, wherever they lie. Whoever asks has the right; this place only finds.
+
+use std::sync::Arc;
+
+use cauce_protocol::message::{Direction, History};
+use cauce_protocol::{Epoch, Payload, Refusal, Seq, wire};
+
+use super::Hub;
+use super::tenants::Tenant;
+use crate::publication::{Publication, Shared};
+use crate::rooms::Room;
+use crate::store::{MessageQuery, StoredMessage};
+
+/// Messages of a page where the caller names no number.
+const PAGE_DEFAULT: u32 = 100;
+
+/// Bytes of one page's messages: an answer must not fill a reader's outbox. One message is always given.
+const PAGE_BYTES: usize = 128 * 1024;
+
+/// Messages of a room in the order that was asked for.
+#[derive(Debug)]
+pub struct HistoryPage {
+    pub epoch: Epoch,
+    /// The oldest number that is kept; 0 if none is.
+    pub first: Seq,
+    pub head: Seq,
+    pub messages: Vec<Shared>,
+    pub more: bool,
+}
+
+impl HistoryPage {
+    pub fn to_wire(&self) -> wire::HistoryPage {
+        wire::HistoryPage {
+            epoch: self.epoch.0,
+            first: self.first.0,
+            head: self.head.0,
+            entries: self.messages.iter().map(|message| entry(message)).collect(),
+            more: self.more,
+        }
+    }
+
+    fn empty(epoch: Epoch, head: Seq) -> Self {
+        Self {
+            epoch,
+            first: Seq(0),
+            head,
+            messages: Vec::new(),
+            more: false,
+        }
+    }
+}
+
+impl Hub {
+    /// A page, if it lies in memory; `None` if the store must be asked.
+    ///
+    /// # Errors
+    /// None yet; a room that does not exist has an empty past.
+    pub fn history_in_memory(
+        &self,
+        tenant: &Tenant,
+        asked: &History,
+    ) -> Result<Option<HistoryPage>, Refusal> {
+        let Some(room) = tenant.rooms.wake(&asked.room, self.clock.now().mono_ms)? else {
+            return Ok(Some(HistoryPage::empty(Epoch(0), Seq(0))));
+        };
+        Ok(self.page_in_memory(&room, asked))
+    }
+
+    fn page_in_memory(&self, room: &Room, asked: &History) -> Option<HistoryPage> {
+        if asked.epoch.is_some_and(|epoch| epoch != room.epoch) {
+            return Some(HistoryPage::empty(room.epoch, room.seq()));
+        }
+        let (limit, now_ms) = (limit(asked) as usize, self.clock.now().mono_ms);
+        let page = room.page(asked.from, asked.direction, limit, PAGE_BYTES, now_ms);
+        (!page.in_store).then_some(HistoryPage {
+            epoch: room.epoch,
+            first: page.first,
+            head: page.head,
+            messages: page.messages,
+            more: page.more,
+        })
+    }
+
+    /// A page, from memory or from the store. Cancel-safe.
+    ///
+    /// # Errors
+    /// `unavailable` if the store cannot answer now.
+    pub async fn history(&self, tenant: &Arc<Tenant>, asked: &History) -> Result<HistoryPage, Refusal> {
+        let Some(room) = tenant.rooms.wake(&asked.room, self.clock.now().mono_ms)? else {
+            return Ok(HistoryPage::empty(Epoch(0), Seq(0)));
+        };
+        if let Some(page) = self.page_in_memory(&room, asked) {
+            return Ok(page);
+        }
+        let query = MessageQuery {
+            tenant: tenant.id.clone(),
+            room: asked.room.clone(),
+            epoch: room.epoch,
+            from: asked.from,
+            direction: asked.direction,
+            limit: limit(asked),
+            bytes_max: PAGE_BYTES,
+        };
+        let stored = self.records.messages(query).await?;
+        let restored = |message: StoredMessage| super::restored(&room, message);
+        let mut page = HistoryPage {
+            epoch: room.epoch,
+            first: stored.first,
+            head: room.seq(),
+            messages: stored.messages.into_iter().map(restored).collect(),
+            more: stored.more,
+        };
+        if !page.more && asked.direction == Direction::Forwards {
+            // What is still on its way to the disk is in memory.
+            page.more = page.messages.last().is_some_and(|last| last.seq < page.head);
+        }
+        Ok(page)
+    }
+}
+
+fn limit(asked: &History) -> u32 {
+    match asked.limit {
+        0 => PAGE_DEFAULT,
+        limit => limit,
+    }
+}
+
+fn entry(message: &Publication) -> wire::HistoryEntry {
+    use wire::history_entry::Payload as P;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    wire::HistoryEntry {
+        seq: message.seq.0,
+        event: message.event.as_str().into(),
+        payload: Some(match &message.payload {
+            Payload::Json(json) => P::Json(json.clone()),
+            Payload::Text(bytes) => P::Text(text(bytes)),
+            Payload::Binary(bytes) => P::Binary(bytes.clone()),
+        }),
+        key: message.topic.as_str().into(),
+        unix_ms: message.unix_ms,
+        user: message
+            .user
+            .as_ref()
+            .map(|user| user.as_str().into())
+            .unwrap_or_default(),
+    }
+}

@@ -1,0 +1,221 @@
+//! What a durable room adds: a journal that every message goes into, a lease on numbers, and publishers who wait for the disk.
+//!
+//! What must stay true:
+//! - A number is given only if a lease that covers it is on the disk, or if the disk does not know this numbering at all. So
+//!   after a crash, numbering that goes on behind the lease gives no number twice.
+//! - Whoever waits for a commit is told exactly once: when the message is on the disk, or that it is not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc as StdArc;
+
+use cauce_protocol::{Code, Refusal, RoomName, Seq};
+
+use super::Accepted;
+use crate::publication::Shared;
+use crate::rooms::class::Keep;
+use crate::sync::Mutex;
+
+/// Numbers that a lease reaches ahead. One row of the store renews it every half of this.
+pub const LEASE_NUMBERS: u64 = 4_096;
+
+/// What is asked of a publisher when the store is behind.
+const UNAVAILABLE_RETRY_MS: u32 = 1_000;
+
+/// Takes the messages of durable rooms. Called with the room's lock held, so it never waits.
+pub trait Journal {
+    /// # Errors
+    /// If a message of this cost would not be taken; then nothing was reserved.
+    fn reserve(&self, cost: usize) -> Result<(), Refusal>;
+
+    /// Takes the message for which room was reserved.
+    fn append(&self, entry: JournalEntry, cost: usize);
+}
+
+/// One message on its way to the disk.
+pub struct JournalEntry {
+    pub publication: Shared,
+    pub room: RoomName,
+    /// Publisher and key, as [`super::Repeat::name`] joins them.
+    pub repeat: Option<Box<str>>,
+    pub lease: Seq,
+    pub keep: Keep,
+    /// To be called exactly once.
+    pub committed: Box<dyn FnOnce(Result<(), Refusal>) + Send>,
+}
+
+impl fmt::Debug for JournalEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournalEntry")
+            .field("room", &self.room)
+            .field("seq", &self.publication.seq)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Called when a publish is on the disk, or will not be.
+pub type OnCommit = Box<dyn FnOnce(Accepted, Result<(), Refusal>) + Send>;
+
+/// Where a durable room stood when it was last in use.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub epoch: cauce_protocol::Epoch,
+    /// The last number on the disk.
+    pub last: u64,
+    /// The last number that may have been given.
+    pub given: u64,
+    /// The lease on the disk.
+    pub lease: u64,
+    /// Idempotency keys that are still promised, oldest first.
+    pub keys: Vec<HeadKey>,
+}
+
+/// A key from before the room was made.
+#[derive(Clone, Debug)]
+pub struct HeadKey {
+    /// Publisher and key, as [`super::Repeat::name`] joins them.
+    pub name: Box<str>,
+    pub seq: u64,
+    /// When it came, in monotonic milliseconds.
+    pub at_ms: u64,
+    /// For how long it is promised.
+    pub window_ms: u64,
+}
+
+/// Whether memory has what the disk has of the newest messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backfill {
+    Needed,
+    Running,
+    Done,
+}
+
+#[derive(Debug)]
+pub(super) struct Durable {
+    /// As far as rows have claimed.
+    pub(super) lease: u64,
+    pub(super) backfill: Backfill,
+    commits: StdArc<Commits>,
+}
+
+impl Durable {
+    /// `head` if the disk knows the room.
+    pub(super) fn new(seq: u64, head: Option<&Head>) -> Self {
+        let (lease, committed) = match head {
+            Some(head) => (head.lease, head.last),
+            // The disk does not know this numbering: if the row that makes it known is lost, so is the numbering.
+            None => (seq + LEASE_NUMBERS, seq),
+        };
+        Self {
+            lease,
+            backfill: match head {
+                Some(head) if head.last > 0 => Backfill::Needed,
+                _ => Backfill::Done,
+            },
+            commits: StdArc::new(Commits(Mutex::new(Inner {
+                leased: lease,
+                committed,
+                waiting: BTreeMap::new(),
+            }))),
+        }
+    }
+
+    /// Whether the number may be given to a message of this cost now; if so, the journal has room for it.
+    pub(super) fn admit(&self, seq: u64, cost: usize, journal: Option<&dyn Journal>) -> Result<(), Refusal> {
+        if self.leased() < seq {
+            let message = "the store is behind: no more numbers may be given before it has written";
+            return Err(Refusal::new(Code::Unavailable, message).retry_after(UNAVAILABLE_RETRY_MS));
+        }
+        match journal {
+            Some(journal) => journal.reserve(cost),
+            None => Err(Refusal::new(
+                Code::Unsupported,
+                "this broker runs without a database: it has no durable rooms",
+            )),
+        }
+    }
+
+    /// Numbers up to this one may be given.
+    pub(super) fn leased(&self) -> u64 {
+        self.commits.0.lock().leased
+    }
+
+    /// The last number on the disk.
+    pub(super) fn committed(&self) -> u64 {
+        self.commits.0.lock().committed
+    }
+
+    /// What a message must carry to the disk.
+    pub(super) fn entry(
+        &mut self,
+        publication: &Shared,
+        room: &RoomName,
+        repeat: Option<Box<str>>,
+        keep: Keep,
+    ) -> JournalEntry {
+        let seq = publication.seq.0;
+        if self.lease.saturating_sub(seq) < LEASE_NUMBERS / 2 {
+            self.lease = seq + LEASE_NUMBERS;
+        }
+        let (commits, lease) = (self.commits.clone(), self.lease);
+        JournalEntry {
+            publication: publication.clone(),
+            room: room.clone(),
+            repeat,
+            lease: Seq(lease),
+            keep,
+            committed: Box::new(move |result| commits.settle(seq, lease, result)),
+        }
+    }
+
+    /// Calls back when the message is on the disk. Answers whether it is already.
+    pub(super) fn wait(&self, accepted: Accepted, on_commit: &dyn Fn() -> OnCommit) -> bool {
+        let mut inner = self.commits.0.lock();
+        if inner.committed >= accepted.seq.0 {
+            return true;
+        }
+        inner
+            .waiting
+            .entry(accepted.seq.0)
+            .or_default()
+            .push((accepted, on_commit()));
+        false
+    }
+}
+
+/// Who waits for which number.
+struct Commits(Mutex<Inner>);
+
+struct Inner {
+    leased: u64,
+    committed: u64,
+    waiting: BTreeMap<u64, Vec<(Accepted, OnCommit)>>,
+}
+
+impl Commits {
+    fn settle(&self, seq: u64, lease: u64, result: Result<(), Refusal>) {
+        let waiting = {
+            let mut inner = self.0.lock();
+            if result.is_ok() {
+                inner.leased = inner.leased.max(lease);
+                inner.committed = inner.committed.max(seq);
+            }
+            inner.waiting.remove(&seq)
+        };
+        // Outside the lock: those who are called may publish again.
+        for (accepted, on_commit) in waiting.into_iter().flatten() {
+            on_commit(accepted, result.clone());
+        }
+    }
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.0.lock();
+        f.debug_struct("Commits")
+            .field("leased", &inner.leased)
+            .field("committed", &inner.committed)
+            .field("waiting", &inner.waiting.len())
+            .finish()
+    }
+}

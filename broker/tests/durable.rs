@@ -1,0 +1,279 @@
+//! Durable rooms: what was acknowledged is there after a restart, once, in order, under the same numbering.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cauce_broker::hub::{RoomClasses, TenantSettings};
+use cauce_broker::rooms::{Durability, Keep, RoomClass};
+use cauce_broker::{Persistence, Server};
+use cauce_protocol::Payload;
+use cauce_protocol::message::{Direction, History};
+use serde_json::{Value, json};
+use support::{Broker, config, token};
+
+/// A broker on this directory whose tenant `a` has durable rooms only.
+fn durable(dir: &Path, lines: &str) -> Broker {
+    let config = config(&format!("data_dir={}\n{lines}", dir.display()));
+    let server = Server::start(&config, Persistence::Store).expect("the broker starts");
+    let address = server.address();
+    let broker = Broker { server, address };
+    classify(&broker, Durability::Durable, 10_000);
+    broker
+}
+
+fn classify(broker: &Broker, durability: Durability, messages: u32) {
+    let class = RoomClass {
+        durability,
+        history: Keep {
+            messages,
+            age_ms: 0,
+            bytes: 0,
+        },
+        ..RoomClass::default()
+    };
+    let hub = broker.server.hub();
+    let tenant = hub.tenants.get("a").expect("tenant a");
+    tenant.configure(TenantSettings {
+        classes: RoomClasses::new(Vec::new(), Arc::new(class)),
+        ..(*tenant.settings()).clone()
+    });
+    hub.reclassify(&tenant);
+}
+
+async fn stop(broker: Broker) {
+    let stopped = tokio::task::spawn_blocking(move || broker.server.stop(std::time::Duration::from_secs(5)))
+        .await
+        .expect("it stops");
+    assert_eq!(stopped.unwritten_rows, 0);
+}
+
+async fn publish(broker: &Broker, n: u64) -> u64 {
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let accepted = a
+        .publish_durably("r", "e", Payload::text(n.to_string()), None)
+        .await
+        .expect("committed");
+    accepted.seq.0
+}
+
+async fn subscribe_with(peer: &mut support::Peer, subscription: Value) -> Value {
+    let (reply, _) = peer
+        .ask(json!({"id": 9, "subscribe": {"subscriptions": [subscription]}}))
+        .await;
+    assert!(reply["error"].is_null(), "{reply}");
+    reply["subscribed"]["rooms"][0].clone()
+}
+
+async fn pushes_until(peer: &mut support::Peer, last: u64) -> Vec<u64> {
+    let mut seen = Vec::new();
+    while seen.last() != Some(&last) {
+        let frame = peer.receive().await;
+        let seq = frame["push"]["seq"].as_u64();
+        seen.push(seq.unwrap_or_else(|| panic!("not a push: {frame}")));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_client_recovers_across_a_restart_of_the_broker() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let position = peer.subscribe(&["r"]).await.remove(0);
+    for n in 1..=30 {
+        assert_eq!(publish(&broker, n).await, n);
+    }
+    assert_eq!(pushes_until(&mut peer, 30).await, (1..=30).collect::<Vec<_>>());
+    stop(broker).await;
+
+    let broker = durable(dir.path(), "");
+    assert_eq!(publish(&broker, 31).await, 31, "numbering goes on");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let room = subscribe_with(
+        &mut peer,
+        json!({"room": "r", "epoch": position["epoch"], "seq": 10}),
+    )
+    .await;
+    assert_eq!(
+        (&room["recovery"], &room["seq"]),
+        (&json!("continued"), &json!(10)),
+        "{room}"
+    );
+    assert_eq!(publish(&broker, 32).await, 32);
+    assert_eq!(pushes_until(&mut peer, 32).await, (11..=32).collect::<Vec<_>>());
+    stop(broker).await;
+}
+
+#[tokio::test]
+async fn what_memory_no_longer_holds_comes_from_the_store() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let all: Vec<_> = (1..=3_000u64)
+        .map(|n| {
+            let a = a.clone();
+            tokio::spawn(async move {
+                a.publish_durably("r", "e", Payload::text(n.to_string()), None)
+                    .await
+            })
+        })
+        .collect();
+    for publish in all {
+        publish.await.expect("it runs").expect("committed");
+    }
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let position = peer.subscribe(&["r"]).await.remove(0);
+    assert_eq!(position["seq"], 3_000);
+    let mut peer = broker.join(&token("a", "bob")).await;
+    let room = subscribe_with(
+        &mut peer,
+        json!({"room": "r", "epoch": position["epoch"], "seq": 0}),
+    )
+    .await;
+    assert_eq!(room["recovery"], "continued", "{room}");
+    assert_eq!(
+        pushes_until(&mut peer, 3_000).await,
+        (1..=3_000).collect::<Vec<_>>()
+    );
+    // And after a restart, when memory holds nothing at all.
+    stop(broker).await;
+    let broker = durable(dir.path(), "");
+    let mut peers = Vec::new();
+    for n in 0..20 {
+        let mut peer = broker.join(&token("a", &format!("user-{n}"))).await;
+        let since = json!({"id": 9, "subscribe": {"subscriptions": [{"room": "r", "epoch": position["epoch"], "seq": 2_500 + n}]}});
+        peer.say(since).await;
+        peers.push(peer);
+    }
+    for (n, mut peer) in peers.into_iter().enumerate() {
+        let answer = peer.receive().await;
+        assert_eq!(
+            answer["reply"]["subscribed"]["rooms"][0]["recovery"], "continued",
+            "{answer}"
+        );
+        assert_eq!(
+            pushes_until(&mut peer, 3_000).await,
+            (2_501 + n as u64..=3_000).collect::<Vec<_>>()
+        );
+    }
+    // The newest few, and pages from the very beginning.
+    let mut peer = broker.join(&token("a", "late")).await;
+    let room = subscribe_with(&mut peer, json!({"room": "r", "recent": 1_500})).await;
+    assert_eq!(room["seq"], 1_500, "{room}");
+    assert_eq!(pushes_until(&mut peer, 3_000).await.len(), 1_500);
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let asked = History {
+        room: "r".parse().expect("a name"),
+        epoch: None,
+        from: cauce_protocol::Seq(0),
+        direction: Direction::Forwards,
+        limit: 5,
+    };
+    let page = a.history(&asked).await.expect("a page");
+    assert_eq!(
+        page.messages.iter().map(|m| m.seq.0).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5]
+    );
+    assert!(page.more && page.first.0 == 1 && page.head.0 == 3_000);
+    stop(broker).await;
+}
+
+#[tokio::test]
+async fn a_publish_that_is_repeated_after_a_restart_is_recognised() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let once = json!({"id": 5, "publish": {"room": "r", "event": "e", "idempotency_key": "k"}});
+    let (first, _) = peer.ask(once.clone()).await;
+    assert_eq!(
+        (&first["published"]["seq"], &first["published"]["durable"]),
+        (&json!(1), &json!(true)),
+        "{first}"
+    );
+    stop(broker).await;
+    let broker = durable(dir.path(), "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let (again, _) = peer.ask(once.clone()).await;
+    assert_eq!(
+        (&again["published"]["seq"], &again["published"]["repeated"]),
+        (&json!(1), &json!(true)),
+        "{again}"
+    );
+    let mut other = broker.join(&token("a", "bob")).await;
+    assert_eq!(
+        other.ask(once).await.0["published"]["seq"],
+        2,
+        "another user's key is another key"
+    );
+    stop(broker).await;
+}
+
+#[tokio::test]
+async fn an_answer_in_memory_does_not_wait_and_a_durable_one_needs_a_durable_room() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let memory = json!({"id": 5, "publish": {"room": "r", "event": "e", "ack": "memory"}});
+    let (reply, _) = peer.ask(memory).await;
+    assert!(reply["published"]["durable"].is_null(), "{reply}");
+    let mut foreign = broker.join(&token("b", "ann")).await;
+    let durable = json!({"id": 5, "publish": {"room": "r", "event": "e", "ack": "durable"}});
+    let (reply, _) = foreign.ask(durable).await;
+    assert_eq!(reply["error"]["name"], "conflict", "{reply}");
+    stop(broker).await;
+}
+
+#[tokio::test]
+async fn what_retention_has_taken_is_named_as_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    classify(&broker, Durability::Durable, 10);
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let position = peer.subscribe(&["r"]).await.remove(0);
+    drop(peer);
+    for n in 1..=500 {
+        publish(&broker, n).await;
+    }
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let room = subscribe_with(
+        &mut peer,
+        json!({"room": "r", "epoch": position["epoch"], "seq": 1}),
+    )
+    .await;
+    assert_eq!(
+        (&room["recovery"], &room["lost_from"]),
+        (&json!("partial"), &json!(2)),
+        "{room}"
+    );
+    let lost_to = room["lost_to"].as_u64().expect("a number");
+    assert!((300..=490).contains(&lost_to), "about what is kept: {room}");
+    assert_eq!(
+        pushes_until(&mut peer, 500).await,
+        (lost_to + 1..=500).collect::<Vec<_>>()
+    );
+    stop(broker).await;
+}
+
+#[tokio::test]
+async fn a_room_that_is_durable_no_longer_ends_its_subscriptions_and_begins_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    peer.ask(json!({"id": 1, "hello": {"version": 1, "features": 3}}))
+        .await;
+    let position = peer.subscribe(&["r"]).await.remove(0);
+    publish(&broker, 1).await;
+    pushes_until(&mut peer, 1).await;
+    classify(&broker, Durability::Memory, 100);
+    let frame = peer.receive().await;
+    assert_eq!(frame["ended"]["room"], position["room"], "{frame}");
+    let room = subscribe_with(
+        &mut peer,
+        json!({"room": "r", "epoch": position["epoch"], "seq": 1}),
+    )
+    .await;
+    assert_eq!(room["recovery"], "reset", "{room}");
+    stop(broker).await;
+}
