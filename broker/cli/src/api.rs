@@ -216,6 +216,10 @@ impl Api {
         self.ask(Method::DELETE, path, &[], None).await
     }
 
+    pub(crate) async fn delete_with(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        self.ask(Method::DELETE, path, query, None).await
+    }
+
     /// All items of a listing, page by page.
     pub(crate) async fn list(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();

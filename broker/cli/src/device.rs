@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Access, Api};
 use crate::background::runtime;
+use crate::call::read_params;
 use crate::duration;
 use crate::failure::Failure;
 use crate::output::{self, Format, FormatArgs, remark};
@@ -231,16 +232,4 @@ async fn call(
         body["timeout_ms"] = json!(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     }
     api.post(&["devices", device, "call"], &body).await
-}
-
-fn read_params(text: &str) -> Result<Value, Failure> {
-    match serde_json::from_str(text) {
-        Ok(params @ Value::Object(_)) => Ok(params),
-        Ok(_) => Err(Failure::Usage(
-            "the parameters of a call are a JSON object".to_owned(),
-        )),
-        Err(e) => Err(Failure::Usage(format!(
-            "the parameters are not JSON ({e}): quote them for the shell"
-        ))),
-    }
 }

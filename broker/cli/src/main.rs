@@ -1,20 +1,28 @@
 //! `cauce`: one program to serve, try, simulate and administer. Here arguments become a command and a result an exit code.
 
+mod answer;
 mod api;
 mod apikey;
 mod background;
+mod call;
 mod completions;
 mod configuration;
+mod connections;
 mod demo;
 mod device;
+mod door;
 mod duration;
 mod failure;
 mod files;
+mod history;
 mod logs;
 mod migrate;
+mod notify;
 mod output;
 mod payload;
+mod presence;
 mod publish;
+mod revoke;
 mod serve;
 mod settings;
 mod simulate;
@@ -40,17 +48,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Answer(answer::AnswerCalls),
     #[command(name = "apikey")]
     ApiKey(apikey::ApiKey),
+    Call(call::Call),
     Completions(completions::Completions),
     Config(configuration::Config),
+    Connections(connections::Connections),
     Demo(Box<demo::Demo>),
     Device(device::Device),
+    Disconnect(connections::Disconnect),
+    History(history::ShowHistory),
     Migrate(migrate::Migrate),
+    Notify(notify::Notify),
+    Presence(presence::ShowPresence),
     Pub(publish::Pub),
+    Revoke(revoke::Revoke),
     Serve(serve::Serve),
     Simulate(Box<simulate::Simulate>),
-    Sub(subscribe::Sub),
+    Sub(Box<subscribe::Sub>),
     Tenant(tenant::Tenant),
     Token(token::Token),
 }
@@ -59,13 +75,21 @@ fn main() -> ExitCode {
     // The one TLS provider of the process; only a second call could fail.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match Cli::parse().command {
+        Command::Answer(command) => command.run(),
         Command::ApiKey(command) => command.run(),
+        Command::Call(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Config(command) => command.run(),
+        Command::Connections(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Device(command) => command.run(),
+        Command::Disconnect(command) => command.run(),
+        Command::History(command) => command.run(),
         Command::Migrate(command) => command.run(),
+        Command::Notify(command) => command.run(),
+        Command::Presence(command) => command.run(),
         Command::Pub(command) => command.run(),
+        Command::Revoke(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Simulate(command) => command.run(),
         Command::Sub(command) => command.run(),

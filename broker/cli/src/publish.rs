@@ -1,6 +1,6 @@
 //! `cauce pub`: one message to one room.
 
-use cauce_client::{Client, Payload, Reconnect};
+use cauce_client::{AckLevel, Client, Payload, Reconnect};
 use serde_json::{Value, json};
 
 use crate::api::Access;
@@ -12,7 +12,7 @@ use crate::payload::{self, Kind};
 /// Publish a message to a room
 #[derive(clap::Args)]
 #[command(
-    after_help = "With --token it goes over a WebSocket, as from a client; otherwise with the API key over HTTP.\n\nExamples:\n  cauce pub orders order_created '{\"id\":42}'\n  echo 'hello there' | cauce pub lobby said - --text\n  cauce pub lobby said '\"hi\"' --token \"$TOKEN\"\n  cauce pub orders order_paid '{\"id\":42}' --idempotency-key order-42-paid --json"
+    after_help = "With --token it goes over a WebSocket, as from a client; otherwise with the API key over HTTP.\n\nExamples:\n  cauce pub orders order_created '{\"id\":42}'\n  echo 'hello there' | cauce pub lobby said - --text\n  cauce pub lobby said '\"hi\"' --token \"$TOKEN\"\n  cauce pub orders order_paid '{\"id\":42}' --idempotency-key order-42-paid --json\n  cauce pub orders order_paid '{\"id\":42}' --key 42 --ack durable"
 )]
 pub(crate) struct Pub {
     /// The room
@@ -30,6 +30,12 @@ pub(crate) struct Pub {
     /// A repeat with the same key is answered like the first and not sent again
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// What the message is about within its event, as an order's number
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// When to answer: once it is numbered, or once it is on the disk [default: as the room's class says]
+    #[arg(long, value_enum)]
+    ack: Option<AckArg>,
     /// Token of a client; goes over a WebSocket
     #[arg(long, env = "CAUCE_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -37,6 +43,13 @@ pub(crate) struct Pub {
     access: Access,
     #[command(flatten)]
     format: FormatArgs,
+}
+
+/// The level by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum AckArg {
+    Memory,
+    Durable,
 }
 
 impl Pub {
@@ -65,8 +78,12 @@ impl Pub {
                     Value::Bool(true) => " (a repeat: it had been sent before)",
                     _ => "",
                 };
+                let durable = match answer["durable"] {
+                    Value::Bool(true) => ", on the disk",
+                    _ => "",
+                };
                 let (room, seq) = (output::harmless(&self.room), &answer["seq"]);
-                output::line(&format!("{room}: message {seq}{receivers}{repeated}"))
+                output::line(&format!("{room}: message {seq}{durable}{receivers}{repeated}"))
             }
         }
     }
@@ -78,6 +95,14 @@ impl Pub {
         if let Some(key) = &self.idempotency_key {
             publish = publish.idempotency_key(key);
         }
+        if let Some(key) = &self.key {
+            publish = publish.key(key);
+        }
+        publish = match self.ack {
+            None => publish,
+            Some(AckArg::Memory) => publish.ack(AckLevel::Memory),
+            Some(AckArg::Durable) => publish.ack(AckLevel::Durable),
+        };
         let ack = publish.await?;
         client.close().await;
         Ok(json!({
@@ -86,6 +111,7 @@ impl Pub {
             "seq": ack.seq.0,
             "receivers": ack.receivers,
             "repeated": ack.repeated,
+            "durable": ack.durable,
         }))
     }
 
@@ -94,6 +120,15 @@ impl Pub {
         payload::put(&mut body, payload);
         if let Some(key) = &self.idempotency_key {
             body["idempotency_key"] = json!(key);
+        }
+        if let Some(key) = &self.key {
+            body["key"] = json!(key);
+        }
+        if let Some(ack) = self.ack {
+            body["ack"] = json!(match ack {
+                AckArg::Memory => "memory",
+                AckArg::Durable => "durable",
+            });
         }
         let mut answer = self.access.api()?.post(&["publish"], &body).await?;
         answer["room"] = json!(self.room);

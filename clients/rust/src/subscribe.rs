@@ -53,6 +53,14 @@ impl Manner {
         10 + self.events.len() + self.keys.len()
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_events(events: impl IntoIterator<Item = &'static str>) -> Self {
+        Self {
+            events: events.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn fill(&self, subscription: &mut wire::Subscription) {
         let (delivery, sample_ms) = match self.policy {
             None => (wire::Delivery::Default, 0),
