@@ -277,3 +277,58 @@ async fn a_room_that_is_durable_no_longer_ends_its_subscriptions_and_begins_anew
     assert_eq!(room["recovery"], "reset", "{room}");
     stop(broker).await;
 }
+
+#[tokio::test]
+async fn what_a_client_asks_while_the_store_is_asked_keeps_its_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let epoch = {
+        let mut peer = broker.join(&token("a", "ann")).await;
+        peer.subscribe(&["r"]).await.remove(0)["epoch"].clone()
+    };
+    for n in 1..=20 {
+        publish(&broker, n).await;
+    }
+    stop(broker).await;
+    // Memory is empty now: the store must be asked.
+    let broker = durable(dir.path(), "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let since = json!({"room": "r", "epoch": epoch, "seq": 5});
+    peer.say(json!({"id": 1, "subscribe": {"subscriptions": [since], "rooms": ["other"]}}))
+        .await;
+    peer.say(json!({"id": 2, "publish": {"room": "other", "event": "e"}}))
+        .await;
+    peer.say(json!({"id": 3, "unsubscribe": {"rooms": ["r"]}})).await;
+    peer.say(json!({"id": 4, "subscribe": {"subscriptions": [{"room": "r", "epoch": epoch, "seq": 18}]}}))
+        .await;
+    let (mut answers, mut rooms, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    while numbers.last() != Some(&20) || !answers.contains(&4) {
+        let frame = peer.receive().await;
+        if let Some(id) = frame["reply"]["id"].as_u64() {
+            answers.push(id);
+            for room in frame["reply"]["subscribed"]["rooms"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
+                rooms.push(room["room"].clone());
+            }
+        } else {
+            assert!(
+                rooms.contains(&frame["push"]["room"]),
+                "a push before its room was named: {frame}"
+            );
+            if answers.contains(&4) {
+                numbers.extend(frame["push"]["seq"].as_u64());
+            }
+        }
+    }
+    answers.retain(|&id| id != 2);
+    assert_eq!(answers, [1, 3, 4], "in the order of the requests");
+    assert_eq!(
+        numbers,
+        [19, 20],
+        "the second subscription begins where it was asked to"
+    );
+    stop(broker).await;
+}

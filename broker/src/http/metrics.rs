@@ -191,6 +191,18 @@ impl Node {
         sum("cauce_deliveries", "Messages handed to subscribers", |m| {
             &m.deliveries
         })?;
+        sum(
+            "cauce_fell_behind",
+            "Subscribers that read too slowly and went on from the room's history",
+            |m| &m.fell_behind,
+        )?;
+        sum(
+            "cauce_recovered",
+            "Messages given from history to those who came back or fell behind",
+            |m| &m.recovered,
+        )?;
+        sum("cauce_gaps", "Losses that subscribers were told", |m| &m.gaps)?;
+        sum("cauce_lost", "Messages that those losses add up to", |m| &m.lost)?;
         out.counters(
             "cauce_publications",
             "Messages taken by the door they came through",

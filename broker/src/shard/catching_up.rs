@@ -14,7 +14,7 @@ use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Code, Refusal, RoomId, Seq};
 
 use super::Shard;
-use super::deliver::{Feed, Given, Member, knows};
+use super::deliver::{Feed, Given, LocalRoom, Member, Ticket, knows};
 use super::peer::Peer;
 use crate::hub::{ShardMessage, Tenant, restored};
 use crate::publication::{RoomKey, Shared, message_frame};
@@ -296,12 +296,12 @@ impl Shard {
         let Some(tenant) = super::deliver::client(&member.peer, |c| c.membership.tenant.clone()) else {
             return;
         };
-        let (shard, peer, room) = (self.clone(), member.peer.clone(), room.clone());
+        let (shard, peer, room, ticket) = (self.clone(), member.peer.clone(), room.clone(), member.ticket);
         tokio::task::spawn_local(async move {
             if let Some(messages) = fetch {
                 shard.fetch_newest(&tenant, &room, messages).await;
             }
-            shard.feed_from_store(&peer, &tenant, &room).await;
+            shard.feed_from_store(&peer, ticket, &tenant, &room).await;
         });
     }
 
@@ -326,68 +326,68 @@ impl Shard {
             page.messages.into_iter().rev().map(publication).collect()
         });
         let failed = older.is_none();
-        let shards = room.backfill(older, now.mono_ms);
+        room.backfill(older, now.mono_ms);
         if failed {
             // Whoever waits tries again in a while.
             tokio::time::sleep(RETRY_FIRST).await;
         }
-        for shard in (0..self.hub.shards.len()).filter(|shard| shards & 1 << shard != 0) {
-            self.hub.shards[shard].send(ShardMessage::Fetched(room.key));
+        // Whoever waits may not have joined yet, so all are told.
+        for mailbox in &self.hub.shards[..self.hub.plan.clients] {
+            mailbox.send(ShardMessage::Fetched(room.key));
         }
     }
 
     /// The newest messages of a room have come from the store, or could not.
     pub(super) fn fetched(&self, room: RoomKey) {
-        let waiting = match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => std::mem::take(&mut local.fetching),
-            None => return,
-        };
-        for waiter in waiting {
+        let waiting = self.fetching.borrow_mut().remove(&room);
+        for waiter in waiting.into_iter().flatten() {
             // One who is gone does not wait.
             let _ = waiter.send(());
         }
     }
 
-    /// Waits until somebody has fetched the newest messages of the room.
+    /// Waits until somebody has fetched the newest messages of the room. To be called where the room has just said that they are
+    /// coming: the word is taken by this thread, so it cannot come in between.
     async fn until_fetched(&self, room: RoomKey) {
         let (done, fetched) = tokio::sync::oneshot::channel();
-        match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => local.fetching.push(done),
-            None => return,
-        }
+        self.fetching.borrow_mut().entry(room).or_default().push(done);
         let _ = fetched.await;
     }
 
     /// The number after which a held subscriber goes on; `None` if it is no longer one.
-    fn held_after(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
+    fn held_after(&self, peer: &Rc<Peer>, ticket: Ticket, room: RoomKey) -> Option<Seq> {
         let mut rooms = self.rooms.borrow_mut();
-        let member = rooms.get_mut(&room)?.member(peer)?;
-        (member.feed == Feed::Held).then_some(member.after)
+        held(rooms.get_mut(&room)?, peer, ticket).map(|member| member.after)
     }
 
     /// Lets a held subscriber go on.
-    pub(super) fn resume(&self, peer: &Rc<Peer>, room: RoomKey, after: Seq) {
+    pub(super) fn resume(&self, peer: &Rc<Peer>, ticket: Ticket, room: RoomKey) {
         let mut rooms = self.rooms.borrow_mut();
-        let Some(member) = rooms.get_mut(&room).and_then(|local| local.member(peer)) else {
+        let Some(member) = rooms.get_mut(&room).and_then(|local| held(local, peer, ticket)) else {
             return;
         };
-        member.after = member.after.max(after);
         member.feed = Feed::Behind;
         drop(rooms);
         self.fall_behind(peer, room);
     }
 
     /// Feeds a held subscriber until memory can go on.
-    async fn feed_from_store(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>) {
+    async fn feed_from_store(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        ticket: Ticket,
+        tenant: &Tenant,
+        room: &Arc<Room>,
+    ) {
         let mut pause = RETRY_FIRST;
-        while let Some(after) = self.held_after(peer, room.key) {
+        while let Some(after) = self.held_after(peer, ticket, room.key) {
             match room.catch_up(after) {
-                CatchUp::Messages { .. } => return self.resume(peer, room.key, after),
+                CatchUp::Messages { .. } => return self.resume(peer, ticket, room.key),
                 CatchUp::Coming => self.until_fetched(room.key).await,
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
                     Ok(page) => {
-                        if self.give_page(peer, room, page) {
+                        if self.give_page(peer, ticket, room, page) {
                             return;
                         }
                         pause = RETRY_FIRST;
@@ -433,10 +433,19 @@ impl Shard {
     }
 
     /// Gives a page of the store to a held subscriber. Answers whether it goes on by itself.
-    fn give_page(self: &Rc<Self>, peer: &Rc<Peer>, room: &Arc<Room>, page: MessagePage) -> bool {
+    fn give_page(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        ticket: Ticket,
+        room: &Arc<Room>,
+        page: MessagePage,
+    ) -> bool {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
         let mut rooms = self.rooms.borrow_mut();
-        let Some(member) = rooms.get_mut(&room.key).and_then(|local| local.member(peer)) else {
+        let Some(member) = rooms
+            .get_mut(&room.key)
+            .and_then(|local| held(local, peer, ticket))
+        else {
             return true;
         };
         let (none, more) = (page.messages.is_empty(), page.more);
@@ -543,4 +552,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// The subscription, if it still waits for the store.
+pub(super) fn held<'a>(local: &'a mut LocalRoom, peer: &Rc<Peer>, ticket: Ticket) -> Option<&'a mut Member> {
+    local
+        .member(peer)
+        .filter(|member| member.feed == Feed::Held && member.ticket == ticket)
 }
