@@ -6,6 +6,8 @@ mod demo;
 mod devices;
 mod help;
 mod messages;
+mod people;
+mod rooms;
 mod serve;
 mod simulate;
 mod support;
