@@ -1,4 +1,4 @@
-//! Reading a publish and writing a push, by hand and by the generated types.
+//! Reading a publish and writing a push, by hand and by the generated types; reading what a client says that comes back.
 
 use bytes::{Bytes, BytesMut};
 use cauce_protocol::server::{Dialect, Push};
@@ -22,6 +22,25 @@ fn publish_frame() -> wire::ClientFrame {
     }
 }
 
+/// What a client says that comes back.
+fn subscribe_frame() -> wire::ClientFrame {
+    let subscriptions = (0..32)
+        .map(|n| wire::Subscription {
+            room: format!("chat:{n}"),
+            epoch: 1_764_000_000,
+            seq: 100_000 + n,
+            ..wire::Subscription::default()
+        })
+        .collect();
+    wire::ClientFrame {
+        id: 8,
+        request: Some(wire::client_frame::Request::Subscribe(wire::Subscribe {
+            rooms: Vec::new(),
+            subscriptions,
+        })),
+    }
+}
+
 fn codec(c: &mut Criterion) {
     let mut group = c.benchmark_group("codec");
     group.throughput(Throughput::Elements(1));
@@ -32,6 +51,15 @@ fn codec(c: &mut Criterion) {
     });
     let text = cauce_protocol::json::encode_client(&publish_frame());
     group.bench_function("publish read from JSON and checked", |b| {
+        b.iter(|| message::decode_json(text.as_bytes(), 60_000));
+    });
+    let subscribe = subscribe_frame();
+    let frame = Bytes::from(prost::Message::encode_to_vec(&subscribe));
+    group.bench_function("32 rooms with positions read and checked", |b| {
+        b.iter(|| message::decode_proto(&frame, 60_000));
+    });
+    let text = cauce_protocol::json::encode_client(&subscribe);
+    group.bench_function("32 rooms with positions read from JSON and checked", |b| {
         b.iter(|| message::decode_json(text.as_bytes(), 60_000));
     });
     let payload = payload();

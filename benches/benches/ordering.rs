@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cauce_broker::mailbox::{Mailbox, Wake};
 use cauce_broker::publication::{Draft, Shared};
-use cauce_broker::rooms::{Listener, RoomKeys, RoomTable, TableLimits};
+use cauce_broker::rooms::{Listener, Manner, RoomKeys, RoomTable, Start, TableLimits};
 use cauce_protocol::message::Text;
 use cauce_protocol::{Payload, RoomName};
 use hdrhistogram::Histogram;
@@ -64,6 +64,7 @@ impl World {
         let limits = TableLimits {
             rooms_max: 1_000,
             linger_ms: 60_000,
+            history_bytes_max: 64 * 1024 * 1024,
         };
         let table = Arc::new(RoomTable::new(limits, Arc::<RoomKeys>::default()));
         let names: Vec<String> = (0..rooms).map(|n| format!("room:{n}")).collect();
@@ -71,7 +72,9 @@ impl World {
         for name in &names {
             for shard in 0..SHARDS {
                 let name = RoomName::new(name).expect("a good name");
-                table.join(&name, Listener::Shard(shard), 0).expect("room for it");
+                table
+                    .join(&name, Listener::Shard(shard), Start::Now, 0)
+                    .expect("room for it");
             }
         }
         let mut world = Self {
@@ -128,7 +131,7 @@ impl World {
                     let cost = draft.cost();
                     // The owner is alone, so its lock is never contended: this is as cheap as numbering gets.
                     while table
-                        .publish(&names[room], draft.clone(), None, 0, &shards)
+                        .publish(&names[room], draft.clone(), Manner::default(), 0, &shards)
                         .is_err()
                     {
                         thread::yield_now();
@@ -149,7 +152,13 @@ impl World {
             let mut draft = draft;
             while self
                 .table
-                .publish(&self.names[room], draft.clone(), None, 0, &self.shards)
+                .publish(
+                    &self.names[room],
+                    draft.clone(),
+                    Manner::default(),
+                    0,
+                    &self.shards,
+                )
                 .is_err()
             {
                 thread::yield_now();

@@ -230,6 +230,9 @@ impl CallMetrics {
 pub struct Metrics {
     pub shards: Box<[CachePadded<ShardMetrics>]>,
     pub accept: AcceptMetrics,
+    /// Messages refused by a limit on publishing, in the order of `PublishLimit::ALL`. Shared by all threads: refusing is
+    /// rare, and paid by who is refused.
+    pub publish_limited: [Counter; 4],
     pub calls: CallMetrics,
 }
 
@@ -238,6 +241,7 @@ impl Metrics {
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             accept: AcceptMetrics::default(),
+            publish_limited: Default::default(),
             calls: CallMetrics::default(),
         }
     }

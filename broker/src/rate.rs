@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Answer to a cost that is larger than the burst and so can never be admitted.
 pub const NEVER: u32 = u32::MAX;
@@ -38,6 +39,11 @@ impl Quota {
             interval_ns: period_ns.div_ceil(rate as u64),
             burst: if burst == 0 { 1 } else { burst },
         }
+    }
+
+    /// What may come at once: nothing larger is ever admitted.
+    pub const fn burst(self) -> u32 {
+        self.burst
     }
 
     /// The debt that fills the burst.
@@ -80,6 +86,54 @@ impl Gcra {
     /// Whether it is as good as new: nothing is owed.
     pub const fn is_idle(&self, now_ms: u64) -> bool {
         self.due_ns <= now_ms.saturating_mul(NANOS_A_MILLI)
+    }
+}
+
+/// The state of one limit that many threads share: one number, changed by compare and swap, so that nobody waits for anybody
+/// who was put to sleep in the middle.
+#[derive(Debug, Default)]
+pub struct SharedGcra {
+    due_ns: AtomicU64,
+}
+
+impl SharedGcra {
+    /// As [`Gcra::check`]. What all threads together are admitted obeys the quota.
+    ///
+    /// # Errors
+    /// The milliseconds to wait, at least 1, or [`NEVER`].
+    pub fn check(&self, quota: Quota, now_ms: u64, cost: u32) -> Result<(), u32> {
+        // Nothing else is published by it: the number alone has to be right.
+        let mut before = self.due_ns.load(Ordering::Relaxed);
+        loop {
+            let mut state = Gcra { due_ns: before };
+            state.check(quota, now_ms, cost)?;
+            match self.due_ns.compare_exchange_weak(
+                before,
+                state.due_ns,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(now) => before = now,
+            }
+        }
+    }
+
+    /// Takes back what [`SharedGcra::check`] admitted, because another limit refused it.
+    pub fn give_back(&self, quota: Quota, cost: u32) {
+        let ns = quota.interval_ns.saturating_mul(u64::from(cost));
+        // It was added before; only a clock at its end could make it more than there is.
+        let _ = self
+            .due_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
+                Some(due.saturating_sub(ns))
+            });
+    }
+
+    /// Whether it is as good as new: nothing is owed.
+    pub fn is_idle(&self, now_ms: u64) -> bool {
+        let due_ns = self.due_ns.load(Ordering::Relaxed);
+        Gcra { due_ns }.is_idle(now_ms)
     }
 }
 
@@ -211,6 +265,27 @@ mod tests {
         }
 
         #[test]
+        fn a_shared_limit_admits_as_one_of_its_own(
+            rate in 1u32..5_000, burst in 1u32..500,
+            steps in prop::collection::vec((0u64..300, 1u32..40, any::<bool>()), 1..200),
+        ) {
+            let quota = Quota::per_second(rate, burst);
+            let (mut own, shared, mut now_ms) = (Gcra::default(), SharedGcra::default(), 1_000);
+            for (wait_ms, cost, taken_back) in steps {
+                now_ms += wait_ms;
+                let before = own;
+                let answer = own.check(quota, now_ms, cost);
+                prop_assert_eq!(shared.check(quota, now_ms, cost), answer);
+                if taken_back && answer.is_ok() {
+                    shared.give_back(quota, cost);
+                    // Debts of the past are nobody's: what was due before now is as good as nothing.
+                    own = Gcra { due_ns: before.due_ns.max(now_ms * NANOS_A_MILLI) };
+                }
+                prop_assert_eq!(shared.is_idle(now_ms), own.is_idle(now_ms));
+            }
+        }
+
+        #[test]
         fn a_table_never_grows_beyond_its_capacity(addresses in prop::collection::vec(any::<u32>(), 1..400)) {
             let mut table = ByAddress::new(Quota::per_second(1, 1), 32);
             for address in addresses {
@@ -239,6 +314,24 @@ mod tests {
         }
         assert_eq!(state.check(quota, 1_100, 1), Ok(()));
         assert!(!state.is_idle(1_299) && state.is_idle(1_300));
+    }
+
+    #[test]
+    fn threads_together_are_admitted_what_one_would_be() {
+        let (quota, state) = (Quota::per_second(1, 10_000), SharedGcra::default());
+        let admitted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..5_000)
+                            .filter(|_| state.check(quota, 1_000, 1).is_ok())
+                            .count()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 10_000);
     }
 
     #[test]

@@ -368,3 +368,33 @@ async fn other_defaults_of_the_node_hold_after_a_reload() {
     assert_eq!(class_of(&broker, "a", "other").history.messages, 9);
     assert_eq!(class_of(&broker, "b", "other").history.messages, 9);
 }
+
+#[tokio::test]
+async fn a_request_after_the_change_is_judged_by_the_new_rights() {
+    let broker = Broker::start();
+    let roles = |allow: Value| TenantUpdate {
+        role_grants: serde_json::from_value(json!({ "staff": [{ "rooms": ["r"], "allow": allow }] }))
+            .unwrap(),
+        ..TenantUpdate::default()
+    };
+    let (actor, tenant) = (Actor::local("test"), TenantId::new("a").unwrap());
+    let mut peers = Vec::new();
+    for number in 0..100 {
+        let token = plain_token("a", &format!("u{number}"), &["staff"]);
+        peers.push(broker.join(&token).await);
+    }
+    for (allow, outcome) in [
+        (json!(["publish"]), "published"),
+        (json!([]), "error"),
+        (json!(["publish", "subscribe"]), "published"),
+        (json!(["subscribe"]), "error"),
+    ] {
+        let admin = broker.server.admin();
+        admin.update_tenant(&actor, &tenant, roles(allow)).await.unwrap();
+        for peer in &mut peers {
+            let publish = json!({ "id": 7, "publish": { "room": "r", "event": "e", "json": 1 } });
+            let reply = peer.ask(publish).await.0;
+            assert!(reply[outcome].is_object(), "{reply}");
+        }
+    }
+}

@@ -254,7 +254,7 @@ async fn stopping_tells_every_peer_and_returns_when_they_have_gone() {
     }
     assert_eq!(stranger.farewell().await, (vec![4000], 4000));
     drop(stranger);
-    assert_eq!(stopped(ending).await, Stopped { unwritten_rows: 0 });
+    assert_eq!(stopped(ending).await.unwritten_rows, 0);
     assert!(
         tokio::net::TcpStream::connect(address).await.is_err(),
         "the port is free"

@@ -11,6 +11,7 @@ use cauce_broker::store::{
     Done, NotificationQuery, NotificationRow, Reader, Sender, Store, StoreConfig, StoreHandle,
 };
 use cauce_broker::{Persistence, Server, TenantHandle};
+use cauce_protocol::limits::INTEGER_MAX;
 use cauce_protocol::message::{Audience, NotificationKind, Notify, Priority, Recipient};
 use cauce_protocol::wire::client_frame::Request;
 use cauce_protocol::wire::reply::Outcome;
@@ -232,7 +233,7 @@ async fn all_tabs_are_told_what_one_has_read_and_agree() {
     };
     assert_eq!(left_tab.told().await, Message::NotificationsRead(again));
     // All: as far as there are any, and not what comes later.
-    let read = right_tab.read(&[], u64::MAX).await;
+    let read = right_tab.read(&[], INTEGER_MAX).await;
     assert_eq!((read.ids.len(), read.up_to, read.unread), (0, ids[2], 0));
     assert_eq!(left_tab.told().await, Message::NotificationsRead(read));
     leave(&a, user("ana"), "four").await;

@@ -139,6 +139,24 @@ async fn a_client_that_does_not_know_of_ended_subscriptions_is_closed_instead() 
 }
 
 #[tokio::test]
+async fn a_method_is_served_no_longer_than_the_right_to_it_lasts() {
+    let broker = Broker::start();
+    let mut server = broker
+        .join(&sign_for("a", claims("ann", &["$method:sum", "$method:max"])))
+        .await;
+    let serve = json!({ "id": 1, "serve": { "methods": ["sum", "max"] } });
+    assert!(server.ask(serve).await.0["done"].is_object());
+    let narrow = sign_for("a", claims("ann", &["$method:max"]));
+    assert!(refresh(&mut server, &narrow).await["refreshed"].is_object());
+    let mut caller = broker.join(&sign_for("a", claims("bob", &["$method:*"]))).await;
+    let call = |method: &str| json!({ "id": 2, "call": { "method": method } });
+    let (answer, _) = caller.ask(call("sum")).await;
+    assert_eq!(answer["error"]["name"], "not_served", "{answer}");
+    caller.say(call("max")).await;
+    assert_eq!(server.receive().await["invoke"]["method"], "max");
+}
+
+#[tokio::test]
 async fn tokens_weigh_more_than_other_requests_against_the_rate() {
     let broker = Broker::with("limits.requests_per_second=1\nlimits.requests_burst=25");
     let mut ann = broker.join(&token("a", "ann")).await;

@@ -1,12 +1,13 @@
 //! docs/PROTOCOL.md says what the code does: its tables are the code's tables, its examples are frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cauce_protocol::frame::Frames;
 use cauce_protocol::message::{decode_json, decode_proto};
 use cauce_protocol::{Advice, Code, json, limits, wire};
 use prost::Message as _;
+use protobuf3::descriptor::FileDescriptorProto;
 use protobuf3::descriptor::field_descriptor_proto::{Label, Type};
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
@@ -92,13 +93,33 @@ fn the_table_of_bounds_is_the_limits() {
             limits::NAME_BYTES_MAX,
         ),
         ("event name, in bytes", limits::EVENT_BYTES_MAX),
+        ("key of a message, in bytes", limits::KEY_BYTES_MAX),
         ("idempotency key, in bytes", limits::IDEMPOTENCY_KEY_BYTES_MAX),
         ("method of a call, in bytes", limits::METHOD_BYTES_MAX),
         ("client name in hello, in bytes", limits::CLIENT_NAME_BYTES_MAX),
         ("token, in bytes", limits::TOKEN_BYTES_MAX),
         ("rooms in one request", limits::ROOMS_A_REQUEST_MAX),
+        ("events in one filter", limits::FILTER_EVENTS_MAX),
+        ("keys in one filter", limits::FILTER_KEYS_MAX),
+        (
+            "events and keys in the filters of one request",
+            limits::REQUEST_ENTRIES_MAX,
+        ),
+        ("earlier connections in hello", limits::PREVIOUS_MAX),
         ("excluded connections in one message", limits::EXCLUDE_MAX),
-        ("ids and sequences", limits::INTEGER_MAX as usize),
+        ("entries of a page", limits::PAGE_MAX),
+        ("methods in one request", limits::METHODS_A_REQUEST_MAX),
+        ("error of a respond, in bytes", limits::ERROR_BYTES_MAX),
+        (
+            "title of a notification, in bytes",
+            limits::NOTIFICATION_TITLE_BYTES_MAX,
+        ),
+        (
+            "message of a notification, in bytes",
+            limits::NOTIFICATION_MESSAGE_BYTES_MAX,
+        ),
+        ("ids in one mark_read", limits::MARK_READ_MAX),
+        ("ids, epochs and sequences", limits::INTEGER_MAX as usize),
         ("close reason, in bytes", limits::REASON_BYTES_MAX),
     ]
     .map(|(limit, value)| (limit, value.to_string()));
@@ -110,16 +131,91 @@ fn the_table_of_bounds_is_the_limits() {
     assert_eq!(limits::FRAME_BYTES_MAX - limits::PAYLOAD_BYTES_MAX, 4096);
 }
 
-#[test]
-fn every_message_is_described_with_the_fields_of_the_schema() {
+fn schema() -> FileDescriptorProto {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
-    let schema = protobuf_parse::Parser::new()
+    let mut schema = protobuf_parse::Parser::new()
         .pure()
         .include(folder)
         .input(format!("{folder}/cauce.proto"))
         .file_descriptor_set()
         .expect("the schema is readable");
-    for message in &schema.file[0].message_type {
+    schema.file.remove(0)
+}
+
+/// Headings as links name them: lower case, without punctuation, numbered from the second of a name on.
+fn anchors() -> BTreeSet<String> {
+    let (mut anchors, mut seen, mut fenced) = (BTreeSet::new(), BTreeMap::new(), false);
+    for line in DOCUMENT.lines() {
+        fenced ^= line.starts_with("```");
+        let Some(heading) = line.strip_prefix('#').filter(|_| !fenced) else {
+            continue;
+        };
+        let anchor: String = heading
+            .trim_start_matches('#')
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter_map(|c| match c {
+                ' ' => Some('-'),
+                c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+                _ => None,
+            })
+            .collect();
+        let count = seen.entry(anchor.clone()).or_insert(0);
+        anchors.insert(match *count {
+            0 => anchor,
+            count => format!("{anchor}-{count}"),
+        });
+        *count += 1;
+    }
+    anchors
+}
+
+#[test]
+fn every_link_within_the_document_leads_somewhere() {
+    let anchors = anchors();
+    let links: Vec<_> = DOCUMENT
+        .split("](#")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(link, _)| link)
+        .collect();
+    assert!(links.len() > 30, "only {} links", links.len());
+    for link in links {
+        assert!(anchors.contains(link), "#{link} leads nowhere");
+    }
+}
+
+#[test]
+fn every_choice_is_described_with_the_names_of_the_schema() {
+    for choice in &schema().enum_type {
+        let is_bits = choice.name() == "Feature";
+        let expected: Vec<_> = choice
+            .value
+            .iter()
+            // No bit at all is no feature.
+            .filter(|value| !is_bits || value.number() != 0)
+            .map(|value| (value.number(), value.name()))
+            .collect();
+        let found = rows(section(&format!("### {}", choice.name())));
+        assert_eq!(found.len(), expected.len(), "{}", choice.name());
+        for (row, (number, name)) in found.iter().zip(expected) {
+            assert_eq!(row[0], number.to_string(), "{name}");
+            // The prefix is the kind's own name; what remains is what JSON says, but bits are never said by name.
+            let said = if is_bits {
+                row[1].into()
+            } else {
+                row[1].to_uppercase()
+            };
+            assert!(name.ends_with(&format!("_{said}")), "{} is {name}", row[1]);
+            assert!(is_bits || row[1] == row[1].to_lowercase(), "{}", row[1]);
+        }
+    }
+}
+
+#[test]
+fn every_message_is_described_with_the_fields_of_the_schema() {
+    for message in &schema().message_type {
         let described = section(&format!("### {}", message.name()));
         let found: Vec<Vec<&str>> = rows(described).into_iter().map(|row| row[..3].to_vec()).collect();
         let expected: Vec<Vec<String>> = message
@@ -132,7 +228,9 @@ fn every_message_is_described_with_the_fields_of_the_schema() {
                     Type::TYPE_BOOL => "bool",
                     Type::TYPE_STRING => "string",
                     Type::TYPE_BYTES => "bytes",
-                    Type::TYPE_MESSAGE => field.type_name().rsplit('.').next().expect("a name"),
+                    Type::TYPE_MESSAGE | Type::TYPE_ENUM => {
+                        field.type_name().rsplit('.').next().expect("a name")
+                    }
                     other => panic!("the document has no word for {other:?}"),
                 };
                 let repeated = if field.label() == Label::LABEL_REPEATED {

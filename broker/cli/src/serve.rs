@@ -16,9 +16,6 @@ use crate::logs::{self, Level};
 use crate::output;
 use crate::settings::SettingsArgs;
 
-/// Given to the store to write what waits when the broker stops.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
-
 /// Beyond the deadline, for threads to end; then the process ends by force.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
@@ -28,7 +25,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// Run a broker
 #[derive(clap::Args)]
 #[command(
-    after_help = "Signals: TERM and INT stop in order, a second one at once; HUP reads configuration and certificates again.\n\nExamples:\n  cauce serve\n  cauce serve --config /etc/cauce.toml\n  cauce serve --listen 0.0.0.0:7700 --data-dir /var/lib/cauce --log info,cauce_broker::shelly=debug\n  cauce serve --set limits.connections=20000 --set log.format=json\n  CAUCE_LIMITS__FRAME_BYTES=32KiB cauce serve"
+    after_help = "Signals: TERM and INT drain (see `drain` in the configuration), a second one stops at once; HUP reads configuration and certificates again.\n\nExamples:\n  cauce serve\n  cauce serve --config /etc/cauce.toml\n  cauce serve --listen 0.0.0.0:7700 --data-dir /var/lib/cauce --log info,cauce_broker::shelly=debug\n  cauce serve --set limits.connections=20000 --set log.format=json\n  CAUCE_LIMITS__FRAME_BYTES=32KiB cauce serve"
 )]
 pub(crate) struct Serve {
     #[command(flatten)]
@@ -90,18 +87,28 @@ impl Serve {
         // Before anything is opened, so that no moment of the start is deaf to them.
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         let server = Server::start(&loaded.config, Persistence::Store)?;
+        level.show_to_watchers_of(server.handle().log_lines());
         for line in banner(&loaded.config, &server) {
             // A service whose standard output is closed serves all the same.
             let _ = output::line(&line);
         }
-        runtime.block_on(self.until_stopped(&server, loaded, &level, &mut signals));
-        runtime.block_on(stop(server, &mut signals))
+        let last = runtime.block_on(self.until_stopped(&server, loaded, &level, &mut signals));
+        runtime.block_on(stop(server, last.config.drain.deadline, &mut signals))
     }
 
-    async fn until_stopped(&self, server: &Server, mut loaded: Loaded, level: &Level, signals: &mut Signals) {
+    /// Answers what is configured by then.
+    async fn until_stopped(
+        &self,
+        server: &Server,
+        mut loaded: Loaded,
+        level: &Level,
+        signals: &mut Signals,
+    ) -> Loaded {
         loop {
             if let Asked::Stop(signal) = signals.next().await {
-                return tracing::info!(signal, "stopping; a second signal stops at once");
+                let deadline = loaded.config.drain.deadline;
+                tracing::info!(signal, ?deadline, "draining; a second signal stops at once");
+                return loaded;
             }
             let newer = match self.settings.load() {
                 Ok(newer) => newer,
@@ -142,17 +149,17 @@ fn list(keys: &[String]) -> String {
     }
 }
 
-async fn stop(server: Server, signals: &mut Signals) -> Result<(), Failure> {
+async fn stop(server: Server, deadline: Duration, signals: &mut Signals) -> Result<(), Failure> {
     let (done, stopped) = oneshot::channel();
     // Stopping blocks and runs an executor of its own.
     std::thread::Builder::new()
         .name("cauce-stop".to_owned())
-        .spawn(move || done.send(server.stop(STOP_DEADLINE)))
+        .spawn(move || done.send(server.stop(deadline)))
         .map_err(|e| Failure::failed(format_args!("cannot stop in order: {e}")))?;
     tokio::select! {
         stopped = stopped => match stopped {
             Ok(stopped) if stopped.unwritten_rows == 0 => {
-                tracing::info!("stopped");
+                tracing::info!(cut_peers = stopped.cut_peers, "stopped");
                 Ok(())
             }
             Ok(stopped) => Err(Failure::failed(format_args!(
@@ -162,7 +169,7 @@ async fn stop(server: Server, signals: &mut Signals) -> Result<(), Failure> {
             Err(_) => Err(Failure::failed("stopping failed; see the log")),
         },
         name = signals.again() => Err(Failure::failed(format_args!("stopped at once by a second signal ({name})"))),
-        () = tokio::time::sleep(STOP_DEADLINE + STOP_MARGIN) => {
+        () = tokio::time::sleep(deadline + STOP_MARGIN) => {
             Err(Failure::failed("stopped by force: threads did not end in time"))
         }
     }

@@ -65,7 +65,7 @@ impl From<Refusal> for AdminError {
 
 /// What a caller is told when the store did not do it.
 pub(crate) fn store_refusal(error: &StoreError) -> Refusal {
-    error.clone().into()
+    error.refusal()
 }
 
 /// A key that somebody handed in and that cannot be used.

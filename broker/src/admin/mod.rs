@@ -12,6 +12,7 @@
 mod api_keys;
 mod bootstrap;
 mod classes;
+mod connections;
 mod device_tokens;
 mod devices;
 mod error;
@@ -38,6 +39,7 @@ pub use classes::{
     HistorySpec, PresenceSpec, RateSpec, SCHEMA_BYTES_MAX, SCHEMAS_A_TENANT_MAX, SampleSpec, Size,
     read_classes,
 };
+pub use connections::{Afterwards, Disconnect};
 pub use device_tokens::{DEVICE_TOKENS_A_TENANT_MAX, DeviceToken, NewDeviceToken};
 pub use devices::{ASSIGNMENT_EVENT, DeviceNotes, Equipment};
 pub use error::AdminError;

@@ -84,10 +84,7 @@ impl TenantInfo {
     fn settings_with(&self, compiled: classes::Compiled) -> TenantSettings {
         TenantSettings {
             disabled: self.status == TenantStatus::Disabled,
-            defaults: Arc::new(Defaults {
-                roles: self.role_grants.clone(),
-                classes: Arc::new(compiled.grants),
-            }),
+            defaults: Arc::new(Defaults::new(self.role_grants.clone(), Arc::new(compiled.grants))),
             classes: compiled.classes,
         }
     }
@@ -211,14 +208,16 @@ impl Admin {
         registry.tenants.insert(info.id.clone(), TenantRecord::new(info));
     }
 
-    /// Puts settings in force: for whoever connects or publishes from now on at once, for open rooms and for what is subscribed
-    /// as soon as their shards come to it.
+    /// Puts settings in force: for every request that is read from now on, and for open rooms; for what is subscribed as soon as
+    /// its shard comes to it.
     fn configure(&self, id: &TenantId, settings: TenantSettings) {
         let tenant = self.hub.tenants.get_or_make(id, settings.clone());
-        tenant.configure(settings);
+        let new_rights = tenant.configure(settings);
         self.hub.reclassify(&tenant);
-        for mailbox in &self.hub.shards[..self.hub.plan.clients] {
-            mailbox.send(ShardMessage::Recheck(tenant.clone()));
+        if new_rights {
+            for mailbox in &self.hub.shards[..self.hub.plan.clients] {
+                mailbox.send(ShardMessage::Recheck(tenant.clone()));
+            }
         }
     }
 

@@ -302,6 +302,8 @@ pub struct Grant {
     classes: Arc<ClassGrants>,
     /// Which of the roles that `classes` speaks of this principal has.
     class_roles: RoleBits,
+    /// Of the defaults that are in it.
+    version: u32,
 }
 
 impl Grant {
@@ -317,6 +319,7 @@ impl Grant {
             roles: defaults.roles.of(roles),
             classes: defaults.classes.clone(),
             class_roles: defaults.classes.bits(roles),
+            version: defaults.version,
         }
     }
 
@@ -324,6 +327,11 @@ impl Grant {
     #[must_use]
     pub fn over(&self, defaults: &Defaults, roles: &[Role]) -> Self {
         Self::new(self.token.clone(), defaults, roles)
+    }
+
+    /// Which of the tenant's defaults are in it: another one means that [`over`](Self::over) is due.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Everything everywhere but reserved rooms: for the in-process handle and for tests.

@@ -196,6 +196,7 @@ mod tests {
         let tenant = TenantId::new("t").unwrap();
         Principal {
             user: UserId::new(name).unwrap(),
+            info: bytes::Bytes::new(),
             roles: Box::default(),
             grant: Grant::none(),
             expires_unix_ms: None,

@@ -201,6 +201,8 @@ scopes! {
     Stats = 128, "stats";
     /// Call methods that clients or the embedding program serve.
     Calls = 512, "calls";
+    /// Disconnect users and connections.
+    Connections = 1024, "connections";
     /// Everything that there is and will be.
     All = 256, "all";
 }

@@ -23,8 +23,8 @@ pub(crate) use kind::{duration_ms, show_duration, show_size, size_bytes};
 pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
 pub use origin::Origins;
 pub use schema::{
-    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Heartbeat, Limits, Log, LogFormat, Reload, Rooms,
-    SECTIONS, Section, Setting, Store, Threads, Tls,
+    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Drain, Heartbeat, Limits, Log, LogFormat, Reload,
+    Rooms, SECTIONS, Section, Setting, Store, Threads, Tls,
 };
 pub use show::{markdown, template};
 

@@ -222,6 +222,18 @@ section! {
         requests_per_second: u32 = count(1, 1_000_000), "100", Live;
         /// Requests that one connection may send at once before the rate holds.
         requests_burst: u32 = count(1, 1_000_000), "200", Live;
+        /// Messages a second that all connections of one user may publish and send, calls and notifications included.
+        publishes_per_second_per_user: u32 = count(1, 1_000_000), "10000", Live;
+        /// Messages that one user may publish at once before the rate holds.
+        publishes_burst_per_user: u32 = count(1, 10_000_000), "20000", Live;
+        /// Messages a second that one tenant may publish and send, through clients and the API together.
+        publishes_per_second_per_tenant: u32 = count(1, 10_000_000), "100000", Live;
+        /// Messages that one tenant may publish at once before the rate holds.
+        publishes_burst_per_tenant: u32 = count(1, 100_000_000), "200000", Live;
+        /// Bytes of payload a second that one connection may publish; twice as many at once.
+        publish_bytes_per_second_per_connection: usize = size(KIB, GIB), "4MiB", Live;
+        /// Bytes of payload a second that one tenant may publish; twice as many at once.
+        publish_bytes_per_second_per_tenant: usize = size(KIB, 16 * GIB), "256MiB", Live;
         /// WebSocket pings and pongs a second from one connection.
         control_frames_per_second: u32 = count(1, 10_000), "20", Live;
         /// Pings and pongs that one connection may send at once before the rate holds.
@@ -324,6 +336,11 @@ section! {
         flush_age: Duration = millis(1, MINUTE), "200ms", Restart;
         /// Bytes that may wait to be written; beyond, newest states replace older ones and the rest is counted as lost.
         pending_bytes: usize = size(MIB, 16 * GIB), "64MiB", Restart;
+        /// Bytes of durable messages that may wait for the disk; beyond, durable publishes are refused.
+        messages_bytes: usize = size(4 * MIB, 16 * GIB), "64MiB", Restart;
+        /// How long a durable message waits for others to be committed with. Without it, what arrives during a commit is
+        /// committed together after it.
+        commit_delay: Duration = millis(0, 100), "0ms", Restart;
         /// How long device readings are kept.
         readings_retention: Duration = millis(HOUR, 3_660 * DAY), "30d", Restart;
         /// How long log and audit rows are kept.
@@ -338,6 +355,19 @@ section! {
         level: String = Kind::Text, "info", Live;
         /// `text` for people, `json` for machines.
         format: LogFormat = Kind::Choice(LogFormat::NAMES), "text", Restart;
+    }
+}
+
+section! {
+    /// Stopping in order, on SIGTERM and SIGINT. A second signal stops at once.
+    pub Drain DRAIN "drain" false {
+        /// Over how long clients are sent away, so that they do not all come back in one instant; a sixth of the deadline at
+        /// most, and never slower than 200 a second.
+        spread: Duration = millis(0, 5 * MINUTE), "5s", Live;
+        /// From the signal to the end of the process, whatever waits.
+        deadline: Duration = millis(SECOND, HOUR), "30s", Live;
+        /// What clients are told to wait before they connect again, to which they add jitter of their own.
+        retry_after: Duration = millis(0, MINUTE), "1s", Live;
     }
 }
 
@@ -381,6 +411,9 @@ section! {
     pub Admin ADMIN "admin" false {
         /// File in which the first start leaves the operator's API key; `operator.key` in `data_dir` unless given.
         key_file: Option<PathBuf> = Kind::Path, "", Restart;
+        /// The tenant in whose room `$operator` the node's figures and log lines can be watched. Without it there is no such
+        /// room. Name one whose users may see the whole node.
+        operator_tenant: Option<TenantId> = Kind::Text, "", Restart;
     }
 }
 
@@ -396,6 +429,7 @@ pub const SECTIONS: &[Section] = &[
     AUTH_JWKS,
     STORE,
     LOG,
+    DRAIN,
     ROOMS,
     NOTIFICATIONS,
     ADMIN,
@@ -415,6 +449,7 @@ pub struct Config {
     pub auth: Auth,
     pub store: Store,
     pub log: Log,
+    pub drain: Drain,
     pub rooms: Rooms,
     pub notifications: Notifications,
     pub admin: Admin,
@@ -435,6 +470,7 @@ impl Config {
             auth: Auth::read(values, keys, jwks)?,
             store: Store::read(values)?,
             log: Log::read(values)?,
+            drain: Drain::read(values)?,
             rooms: Rooms::read(values)?,
             notifications: Notifications::read(values)?,
             admin: Admin::read(values)?,

@@ -5,5 +5,6 @@
 mod open;
 mod opening;
 
-pub use open::{Action, Connection, ConnectionSettings, Subscription};
+pub(crate) use open::method_room;
+pub use open::{Action, Connection, ConnectionSettings, REFUSALS_A_MINUTE_MAX, Subscription};
 pub use opening::{Opening, Step};

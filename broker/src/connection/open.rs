@@ -18,6 +18,12 @@ use crate::publication::Excluded;
 use crate::rate::{Gcra, Quota};
 use crate::rooms::Room;
 
+/// Requests of one connection that may be refused as too many, a minute and at once, before it is closed. A client that waits as
+/// it is told meets one now and then; this is for one that does not listen.
+pub const REFUSALS_A_MINUTE_MAX: u32 = 6_000;
+
+const REFUSALS: Quota = Quota::per_minute(REFUSALS_A_MINUTE_MAX, REFUSALS_A_MINUTE_MAX);
+
 /// Feature bits that this broker knows.
 const FEATURES: u64 = Feature::Advance as u64 | Feature::Gap as u64 | Feature::Notifications as u64;
 
@@ -45,8 +51,13 @@ pub struct Connection {
     pub dialect: Dialect,
     pub principal: Arc<Principal>,
     pub features: u64,
+    /// What the client calls itself, if it said so.
+    pub client: Option<Box<str>>,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     requests: Gcra,
+    /// Bytes that it published lately.
+    pub published: Gcra,
+    refused: Gcra,
     calls: u16,
     /// A second hello is taken before anything else was asked.
     fresh: bool,
@@ -141,8 +152,11 @@ impl Connection {
             dialect,
             principal,
             features: features & FEATURES,
+            client: None,
             subscriptions: SmallVec::new(),
             requests: Gcra::default(),
+            published: Gcra::default(),
+            refused: Gcra::default(),
             calls: 0,
             fresh: true,
             previous: None,
@@ -226,6 +240,16 @@ impl Connection {
             })
     }
 
+    /// Remembers what the client calls itself. One that says nothing costs nothing.
+    pub fn name_client(&mut self, name: &str) {
+        self.client = (!name.is_empty()).then(|| name.into());
+    }
+
+    /// A request was refused as one too many. Whether it was so often that the connection must end.
+    pub fn abuses(&mut self, now: Now) -> bool {
+        self.refused.check(REFUSALS, now.mono_ms, 1).is_err()
+    }
+
     /// A call of this connection was answered.
     pub fn call_ended(&mut self) {
         self.calls = self.calls.saturating_sub(1);
@@ -251,6 +275,7 @@ impl Connection {
             ));
         }
         self.features = hello.features & FEATURES;
+        self.name_client(&hello.client);
         self.continues(&hello.previous);
         Ok(Action::Welcome { id })
     }
@@ -340,6 +365,11 @@ impl Connection {
         Ok(Action::Serve { id, serve })
     }
 
+    /// Whether it may serve what it serves: asked again when its rights have changed.
+    pub fn may_serve(&self, pattern: &MethodPattern) -> bool {
+        self.may(Right::Subscribe, &method_room(pattern)).is_ok()
+    }
+
     /// The same addresses as for messages to people.
     fn notify(&self, id: u32, notify: Notify) -> Result<Action, Refusal> {
         let own = matches!(&notify.to, Audience::User(user) if *user == self.principal.user);
@@ -377,11 +407,13 @@ impl Connection {
 /// What a new token weighs: its signature takes some 30 µs to verify, where other requests take a few.
 const REFRESH_COST: u32 = 10;
 
-/// What a request weighs against the rate: each room of a list counts.
+/// What a request weighs against the rate: each room and method of a list counts.
 fn cost(request: &Request) -> u32 {
     match request {
         Request::Subscribe(rooms) => rooms.len() as u32,
         Request::Unsubscribe(rooms) => rooms.len() as u32,
+        Request::Serve(serve) => serve.methods.len() as u32,
+        Request::Unserve(methods) => methods.len() as u32,
         Request::Refresh(_) => REFRESH_COST,
         // Was asked for, and is charged if it was not.
         Request::Respond(_) => 0,
@@ -390,6 +422,6 @@ fn cost(request: &Request) -> u32 {
 }
 
 /// The reserved name under which rights to a method are granted.
-fn method_room(method: &impl std::fmt::Display) -> String {
+pub(crate) fn method_room(method: &impl std::fmt::Display) -> String {
     format!("$method:{method}")
 }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use cauce_protocol::message::{
     Ack, History, Notify, Recipient, Text, check_event, check_method, check_params,
 };
-use cauce_protocol::{Code, Epoch, Payload, Refusal, RoomName, Seq};
+use cauce_protocol::{Code, ConnectionId, Epoch, Payload, Refusal, RoomName, Seq, UserId};
 use tokio::sync::oneshot;
 
-use crate::hub::{Caller, HistoryPage, Hub, OutgoingCall, Tenant};
+use crate::hub::{Caller, ConnectionInfo, HistoryPage, Hub, LogLines, OutgoingCall, Selection, Tenant};
 use crate::publication::{Draft, Shared};
 use crate::rooms::{Accepted, Listener, Manner, PageQuery, PresencePage, Repeat, Room, Start, Tap};
 
@@ -49,6 +49,12 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> &crate::metrics::Metrics {
         &self.hub.metrics
+    }
+
+    /// Where the program's logging leaves lines for whoever watches the node in the room `$operator`. Nothing is kept while
+    /// nobody does: ask [`LogLines::is_watched`] before putting a line together.
+    pub fn log_lines(&self) -> Arc<LogLines> {
+        self.hub.log_lines.clone()
     }
 
     /// Users in rooms that keep presence; one who is in two rooms counts twice.
@@ -168,6 +174,33 @@ impl TenantHandle {
             after: joined.seq,
             tap,
         })
+    }
+
+    /// The first `limit` connected users by name behind `after` (empty for the beginning), with their connections.
+    pub fn users(&self, after: &str, limit: usize) -> Vec<(UserId, u32)> {
+        self.tenant.users("", after, limit)
+    }
+
+    /// How many connections a user has.
+    pub fn connections_of(&self, user: &str) -> u32 {
+        self.tenant.connections_of(user)
+    }
+
+    /// The first `limit` connections by id behind `after`, of all users or of one. Cancel-safe.
+    pub async fn clients(
+        &self,
+        user: Option<&UserId>,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Vec<ConnectionInfo> {
+        self.hub.connections_of(&self.tenant, user, after, limit).await
+    }
+
+    /// Ends all connections that a user has now, with this to tell them; they are gone a moment later. No audit row is
+    /// written: [`crate::admin::Admin::disconnect_user`] does that.
+    pub fn disconnect_user(&self, user: &UserId, refusal: Refusal) {
+        let selection = Selection::User(self.tenant.id.clone(), user.clone());
+        self.hub.close(selection, refusal);
     }
 
     /// Who is in a room, a page at a time.

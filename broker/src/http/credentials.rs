@@ -74,6 +74,8 @@ enum ScopeName {
     Keys,
     Tokens,
     Stats,
+    Calls,
+    Connections,
     All,
 }
 

@@ -16,6 +16,7 @@ use super::answer::Refused;
 use super::caller::Caller;
 use super::serve::Peer;
 use crate::auth::secret::{CredentialId, CredentialKind};
+use crate::hub::Underway;
 use crate::rate::{ByAddress, Gcra, Quota};
 
 /// Failed attempts of one address: ten a minute after the first twenty. Whoever has a good key is not held up by others
@@ -114,24 +115,32 @@ pub(super) async fn pass(
     next: Next,
 ) -> Response {
     let wants_key = path.is_some_and(|path| path.as_str().starts_with("/v1/"));
-    let response = if wants_key {
+    // Counted before it is asked whether the node leaves: so none is let in that nobody waits for.
+    let underway = wants_key.then(|| api.hub.leaving.enter());
+    let response = if wants_key && api.hub.leaving.has_begun() {
+        Refused::from(api.hub.leaving.refusal()).into_response()
+    } else if wants_key {
         match api.authenticate(&request) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
-                carry_through(request, next).await
+                carry_through(underway, request, next).await
             }
             Err(refusal) => Refused::from(refusal).into_response(),
         }
     } else {
-        carry_through(request, next).await
+        carry_through(None, request, next).await
     };
     api.counters.answered(response.status());
     response
 }
 
 /// Whoever hangs up has still asked: what was begun is done to its end, so that the store and memory agree.
-async fn carry_through(request: Request, next: Next) -> Response {
-    let task = tokio::spawn(next.run(request));
+async fn carry_through(underway: Option<Underway>, request: Request, next: Next) -> Response {
+    let task = tokio::spawn(async move {
+        let response = next.run(request).await;
+        drop(underway);
+        response
+    });
     match tokio::time::timeout(REQUEST_TIME, task).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {

@@ -22,6 +22,8 @@ enum Status {
     Ok,
     /// It serves, with troubles.
     Degraded,
+    /// It sends its peers away and takes nobody new.
+    Draining,
     /// It does not serve.
     Unavailable,
 }
@@ -49,6 +51,13 @@ struct Trouble {
 impl Api {
     fn health(&self) -> HealthView {
         let mut troubles = Vec::new();
+        if self.hub.leaving.has_begun() {
+            troubles.push(Trouble {
+                code: "draining",
+                message: "the broker is stopping and takes nobody new".to_owned(),
+                is_fatal: false,
+            });
+        }
         match self.admin.store().map(StoreHandle::health) {
             Some(Health::Degraded { reason, .. }) => troubles.push(Trouble {
                 code: reason.code(),
@@ -82,6 +91,7 @@ impl Api {
         }
         let status = match troubles.iter().any(|trouble| trouble.is_fatal) {
             true => Status::Unavailable,
+            false if self.hub.leaving.has_begun() => Status::Draining,
             false if troubles.is_empty() => Status::Ok,
             false => Status::Degraded,
         };
@@ -101,7 +111,7 @@ impl IntoResponse for HealthView {
     fn into_response(self) -> Response {
         let status = match self.status {
             Status::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Status::Ok | Status::Degraded => StatusCode::OK,
+            Status::Ok | Status::Degraded | Status::Draining => StatusCode::OK,
         };
         (status, Json(self)).into_response()
     }
@@ -127,7 +137,11 @@ pub(super) async fn live(State(api): State<Api>) -> HealthView {
 /// Whether to send it traffic.
 #[utoipa::path(get, path = "/health/ready", tag = "operation", responses(
     (status = 200, body = HealthView, description = "It serves"),
-    (status = 503, body = HealthView, description = "It does not serve")))]
-pub(super) async fn ready(State(api): State<Api>) -> HealthView {
-    api.health()
+    (status = 503, body = HealthView, description = "It does not serve, or takes nobody new")))]
+pub(super) async fn ready(State(api): State<Api>) -> Response {
+    let health = api.health();
+    match health.status {
+        Status::Draining => (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response(),
+        _ => health.into_response(),
+    }
 }

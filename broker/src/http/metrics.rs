@@ -15,8 +15,9 @@ use super::Api;
 use super::answer::Refused;
 use super::exposition::{Writer, classic};
 use super::process::ProcessFigures;
+use crate::hub::PublishLimit;
 use crate::metrics::{Counter, LATENCY_BOUNDS_US, ShardMetrics};
-use crate::store::{FLUSH_BUCKETS_MS, Health, StoreHandle};
+use crate::store::{COMMIT_BUCKETS_US, FLUSH_BUCKETS_MS, Health, StoreHandle};
 
 /// The older text form, which every tool reads.
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -207,6 +208,15 @@ impl Node {
                 ("socket", self.total(|m| &m.publications_refused)),
                 ("api", counters.publications_refused.value()),
             ],
+        )?;
+        out.counters(
+            "cauce_publications_limited",
+            "Messages refused by a limit on publishing, by its setting",
+            "limit",
+            PublishLimit::ALL
+                .iter()
+                .zip(&self.0.hub.metrics.publish_limited)
+                .map(|(limit, counter)| (limit.setting(), counter.value())),
         )?;
         out.counters(
             "cauce_notices",
@@ -448,6 +458,74 @@ fn write_store(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
         "cauce_store_flush_duration_seconds",
         "How long a transaction took",
         counters.flush_ms_sum.load(Relaxed) as f64 / 1e3,
+        &bounds,
+        &buckets,
+    )?;
+    write_messages(out, store)
+}
+
+fn write_messages(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
+    let counters = store.counters();
+    let queued = store.messages_queued();
+    out.gauge(
+        "cauce_store_messages_pending",
+        "Durable messages that wait for their commit",
+        queued.rows,
+    )?;
+    out.gauge(
+        "cauce_store_messages_pending_bytes",
+        "Bytes of durable messages that wait or have a place reserved",
+        queued.bytes,
+    )?;
+    let mut count =
+        |name, help, value: &std::sync::atomic::AtomicU64| out.counter(name, help, value.load(Relaxed));
+    count(
+        "cauce_store_messages_written",
+        "Durable messages that were committed",
+        &counters.messages_written,
+    )?;
+    count(
+        "cauce_store_commits",
+        "Transactions of durable messages",
+        &counters.commits,
+    )?;
+    count(
+        "cauce_store_messages_late",
+        "Publishers who were told that their message may or may not be committed",
+        &counters.messages_late,
+    )?;
+    count(
+        "cauce_store_messages_trimmed",
+        "Durable messages deleted because their room keeps no more",
+        &counters.messages_trimmed,
+    )?;
+    count(
+        "cauce_store_rooms_forgotten",
+        "Durable rooms that were empty and unused for long",
+        &counters.rooms_forgotten,
+    )?;
+    out.counters(
+        "cauce_store_messages_refused",
+        "Durable messages that were not taken by reason",
+        "reason",
+        [
+            ("closed", counters.messages_refused_closed.load(Relaxed)),
+            ("full", counters.messages_refused_full.load(Relaxed)),
+            ("tenant_full", counters.messages_refused_tenant_full.load(Relaxed)),
+            ("too_large", counters.messages_refused_too_large.load(Relaxed)),
+            ("database", counters.messages_given_up.load(Relaxed)),
+        ],
+    )?;
+    let buckets: Vec<u64> = counters
+        .commit_us
+        .iter()
+        .map(|bucket| bucket.load(Relaxed))
+        .collect();
+    let bounds = COMMIT_BUCKETS_US.map(|us| us as f64 / 1e6);
+    out.histogram(
+        "cauce_store_commit_duration_seconds",
+        "From the hand-over of a durable message to its commit",
+        counters.commit_us_sum.load(Relaxed) as f64 / 1e6,
         &bounds,
         &buckets,
     )

@@ -32,6 +32,7 @@ mod serve;
 mod stats;
 mod tenants;
 mod tokens;
+mod users;
 
 use std::sync::Arc;
 
@@ -100,6 +101,12 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(notifications::mark_notifications))
         .routes(routes!(rooms::list_rooms))
         .routes(routes!(rooms::get_room))
+        .routes(routes!(users::list_users))
+        .routes(routes!(users::get_user))
+        .routes(routes!(users::list_user_rooms))
+        .routes(routes!(users::disconnect_user))
+        .routes(routes!(users::list_clients))
+        .routes(routes!(users::get_client, users::disconnect_client))
         .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))

@@ -187,9 +187,12 @@ pub(super) struct Broadcast {
 impl Api {
     async fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
         let published = self.try_publish(tenant, body).await;
-        match published {
+        match &published {
             Ok(_) => self.counters.publications.increment(),
-            Err(_) => self.counters.publications_refused.increment(),
+            Err(refusal) => {
+                self.counters.publications_refused.increment();
+                tenant.logbook.refused(refusal.code);
+            }
         }
         published
     }
@@ -224,6 +227,7 @@ impl Api {
             window_ms: self.hub.tunables().dedup_window_ms,
             keys_max: self.hub.tunables().dedup_keys_max,
         });
+        self.charge(tenant, &draft)?;
         let accepted = self
             .hub
             .publish_and_wait(tenant, room.as_str(), draft, repeat, body.ack.into())
@@ -235,6 +239,16 @@ impl Api {
             receivers: accepted.receivers,
             repeated: accepted.repeated,
             durable: accepted.written == Written::Yes,
+        })
+    }
+
+    /// What comes through the API counts for the tenant, as what its clients publish does.
+    fn charge(&self, tenant: &Tenant, draft: &Draft) -> Result<(), Refusal> {
+        let (quotas, now_ms) = (self.hub.tunables().publishing, self.hub.clock.now().mono_ms);
+        let charged = tenant.charge(None, &quotas, now_ms, draft.payload.len());
+        charged.map_err(|(limit, refusal)| {
+            self.hub.publish_limited(limit);
+            refusal
         })
     }
 
@@ -298,6 +312,7 @@ pub(super) async fn send(
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
     let to = recipient(body.user, body.role, body.connection, body.tenant)?;
     let draft = api.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+    api.charge(&tenant, &draft)?;
     api.hub.send(&tenant, to, draft)?;
     Ok(Json(Done {}))
 }

@@ -16,6 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::{Api, Side, router};
@@ -34,6 +36,9 @@ const CONNECTION_TIME: Duration = Duration::from_secs(600);
 /// For that present request and its answer to a slow reader.
 const LAST_REQUEST_TIME: Duration = Duration::from_secs(60);
 
+/// For answers on their way when the broker ends.
+const FAREWELL_TIME: Duration = Duration::from_millis(500);
+
 /// Connections of the internal listener, which the door does not count.
 const INTERNAL_CONNECTIONS_MAX: usize = 256;
 
@@ -48,26 +53,52 @@ pub(super) struct Peer {
     pub(super) tls: bool,
 }
 
-/// Serves until dropped. Runs on a runtime of one thread, for sockets stay on it.
-pub async fn serve(api: Api, arrivals: mpsc::Receiver<HttpArrival>, internal: Option<Listener>) {
-    let main = serve_arrivals(router(&api, Side::Main), arrivals);
-    match internal {
-        None => main.await,
-        Some(listener) => {
-            let internal = serve_internal(&api, router(&api, Side::Internal), listener);
-            tokio::join!(main, async {
-                if let Err(error) = internal.await {
-                    tracing::error!(%error, "the internal listener has ended");
-                }
-            });
+/// Serves until `ending`, and then what was asked before. Runs on a runtime of one thread, for sockets stay on it.
+pub async fn serve(
+    api: Api,
+    arrivals: mpsc::Receiver<HttpArrival>,
+    internal: Option<Listener>,
+    ending: CancellationToken,
+) {
+    let open = Connections {
+        tasks: TaskTracker::new(),
+        ending: ending.clone(),
+    };
+    let main = serve_arrivals(router(&api, Side::Main), arrivals, &open);
+    let both = async {
+        match internal {
+            None => main.await,
+            Some(listener) => {
+                let internal = serve_internal(&api, router(&api, Side::Internal), listener, &open);
+                tokio::join!(main, async {
+                    if let Err(error) = internal.await {
+                        tracing::error!(%error, "the internal listener has ended");
+                    }
+                });
+            }
         }
+    };
+    tokio::select! {
+        () = both => {}
+        () = ending.cancelled() => {}
     }
+    open.tasks.close();
+    // What is left then is not read by its peer, or not asked to its end.
+    let _ = timeout(FAREWELL_TIME, open.tasks.wait()).await;
 }
 
-async fn serve_arrivals(router: Router, mut arrivals: mpsc::Receiver<HttpArrival>) {
+/// The connections that are served, each in a task of its own.
+#[derive(Clone, Debug)]
+struct Connections {
+    tasks: TaskTracker,
+    /// Idle ones end, and busy ones with their present request.
+    ending: CancellationToken,
+}
+
+async fn serve_arrivals(router: Router, mut arrivals: mpsc::Receiver<HttpArrival>, open: &Connections) {
     while let Some(arrival) = arrivals.recv().await {
-        let router = router.clone();
-        tokio::task::spawn_local(async move {
+        let (router, ending) = (router.clone(), open.ending.clone());
+        open.tasks.spawn_local(async move {
             let HttpArrival {
                 parts,
                 prefix,
@@ -78,7 +109,7 @@ async fn serve_arrivals(router: Router, mut arrivals: mpsc::Receiver<HttpArrival
             // An error means that the peer is gone already.
             if let Ok(socket) = Socket::adopt(parts) {
                 let stream = SocketStream::new(socket, prefix);
-                serve_connection(stream, router, Peer { address, tls }).await;
+                serve_connection(stream, router, Peer { address, tls }, ending).await;
             }
             drop(permit);
         });
@@ -87,7 +118,7 @@ async fn serve_arrivals(router: Router, mut arrivals: mpsc::Receiver<HttpArrival
     std::future::pending::<()>().await;
 }
 
-async fn serve_internal(api: &Api, router: Router, listener: Listener) -> io::Result<()> {
+async fn serve_internal(api: &Api, router: Router, listener: Listener, open: &Connections) -> io::Result<()> {
     let listener = listener.into_tokio()?;
     let slots = Arc::new(Semaphore::new(INTERNAL_CONNECTIONS_MAX));
     loop {
@@ -97,10 +128,11 @@ async fn serve_internal(api: &Api, router: Router, listener: Listener) -> io::Re
         };
         match listener.accept().await {
             Ok((tcp, address)) => {
-                let (router, address) = (router.clone(), address.ip());
-                tokio::task::spawn_local(async move {
+                let (router, address, ending) = (router.clone(), address.ip(), open.ending.clone());
+                open.tasks.spawn_local(async move {
                     if let Ok(stream) = plain(tcp) {
-                        serve_connection(stream, router, Peer { address, tls: false }).await;
+                        let peer = Peer { address, tls: false };
+                        serve_connection(stream, router, peer, ending).await;
                     }
                     drop(slot);
                 });
@@ -123,7 +155,7 @@ fn plain(tcp: tokio::net::TcpStream) -> io::Result<SocketStream> {
     Ok(SocketStream::new(Socket::adopt(parts)?, Bytes::new()))
 }
 
-async fn serve_connection<S>(stream: S, router: Router, peer: Peer)
+async fn serve_connection<S>(stream: S, router: Router, peer: Peer, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -147,7 +179,12 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // Whatever ends a connection is the peer's affair; refusals have been answered by then.
-    if timeout(CONNECTION_TIME, connection.as_mut()).await.is_err() {
+    let ended = tokio::select! {
+        _ = connection.as_mut() => true,
+        () = sleep(CONNECTION_TIME) => false,
+        () = ending.cancelled() => false,
+    };
+    if !ended {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(LAST_REQUEST_TIME, connection).await;
     }

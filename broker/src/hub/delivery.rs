@@ -10,6 +10,7 @@ use super::calls::{CallId, Invoke};
 use super::devices::SharedDevice;
 use super::doors::Permit;
 use super::notifications::Notice;
+use super::survey::Survey;
 use super::tenants::Tenant;
 use crate::mailbox::{Mailbox, TaskWaker};
 use crate::publication::{Direct, RoomKey, Shared};
@@ -51,6 +52,10 @@ pub enum ShardMessage {
     RoomClosed(RoomKey, Refusal),
     /// Connections to close.
     Close(Arc<Closing>),
+    /// A question of administration.
+    Survey(Box<Survey>),
+    /// Send everybody away, each at a moment of its own.
+    Drain(Arc<Drain>),
     /// A tenant's rights have changed: connections keep what they still may.
     Recheck(Arc<Tenant>),
     /// Close everything, then end the thread.
@@ -145,6 +150,33 @@ pub struct DeviceCredential {
 pub struct Closing {
     pub selection: Selection,
     pub refusal: Refusal,
+}
+
+/// How a shard sends its peers away. Times are milliseconds of the node's monotonic clock.
+#[derive(Debug)]
+pub struct Drain {
+    /// What they are told.
+    pub refusal: Refusal,
+    /// From the first peer's moment to the last's, if there are many.
+    pub spread_ms: u64,
+    /// Between two peers at most: a few are not kept waiting for the sake of a spread.
+    pub interval_max_ms: u64,
+    /// Until then a peer is not closed before its requests have been answered.
+    pub answers_until_ms: u64,
+    /// How long a closing peer may take nothing of what is meant for it.
+    pub patience_ms: u64,
+    /// Whoever is left then is cut off.
+    pub gone_by_ms: u64,
+    /// Told once, when no peer is left.
+    pub done: std::sync::mpsc::Sender<Drained>,
+}
+
+/// A shard that has sent its peers away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    pub shard: usize,
+    /// Peers that were cut off before they had taken everything.
+    pub cut: u64,
 }
 
 /// A choice of connections. All but `Connection` look at every peer of a shard: they are an administrator's, and rare.

@@ -7,7 +7,7 @@ use cauce_protocol::{Refusal, TenantId};
 use super::records::Records;
 use crate::publication::{Draft, Publication, Shared};
 use crate::rooms::{Journal, JournalEntry, Room};
-use crate::store::{Committed, MessageRow, StoredMessage};
+use crate::store::{Committed, Late, MessageRow, StoredMessage};
 
 /// Lends the store to the rooms of a tenant for one publish.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,7 @@ impl Journal for Ledger<'_> {
             lease,
             keep,
             committed,
+            late,
         } = entry;
         let row = MessageRow {
             tenant: self.tenant.clone(),
@@ -45,6 +46,7 @@ impl Journal for Ledger<'_> {
             lease,
             keep,
             committed: Committed(Some(committed)),
+            late: Late(Some(late)),
         };
         self.records.message(row, cost);
     }

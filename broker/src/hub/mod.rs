@@ -12,12 +12,19 @@ mod device_flow;
 mod devices;
 mod doors;
 mod history;
+mod leaving;
 mod ledger;
+mod log_lines;
+mod logbook;
 mod notifications;
+mod people;
 mod presence;
+mod publishing;
 mod records;
 mod schemas;
+mod survey;
 mod tenants;
+mod watching;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,19 +40,26 @@ pub use calls::{
 };
 pub use classes::{ClassRule, RoomClasses};
 pub use delivery::{
-    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Outcome, Purpose, Selection, Serving,
-    ServingWord, ShardMailbox, ShardMessage,
+    Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Drain, Drained, Outcome, Purpose, Selection,
+    Serving, ServingWord, ShardMailbox, ShardMessage,
 };
 pub use device_flow::{DEVICES_ROOM, device_room, mask_tokens};
 pub use devices::{Caller, DeviceEntry, DeviceSide, Link, OutgoingCall, Rising, SharedDevice, call_refusal};
 pub use doors::{Door, DoorLimits, Permit};
 pub use history::HistoryPage;
+pub use leaving::{Leaving, Underway};
 pub use ledger::restored;
+pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
+pub use logbook::{Capped, ITEMS_MAX, Logbook, Period, Visit};
 pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
+pub use people::Person;
 pub use presence::check_kept as check_presence_kept;
+pub use publishing::{PublishLimit, PublishQuotas, Publisher};
 pub use records::{Later, NoRecords, Records};
 pub use schemas::{Schema, Schemas};
+pub use survey::{ConnectionInfo, Question, Survey};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
+pub use watching::{ADMIN_ROOM, OPERATOR_ROOM, Watching};
 
 use self::ledger::Ledger;
 use crate::auth::fetch::Nudge;
@@ -103,6 +117,17 @@ pub struct Tunables {
     pub policy: Policy,
     /// Whether clients may bring a token in the URL.
     pub query_token: bool,
+    pub drain: DrainSettings,
+    pub publishing: PublishQuotas,
+}
+
+/// How the node takes its leave.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// Over how long clients are sent away, one after another.
+    pub spread_ms: u64,
+    /// What they are told to wait before they come again.
+    pub retry_after_ms: u32,
 }
 
 /// How shards divide the work: the first ones serve clients, the others take device streams.
@@ -133,6 +158,9 @@ pub struct Hub {
     pub credentials: RwLock<Credentials>,
     /// Rung when a token names a key that is not known: a key set may have changed.
     pub key_missing: Nudge,
+    pub leaving: Arc<Leaving>,
+    /// For whoever watches the node.
+    pub log_lines: Arc<LogLines>,
     tunables: RwLock<Arc<Tunables>>,
     /// Connections by shard, for placing new ones.
     loads: Box<[AtomicUsize]>,
@@ -167,6 +195,8 @@ impl Hub {
             keys: Arc::default(),
             credentials: RwLock::default(),
             key_missing: Nudge::default(),
+            leaving: Arc::default(),
+            log_lines: Arc::default(),
             tunables: RwLock::new(Arc::new(tunables)),
             loads: (0..plan.total()).map(|_| AtomicUsize::new(0)).collect(),
             ended: (0..plan.total()).map(|_| AtomicBool::new(false)).collect(),
@@ -206,9 +236,11 @@ impl Hub {
             journal: Some(&ledger),
             ..manner
         };
-        tenant
+        let published = tenant
             .rooms
-            .publish(room, draft, manner, now.mono_ms, &self.shards)
+            .publish(room, draft, manner, now.mono_ms, &self.shards);
+        self.note(tenant, room, &published);
+        published
     }
 
     /// The same, and waits until the message is on the disk if its room, or `ack`, asks for that.
@@ -264,6 +296,19 @@ impl Hub {
         Ok((accepted, waiting.into_inner()))
     }
 
+    /// Writes into the tenant's logbook what became of a message, if anybody reads it.
+    fn note(&self, tenant: &Tenant, room: &str, published: &Result<Accepted, Refusal>) {
+        // What is told to watchers is not what they watch.
+        if !tenant.logbook.is_watched() || [ADMIN_ROOM, OPERATOR_ROOM].contains(&room) {
+            return;
+        }
+        if let Ok(accepted) = published
+            && !accepted.repeated
+        {
+            tenant.logbook.published(accepted.receivers);
+        }
+    }
+
     /// Publishes to a room only if somebody has use for it: what devices say to rooms that nobody listens to is not numbered.
     pub fn publish_if_open(
         &self,
@@ -315,6 +360,7 @@ impl Hub {
         for mailbox in &self.shards[shards] {
             mailbox.send(ShardMessage::Direct(direct.clone()));
         }
+        tenant.logbook.published(0);
         Ok(())
     }
 

@@ -1,4 +1,9 @@
-//! JSON schemas of a class's events. Compiled when they are configured; nothing is ever fetched for one.
+//! JSON schemas of a class's events.
+//!
+//! What must stay true:
+//! - A schema is judged and compiled when it is configured. Nothing is ever fetched for one.
+//! - Checking takes at most a time that rises with the payload's size, whatever the schema and the payload say: no schema
+//!   refers to itself, what it comes to is bounded, and its patterns are matched in linear time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +18,10 @@ use serde_json::Value;
 /// a time that is linear in the text; in return it knows neither look-around nor back references.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
+/// Subschemas that one schema may come to when each reference is replaced by what it refers to. Each is asked about each value
+/// of a payload at most once.
+const PARTS_MAX: usize = 1_024;
+
 /// Longest path in a refusal, in bytes: what is left is for the reason.
 const PATH_BYTES_MAX: usize = 60;
 
@@ -25,8 +34,14 @@ pub type Schemas = BTreeMap<Box<str>, Arc<Schema>>;
 
 impl Schema {
     /// # Errors
-    /// If it is no schema, or refers to one outside itself: in words, with where in the schema.
+    /// If it is no schema, refers to itself or to one elsewhere, or comes to too much: in words, with where in the schema.
     pub fn compile(schema: &Value) -> Result<Self, String> {
+        Unfolding {
+            root: schema,
+            parts: 0,
+            open: Vec::new(),
+        }
+        .count(schema)?;
         let patterns = PatternOptions::regex()
             .size_limit(PATTERN_BYTES_MAX)
             .dfa_size_limit(PATTERN_BYTES_MAX);
@@ -63,6 +78,74 @@ impl Schema {
         let _ = write!(message, "{}", error.masked());
         let message = shortened(&message, REASON_BYTES_MAX).into_owned();
         Err(Refusal::new(Code::SchemaViolation, message))
+    }
+}
+
+/// Counts what a schema comes to. It is not what compiles it, and takes what it does not know for more schemas: too many rather
+/// than too few.
+struct Unfolding<'a> {
+    root: &'a Value,
+    parts: usize,
+    /// References that are being followed.
+    open: Vec<&'a str>,
+}
+
+impl<'a> Unfolding<'a> {
+    fn count(&mut self, schema: &'a Value) -> Result<(), String> {
+        self.parts += 1;
+        if self.parts > PARTS_MAX {
+            return Err(format!(
+                "with its references it comes to more than {PARTS_MAX} subschemas"
+            ));
+        }
+        let Value::Object(members) = schema else {
+            return Ok(());
+        };
+        for (keyword, value) in members {
+            match keyword.as_str() {
+                // Values, and what is counted where it is referred to.
+                "const" | "default" | "enum" | "examples" | "$defs" | "definitions" => {}
+                // Names, whatever they are, and their schemas.
+                "dependencies" | "dependentSchemas" | "patternProperties" | "properties" => {
+                    let schemas = value.as_object().into_iter().flatten();
+                    schemas
+                        .map(|(_, schema)| schema)
+                        .try_for_each(|schema| self.count(schema))?;
+                }
+                "$ref" => self.follow(value)?,
+                "$dynamicRef" | "$recursiveRef" => {
+                    return Err(format!("{keyword} is not supported: use $ref"));
+                }
+                "$id" if !std::ptr::eq(schema, self.root) => {
+                    return Err("$id is supported at the top only".to_owned());
+                }
+                _ => match value {
+                    Value::Array(schemas) => schemas.iter().try_for_each(|schema| self.count(schema))?,
+                    Value::Object(_) => self.count(value)?,
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, reference: &'a Value) -> Result<(), String> {
+        let target = reference.as_str().and_then(|reference| {
+            let pointer = reference.strip_prefix('#')?;
+            Some((reference, self.root.pointer(pointer)?))
+        });
+        let Some((reference, target)) = target else {
+            return Err(format!(
+                "$ref {reference} leads nowhere in the schema: use {{\"$ref\": \"#/$defs/name\"}}"
+            ));
+        };
+        if self.open.contains(&reference) {
+            return Err(format!("$ref {reference:?} leads back to itself"));
+        }
+        self.open.push(reference);
+        self.count(target)?;
+        self.open.pop();
+        Ok(())
     }
 }
 
@@ -135,12 +218,39 @@ mod tests {
             json!({ "pattern": "(?=look)ahead" }),
             json!({ "pattern": "(a{1000}){1000}" }),
             json!(7),
+            json!({ "$ref": "#" }),
+            json!({ "$ref": "#name", "$defs": { "n": { "$anchor": "name" } } }),
+            json!({ "properties": { "const": { "$ref": "#" } } }),
+            json!({ "allOf": [{ "$ref": "#/$defs/a" }], "$defs": { "a": { "items": { "$ref": "#/$defs/b" } }, "b": { "not": { "$ref": "#/$defs/a" } } } }),
+            json!({ "$dynamicRef": "#" }),
+            json!({ "properties": { "a": { "$id": "https://example.com/a" } } }),
         ] {
             let error = Schema::compile(&bad).unwrap_err();
             assert!(!error.is_empty(), "{bad}");
         }
         let error = Schema::compile(&json!({ "properties": { "a": { "minLength": -1 } } })).unwrap_err();
         assert!(error.starts_with("at /properties/a/minLength: "), "{error}");
+    }
+
+    #[test]
+    fn a_schema_that_doubles_with_every_reference_is_refused_before_it_is_compiled() {
+        let mut defs = serde_json::Map::new();
+        for level in 0..60 {
+            let next = json!({ "$ref": format!("#/$defs/d{}", level + 1) });
+            defs.insert(format!("d{level}"), json!({ "allOf": [next, next] }));
+        }
+        defs.insert("d60".to_owned(), json!({ "type": "object" }));
+        let error = Schema::compile(&json!({ "$ref": "#/$defs/d0", "$defs": defs })).unwrap_err();
+        assert!(error.contains("more than 1024 subschemas"), "{error}");
+        // A few times over is what references are for.
+        let twice = Schema::compile(&json!({
+            "$id": "https://example.com/order",
+            "properties": { "from": { "$ref": "#/$defs/place" }, "to": { "$ref": "#/$defs/place" } },
+            "$defs": { "place": { "type": "object", "required": ["city"] } },
+        }));
+        let payload = Payload::Json(r#"{"from":{"city":"x"},"to":{}}"#.into());
+        let refusal = twice.unwrap().check(&payload).unwrap_err();
+        assert!(refusal.message.starts_with("at /to: "), "{refusal}");
     }
 
     #[test]

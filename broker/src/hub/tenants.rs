@@ -1,15 +1,17 @@
 //! Tenants and what belongs to each. A connection holds its tenant, so it cannot even name what another one owns.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use cauce_protocol::{Code, DeviceId, Payload, Refusal, TenantId, UserId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
+use super::logbook::Logbook;
+use super::people::{People, Person};
+use super::publishing::PublishRates;
 use crate::auth::{Defaults, Principal, Revocations};
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
 
@@ -41,8 +43,13 @@ pub struct Tenant {
     settings: RwLock<Arc<TenantSettings>>,
     /// Whether `settings` has a schema, so that publishing asks nothing else where there is none.
     has_schemas: AtomicBool,
+    /// Version of the defaults in `settings`. Asked with every request, and changed hardly ever.
+    rights_version: AtomicU32,
     connections: AtomicUsize,
-    users: Mutex<HashMap<UserId, u32, foldhash::fast::RandomState>>,
+    people: People,
+    pub(super) rates: PublishRates,
+    /// For its `$admin` room.
+    pub logbook: Logbook,
 }
 
 /// How many connections a tenant and a user may have.
@@ -63,9 +70,12 @@ impl Tenant {
             devices: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
             devices_count: AtomicUsize::new(0),
             has_schemas: AtomicBool::new(settings.classes.has_schemas()),
+            rights_version: AtomicU32::new(settings.defaults.version),
             settings: RwLock::new(Arc::new(settings)),
             connections: AtomicUsize::new(0),
-            users: Mutex::default(),
+            people: People::default(),
+            rates: PublishRates::default(),
+            logbook: Logbook::default(),
         }
     }
 
@@ -74,14 +84,29 @@ impl Tenant {
     }
 
     /// Takes other settings. Rooms that are opened from now on are of the new classes; those that are open learn it by
-    /// [`crate::hub::Hub::reclassify`].
-    pub fn configure(&self, settings: TenantSettings) {
+    /// [`crate::hub::Hub::reclassify`]. Answers whether rights have changed: then what clients have subscribed to is to be
+    /// looked through.
+    pub fn configure(&self, mut settings: TenantSettings) -> bool {
         let mut held = self.settings.write();
+        let same_rights = held.defaults.agrees_with(&settings.defaults);
+        if same_rights {
+            settings.defaults = held.defaults.clone();
+        } else {
+            Arc::make_mut(&mut settings.defaults).version = held.defaults.version.wrapping_add(1);
+        }
         self.has_schemas
             .store(settings.classes.has_schemas(), Ordering::Relaxed);
-        let classes = settings.classes.clone();
+        let (version, classes) = (settings.defaults.version, settings.classes.clone());
         *held = Arc::new(settings);
         self.rooms.set_classify(Arc::new(move |room| classes.of(room)));
+        // Whoever sees the new version finds the new settings: the lock is still held.
+        self.rights_version.store(version, Ordering::Release);
+        !same_rights
+    }
+
+    /// A grant of another version is to be made anew: see [`Grant::over`](crate::auth::Grant::over).
+    pub fn rights_version(&self) -> u32 {
+        self.rights_version.load(Ordering::Acquire)
     }
 
     /// Whether a payload is what the schema of its event asks for. Where the tenant has no schemas, this is one look at a flag.
@@ -111,6 +136,21 @@ impl Tenant {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Users with at least one connection on this node.
+    pub fn users_len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Connections of a user on this node.
+    pub fn connections_of(&self, user: &str) -> u32 {
+        self.people.connections(user)
+    }
+
+    /// The first `limit` connected users behind `after` whose names begin with `prefix`, with their connections.
+    pub fn users(&self, prefix: &str, after: &str, limit: usize) -> Vec<(UserId, u32)> {
+        self.people.page(prefix, after, limit)
+    }
+
     /// Counts a connection in, for as long as the answer lives.
     ///
     /// # Errors
@@ -125,27 +165,23 @@ impl Tenant {
             );
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
         }
-        let mut users = self.users.lock();
-        let count = users.entry(user.clone()).or_insert(0);
-        if *count as usize >= limits.per_user_max {
-            drop(users);
+        let Some(person) = self.people.enter(user, limits.per_user_max) else {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             let message = format!(
                 "this user has {} connections, and may have no more; close one",
                 limits.per_user_max
             );
             return Err(Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_MS));
-        }
-        *count += 1;
+        };
         Ok(Membership {
             tenant: self.clone(),
-            user: user.clone(),
+            person,
         })
     }
 
     /// Whether the user has a connection on this node.
     pub fn is_connected(&self, user: &UserId) -> bool {
-        self.users.lock().contains_key(user)
+        self.connections_of(user.as_str()) > 0
     }
 
     pub fn device(&self, id: &str) -> Option<Arc<DeviceEntry>> {
@@ -195,19 +231,13 @@ impl Tenant {
 #[derive(Debug)]
 pub struct Membership {
     pub tenant: Arc<Tenant>,
-    user: UserId,
+    pub person: Arc<Person>,
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         self.tenant.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut users = self.tenant.users.lock();
-        if let Some(count) = users.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(&self.user);
-            }
-        }
+        self.tenant.people.leave(&self.person.id);
     }
 }
 

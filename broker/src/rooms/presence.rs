@@ -10,6 +10,8 @@
 //!
 //! A name that comes and goes between two changes is in neither, unless somebody took a page in between and so may know it.
 
+mod untold;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -18,6 +20,7 @@ use cauce_protocol::message::Watch;
 use cauce_protocol::{ConnectionId, UserId};
 use smallvec::SmallVec;
 
+use self::untold::Untold;
 use crate::clock::Now;
 
 /// Names of one change; when there are more, counts are told alone.
@@ -127,7 +130,7 @@ pub(super) struct Roll {
     /// Listed users without a connection, by when they will have left.
     leaving: BTreeSet<(u64, UserId)>,
     version: u64,
-    news: News,
+    news: Untold,
 }
 
 #[derive(Debug)]
@@ -149,71 +152,6 @@ impl Present {
     }
 }
 
-/// What watchers have not been told yet.
-#[derive(Debug)]
-struct News {
-    /// The most that any watcher wants.
-    watch: Watch,
-    /// Something changed.
-    any: bool,
-    names: BTreeMap<UserId, Seen>,
-    /// Names were left out.
-    overflowed: bool,
-    /// Rises with each page.
-    pages: u64,
-    /// The next change is not told before.
-    not_before_ms: u64,
-}
-
-/// What those who will hear the next change may believe of a name.
-#[derive(Debug)]
-struct Seen {
-    present: bool,
-    absent: bool,
-    /// Pages that had been taken when the name last changed.
-    pages: u64,
-}
-
-impl News {
-    /// The name was `was` there, and now is the opposite.
-    fn note(&mut self, user: &UserId, was: bool) {
-        if self.watch < Watch::Users || self.overflowed {
-            return;
-        }
-        let pages = self.pages;
-        match self.names.get_mut(user) {
-            None => {
-                let seen = Seen {
-                    present: was,
-                    absent: !was,
-                    pages,
-                };
-                self.names.insert(user.clone(), seen);
-            }
-            Some(seen) => {
-                if seen.pages != pages {
-                    // A page was taken since, and shows what was until now.
-                    seen.present |= was;
-                    seen.absent |= !was;
-                    seen.pages = pages;
-                }
-                let believed_otherwise = if was { seen.present } else { seen.absent };
-                if !believed_otherwise {
-                    self.names.remove(user);
-                }
-            }
-        }
-        if self.names.len() > CHANGE_NAMES_MAX {
-            self.leave_out();
-        }
-    }
-
-    fn leave_out(&mut self) {
-        self.overflowed = true;
-        self.names = BTreeMap::new();
-    }
-}
-
 impl Roll {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
@@ -223,14 +161,7 @@ impl Roll {
             connections: 0,
             leaving: BTreeSet::new(),
             version: 0,
-            news: News {
-                watch: Watch::None,
-                any: false,
-                names: BTreeMap::new(),
-                overflowed: false,
-                pages: 0,
-                not_before_ms: 0,
-            },
+            news: Untold::new(),
         }
     }
 
@@ -244,7 +175,8 @@ impl Roll {
         self.listed.len() + self.unlisted.len()
     }
 
-    /// A connection is in the room. Nothing happens if it was before.
+    /// A connection is in the room. If it was before, only what its token says of the user may be new: pages show that, and no
+    /// change tells it.
     pub(super) fn enter(&mut self, arriving: Arriving<'_>, now: Now) {
         let Arriving {
             user,
@@ -257,6 +189,7 @@ impl Roll {
         };
         match known {
             Some(present) => {
+                present.info.clone_from(info);
                 let Err(at) = present.connections.binary_search(&connection) else {
                     return;
                 };
@@ -266,7 +199,6 @@ impl Roll {
                 present.connections.insert(at, connection);
                 present.forget_lost(now.mono_ms);
                 present.lost = present.lost.saturating_sub(1);
-                present.info.clone_from(info);
             }
             None => {
                 let present = Present {
@@ -500,3 +432,5 @@ fn size(user: &UserId, info: &Bytes) -> usize {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;
+#[cfg(all(test, not(shuttle)))]
+mod truth;

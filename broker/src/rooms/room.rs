@@ -246,7 +246,7 @@ impl Room {
                 repeated: true,
                 ..first
             };
-            return Ok(state.written(accepted, manner));
+            return state.written(accepted, manner);
         }
         if state.durable.is_none() && manner.ack == Ack::Durable {
             return Err(NotTaken::Refused(not_durable()));
@@ -283,7 +283,7 @@ impl Room {
             mailboxes[shard].push(M::from(publication.clone()));
         }
         state.taps.retain(|tap| tap.push(&publication, cost));
-        let accepted = state.written(accepted, manner);
+        let accepted = state.written(accepted, manner)?;
         if let (Some(durable), Some(journal)) = (&mut state.durable, manner.journal) {
             let repeat = manner.repeat.map(Repeat::name);
             journal.append(
@@ -438,17 +438,17 @@ impl State {
     }
 
     /// Notes whether the message is on the disk, and leaves word for when it is.
-    fn written(&self, accepted: Accepted, manner: Manner<'_>) -> Accepted {
+    fn written(&self, accepted: Accepted, manner: Manner<'_>) -> Result<Accepted, NotTaken> {
         let written = match (&self.durable, manner.on_commit) {
             (Some(durable), Some(on_commit)) if manner.ack != Ack::Memory => {
-                match durable.wait(accepted, on_commit) {
+                match durable.wait(accepted, on_commit).map_err(NotTaken::Refused)? {
                     true => Written::Yes,
                     false => Written::Awaited,
                 }
             }
             _ => Written::No,
         };
-        Accepted { written, ..accepted }
+        Ok(Accepted { written, ..accepted })
     }
 
     fn left(&mut self, now_ms: u64) -> bool {

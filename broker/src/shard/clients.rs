@@ -3,16 +3,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cauce_protocol::message::{Decoded, Hello, Send};
+use cauce_protocol::message::{Call, Decoded, Hello, Respond, Send};
 use cauce_protocol::server::{Dialect, reply};
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::{
-    ClientMessage, ConnectionId, DecodeError, Refusal, Rejected, Request, VERSION, limits, wire,
+    ClientMessage, Code, ConnectionId, DecodeError, Payload, Refusal, Rejected, Request, VERSION, limits,
+    wire,
 };
 
+use super::limiting::is_abusive;
 use super::peer::{Client, Peer, Stage};
 use super::renewal::expires_in_ms;
-use super::{Shard, Tunables};
+use super::{Shard, Tunables, visit};
 use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
@@ -96,13 +98,16 @@ impl Shard {
             Ok(Err(Rejected { id, refusal })) => {
                 let refusal = match &mut *peer.stage.borrow_mut() {
                     Stage::Client(client) => {
+                        peer.asked(id);
                         self.metrics().requests.increment();
                         let connection = &mut client.connection;
-                        Some(connection.handle_rejected(now, refusal.clone(), &tunables.connection))
+                        let refusal = connection.handle_rejected(now, refusal.clone(), &tunables.connection);
+                        let abuses = refusal.code == Code::RateLimited && connection.abuses(now);
+                        Some(if abuses { Err(refusal) } else { Ok(refusal) })
                     }
                     _ => None,
                 }
-                .ok_or(refusal);
+                .unwrap_or(Err(refusal));
                 match refusal {
                     Ok(refusal) => self.refuse(peer, id, &refusal),
                     Err(refusal) => self.close(peer, &refusal),
@@ -119,6 +124,7 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) {
+        self.update_rights(peer, now);
         let mut stage = peer.stage.borrow_mut();
         match &mut *stage {
             Stage::Opening(opening) => {
@@ -132,12 +138,18 @@ impl Shard {
                 }
             }
             Stage::Client(client) => {
+                peer.asked(message.id);
                 self.metrics().requests.increment();
                 let tenant = client.membership.tenant.clone();
                 let action = client
                     .connection
                     .handle_message(now, message, &tunables.connection);
+                let action = self.limit(client, action, now, tunables);
+                let abusive = is_abusive(client, &action, now);
                 drop(stage);
+                if let Some(refusal) = abusive {
+                    return self.close(peer, &refusal);
+                }
                 self.perform(peer, &tenant, action, now, tunables);
             }
             Stage::Device(_) | Stage::Closing | Stage::Gone => {}
@@ -156,12 +168,15 @@ impl Shard {
         };
         self.rosters.borrow_mut().enter(tenant.key, &principal.user, peer);
         let mut connection = Connection::new(peer.id, peer.dialect, principal, hello.features);
+        connection.name_client(&hello.client);
         connection.continues(&hello.previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
+        tenant.logbook.opened(|| visit(&connection, None));
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,
             calling: None,
+            since_unix_ms: now.unix_ms,
         }));
         self.answer(peer, id, welcome);
         self.arm_next(peer, now);
@@ -172,6 +187,7 @@ impl Shard {
             connection,
             membership,
             calling,
+            ..
         } = client;
         if calling.is_some() {
             self.hub.caller_or_server_left(&membership.tenant, peer.id);
@@ -246,6 +262,7 @@ impl Shard {
 
     pub(super) fn answer(&self, peer: &Rc<Peer>, id: u32, outcome: impl Into<Outcome>) {
         let outcome = outcome.into();
+        peer.answered(id);
         // A welcome is sent unasked when the token came with the handshake.
         if id != 0 || matches!(outcome, Outcome::Welcome(_)) {
             self.say(peer, message_frame(&reply(id, outcome), peer.dialect));
@@ -253,12 +270,16 @@ impl Shard {
     }
 
     pub(super) fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
+        peer.answered(id);
         self.metrics().requests_refused.increment();
         self.say(peer, message_frame(&reply(id, refusal), peer.dialect));
     }
 
     pub(super) fn refuse_publication(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         self.metrics().publications_refused.increment();
+        if let Stage::Client(client) = &*peer.stage.borrow() {
+            client.membership.tenant.logbook.refused(refusal.code);
+        }
         self.refuse(peer, id, refusal);
     }
 }
@@ -271,6 +292,8 @@ fn too_deep(message: &ClientMessage, tunables: &Tunables) -> Option<Refusal> {
     let payload = match &message.request {
         Request::Publish(publish) => &publish.payload,
         Request::Send(send) => &send.payload,
+        Request::Call(Call { params: json, .. }) if !json.is_empty() => &Payload::Json(json.clone()),
+        Request::Respond(Respond { result: Ok(json), .. }) => &Payload::Json(json.clone()),
         _ => return None,
     };
     payload

@@ -13,7 +13,9 @@ mod catching_up;
 mod clients;
 mod deliver;
 mod devices;
+mod drain;
 mod history;
+mod limiting;
 mod notifications;
 mod options;
 mod outbox;
@@ -26,11 +28,12 @@ mod rights;
 mod roster;
 mod states;
 mod subscribing;
+mod survey;
 mod timers;
 mod turn;
 mod wheel;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,7 +55,8 @@ use self::roster::Rosters;
 use self::wheel::Wheel;
 use crate::auth::Authenticator;
 use crate::clock::Now;
-use crate::hub::{Hub, SHARD_BITS, SharedDevice, Tenant, Tunables};
+use crate::connection::Connection;
+use crate::hub::{Hub, SHARD_BITS, SharedDevice, Tenant, Tunables, Visit};
 use crate::metrics::ShardMetrics;
 use crate::publication::{RoomKey, message_frame};
 use crate::websocket::{Event, frame};
@@ -90,6 +94,9 @@ pub struct Shard {
     spare_buffers: RefCell<Vec<VecDeque<Bytes>>>,
     /// Why everybody must go.
     stopping: RefCell<Option<Refusal>>,
+    /// The loop ends with the last peer.
+    ending: Cell<bool>,
+    drain: RefCell<Option<drain::Progress>>,
 }
 
 impl Shard {
@@ -113,6 +120,8 @@ impl Shard {
             events: RefCell::default(),
             spare_buffers: RefCell::default(),
             stopping: RefCell::default(),
+            ending: Cell::default(),
+            drain: RefCell::default(),
         }
     }
 
@@ -243,7 +252,7 @@ impl Shard {
         };
         tracing::debug!(connection = %peer.id, code = refusal.code.name(), reason = %refusal.message, "closing");
         self.metrics().closed(refusal.code);
-        self.leave(peer, refusal.code);
+        self.leave(peer, Some(refusal.code));
         if refusal.code == Code::Slow {
             peer.outbox.borrow_mut().drop_unsent();
         }
@@ -255,7 +264,7 @@ impl Shard {
         if peer.is_closing() {
             return;
         }
-        self.leave(peer, Code::GoingAway);
+        self.leave(peer, None);
         self.last_words(peer, [frame::close(websocket_code, reason)]);
     }
 
@@ -265,7 +274,7 @@ impl Shard {
             words.into_iter().for_each(|frame| outbox.push_last(frame));
         }
         *peer.stage.borrow_mut() = Stage::Closing;
-        let until = self.now().mono_ms + CLOSING_MS;
+        let until = self.now().mono_ms + self.patience_ms(peer);
         peer.time(|timing| timing.closing_ms = until);
         self.arm(peer, until);
         self.mark(peer);
@@ -274,7 +283,7 @@ impl Shard {
 
     /// The socket has ended: nothing of the peer remains.
     pub fn gone(&self, peer: &Rc<Peer>) {
-        self.leave(peer, Code::GoingAway);
+        self.leave(peer, None);
         *peer.stage.borrow_mut() = Stage::Gone;
         if self.peers.borrow_mut().remove(&peer.id).is_some() {
             peer.socket.close_notify();
@@ -289,13 +298,27 @@ impl Shard {
         }
     }
 
-    /// Takes the peer out of rooms, rosters and its device, according to what it was.
-    fn leave(&self, peer: &Rc<Peer>, code: Code) {
+    /// Takes the peer out of rooms, rosters and its device, according to what it was. `code` says why, if it is we who close.
+    fn leave(&self, peer: &Rc<Peer>, code: Option<Code>) {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
         match stage {
-            Stage::Client(client) => self.client_left(peer, *client),
-            Stage::Device(device) => self.device_left(*device, code),
+            Stage::Client(client) => {
+                let logbook = &client.membership.tenant.logbook;
+                logbook.closed(code, || visit(&client.connection, code));
+                self.client_left(peer, *client);
+            }
+            Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),
             Stage::Opening(_) | Stage::Closing | Stage::Gone => {}
         }
+    }
+}
+
+/// A connection's coming or going, for who watches the tenant.
+fn visit(connection: &Connection, code: Option<Code>) -> Visit {
+    Visit {
+        connection: connection.id,
+        user: connection.principal.user.clone(),
+        client: connection.client.clone(),
+        code,
     }
 }

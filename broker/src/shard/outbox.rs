@@ -116,8 +116,7 @@ impl Outbox {
     }
 
     /// Bytes that wait, and what their places in the queue take.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 

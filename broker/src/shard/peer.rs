@@ -37,6 +37,10 @@ pub struct Peer {
     /// Pings and pongs.
     pub(super) control: Cell<Gcra>,
     pub(super) timing: Cell<Timing>,
+    /// Requests that wait for their answers.
+    pub(super) unanswered: Cell<u32>,
+    /// It is about to be sent away: what it still asks is not heard.
+    pub(super) leaving: Cell<bool>,
     _permit: Permit,
 }
 
@@ -56,6 +60,8 @@ pub(super) enum Stage {
 pub(super) struct Client {
     pub(super) connection: Connection,
     pub(super) membership: Membership,
+    /// When it was authenticated, in milliseconds since 1970.
+    pub(super) since_unix_ms: u64,
     /// Set by its first call or serve.
     pub(super) calling: Option<Box<Calling>>,
 }
@@ -125,6 +131,8 @@ impl Peer {
                 closing_ms: 0,
                 armed_ms: u64::MAX,
             }),
+            unanswered: Cell::new(0),
+            leaving: Cell::new(false),
             _permit: permit,
         }
     }
@@ -133,6 +141,18 @@ impl Peer {
         let mut timing = self.timing.get();
         change(&mut timing);
         self.timing.set(timing);
+    }
+
+    /// A request under this id was read, which is answered unless the id is 0.
+    pub(super) fn asked(&self, id: u32) {
+        self.unanswered
+            .set(self.unanswered.get().saturating_add(u32::from(id != 0)));
+    }
+
+    /// The answer to the request of this id was queued.
+    pub(super) fn answered(&self, id: u32) {
+        self.unanswered
+            .set(self.unanswered.get().saturating_sub(u32::from(id != 0)));
     }
 
     /// Whether the peer is on its way out.

@@ -128,6 +128,13 @@ impl Shard {
         }
     }
 
+    /// The connection's new token says something else of its user: pages show that from now on.
+    pub(super) fn speak_anew(&self, connection: &Connection, now: Now) {
+        for Subscription { room } in &connection.subscriptions {
+            self.enter(connection, room, now);
+        }
+    }
+
     fn enter(&self, connection: &Connection, room: &Arc<Room>, now: Now) {
         let arriving = Arriving {
             user: &connection.principal.user,
@@ -154,8 +161,17 @@ impl Shard {
         }
     }
 
+    /// Whether the peer is told of those who come and go.
+    pub(super) fn is_watching(&self, peer: &Peer, room: RoomKey) -> bool {
+        let watchers = self.watchers.borrow();
+        watchers
+            .0
+            .get(&room)
+            .is_some_and(|room| room.watchers.contains_key(&peer.id))
+    }
+
     /// Sets what the peer is told of those who come and go.
-    pub(super) fn set_watch(&self, peer: &Rc<Peer>, room: &Arc<Room>, watch: Watch) {
+    fn set_watch(&self, peer: &Rc<Peer>, room: &Arc<Room>, watch: Watch) {
         if let Some(most) = self.watchers.borrow_mut().set(room.key, peer, watch) {
             room.set_watch(self.index, most);
         }

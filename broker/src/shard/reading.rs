@@ -19,6 +19,9 @@ impl Shard {
     /// Takes `scratch[..n]` as read from the peer's socket. Nothing is answered before all of it has been understood, so that
     /// the answers go out in one write.
     pub fn handle_bytes(self: &Rc<Self>, peer: &Rc<Peer>, bytes: &mut [u8]) {
+        if peer.leaving.get() {
+            return;
+        }
         let (now, tunables) = (self.now(), self.tunables());
         let mut events = std::mem::take(&mut *self.events.borrow_mut());
         let limits = self.reader_limits(peer, &tunables);

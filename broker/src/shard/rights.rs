@@ -1,13 +1,15 @@
 //! Rights that change while a connection lives: by a new token, or by an administrator.
 //!
 //! What must stay true:
-//! - What a connection may do next is judged by its principal alone, so changing that changes everything at once; only what
-//!   goes on without being asked for again, its subscriptions, is looked through here.
+//! - What a connection may do next is judged by its principal alone, and no request is judged by one that is behind its
+//!   tenant. Only what goes on without being asked for again, its subscriptions and the methods that it serves, has to be
+//!   looked through.
 //! - A tenant of any size is looked through in bounded bites, a turn each.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cauce_protocol::message::MethodPattern;
 use cauce_protocol::wire::Feature;
 use cauce_protocol::{Code, ConnectionId, Refusal, RoomName};
 
@@ -15,6 +17,7 @@ use super::Shard;
 use super::peer::{Peer, Stage};
 use crate::auth::{Action, Principal};
 use crate::clock::Now;
+use crate::connection::method_room;
 use crate::hub::{Tenant, TenantKey};
 
 /// Connections that one turn looks through: each takes some microseconds, and more with many rooms and patterns.
@@ -73,26 +76,35 @@ impl Shard {
         };
         let now = self.now();
         for peer in some.into_iter().filter_map(|id| self.peer(id)) {
-            let Some((tenant, principal)) = who(&peer) else {
-                continue;
-            };
-            // As it is now, which may be later than what this was begun for.
-            let defaults = tenant.settings().defaults.clone();
-            let grant = principal.grant.over(&defaults, &principal.roles);
-            if grant != principal.grant {
-                let principal = Principal {
-                    grant,
-                    ..(*principal).clone()
-                };
-                self.take_principal(&peer, &tenant, Arc::new(principal), now);
-            }
+            self.update_rights(&peer, now);
         }
         if more {
             self.hub.shards[self.index].notify();
         }
     }
 
-    /// Gives a connection its rights, and ends what it has subscribed to and may no longer. Leaving is synchronous: once this
+    /// Makes a connection's rights anew if its tenant's have changed; otherwise this is one comparison. To be called before a
+    /// request is judged.
+    pub(super) fn update_rights(&self, peer: &Rc<Peer>, now: Now) {
+        let (tenant, principal) = match &*peer.stage.borrow() {
+            Stage::Client(client) => {
+                let (tenant, principal) = (&client.membership.tenant, &client.connection.principal);
+                if principal.grant.version() == tenant.rights_version() {
+                    return;
+                }
+                (tenant.clone(), principal.clone())
+            }
+            _ => return,
+        };
+        let defaults = tenant.settings().defaults.clone();
+        let renewed = Principal {
+            grant: principal.grant.over(&defaults, &principal.roles),
+            ..(*principal).clone()
+        };
+        self.take_principal(peer, &tenant, Arc::new(renewed), now);
+    }
+
+    /// Gives a connection its rights, and ends what it has subscribed to or serves and may no longer. Leaving is synchronous: once this
     /// returns, nothing more of those rooms is queued for it.
     pub(super) fn take_principal(
         &self,
@@ -101,24 +113,35 @@ impl Shard {
         principal: Arc<Principal>,
         now: Now,
     ) {
-        let (lost, told) = match &mut *peer.stage.borrow_mut() {
+        let (lost, told, calling) = match &mut *peer.stage.borrow_mut() {
             Stage::Client(client) => {
                 let connection = &mut client.connection;
-                let may = |room: &RoomName| principal.grant.allows(Action::Subscribe, room.as_str());
+                let may = |right, room: &RoomName| principal.grant.allows(right, room.as_str());
                 let rooms = connection.subscriptions.iter().map(|s| &s.room);
-                let lost = rooms.filter(|room| !may(&room.name));
+                let lost = rooms.filter(|room| {
+                    !may(Action::Subscribe, &room.name)
+                        || (self.is_watching(peer, room.key) && !may(Action::Presence, &room.name))
+                });
                 let lost: Vec<_> = lost.map(|room| (room.name.clone(), room.id)).collect();
-                connection.principal = principal;
-                (lost, connection.knows(Feature::Gap))
+                let before = std::mem::replace(&mut connection.principal, principal.clone());
+                if before.info != connection.principal.info {
+                    self.speak_anew(connection, now);
+                }
+                (lost, connection.knows(Feature::Gap), client.calling.is_some())
             }
             _ => return,
         };
+        if calling {
+            let may =
+                |method: &MethodPattern| principal.grant.allows(Action::Subscribe, &method_room(method));
+            self.hub.unserve(tenant, peer.id, may);
+        }
         if lost.is_empty() {
             return;
         }
         let refusal = Refusal::new(
             Code::Forbidden,
-            "the right to subscribe to this room was taken away",
+            "the right to subscribe to this room, or to watch who is in it, was taken away",
         );
         if !told {
             // It does not know that a subscription can end, and would wait for ever.

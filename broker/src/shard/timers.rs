@@ -62,7 +62,7 @@ impl Shard {
         peer.time(|timing| timing.armed_ms = u64::MAX);
         if let Some(refusal) = self.verdict(peer, now) {
             self.close(peer, &refusal);
-        } else if is_over(peer, now) {
+        } else if is_over(peer, now) && !self.takes_on(peer, now) {
             self.gone(peer);
             return;
         } else if self.ping_is_due(peer, now) {

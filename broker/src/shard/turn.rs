@@ -69,6 +69,8 @@ impl Shard {
                     Some(ShardMessage::Fetched(room)) => self.fetched(room),
                     Some(ShardMessage::RoomClosed(room, refusal)) => self.room_closed(room, &refusal),
                     Some(ShardMessage::Close(closing)) => self.close_selected(&closing),
+                    Some(ShardMessage::Survey(survey)) => self.survey(*survey),
+                    Some(ShardMessage::Drain(drain)) => self.drain(&drain),
                     Some(ShardMessage::Recheck(tenant)) => self.recheck_later(&tenant),
                     Some(ShardMessage::Stop(refusal)) => self.stop(&refusal),
                 }
@@ -84,7 +86,7 @@ impl Shard {
             } else {
                 tokio::task::consume_budget().await;
             }
-            if self.is_stopping() && self.peers.borrow().is_empty() {
+            if self.is_ending() && self.peers.borrow().is_empty() {
                 return;
             }
         }
@@ -168,6 +170,10 @@ impl Shard {
         let Closing { selection, refusal } = closing;
         let chosen: Vec<_> = match selection {
             Selection::Connection(id) => self.peer(*id).into_iter().collect(),
+            Selection::User(tenant, user) => match self.hub.tenants.get(tenant.as_str()) {
+                Some(tenant) => self.rosters.borrow().user(tenant.key, user).to_vec(),
+                None => Vec::new(),
+            },
             selection => {
                 let peers = self.peers.borrow();
                 peers
@@ -184,6 +190,7 @@ impl Shard {
 
     fn stop(&self, refusal: &Refusal) {
         *self.stopping.borrow_mut() = Some(refusal.clone());
+        self.ending.set(true);
         let peers: Vec<_> = self.peers.borrow().values().cloned().collect();
         for peer in peers {
             self.close(&peer, refusal);
@@ -192,9 +199,14 @@ impl Shard {
         self.hub.shards[self.index].notify();
     }
 
-    /// Whether no socket is taken any more.
+    /// Whether nobody new is served.
     pub fn is_stopping(&self) -> bool {
         self.stopping.borrow().is_some()
+    }
+
+    /// Whether no socket is taken any more.
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// Sends away a peer whose handshake ended after everybody was told to go: the shard waits for its last peer.
@@ -234,6 +246,7 @@ impl Shard {
         if answer.request == 0 && answer.result.is_ok() {
             return;
         }
+        peer.answered(answer.request);
         let reply = match answer.result {
             Ok(json) => cauce_protocol::server::reply(answer.request, cauce_protocol::wire::Answer { json }),
             Err(refusal) => cauce_protocol::server::reply(answer.request, &refusal),
@@ -247,9 +260,6 @@ fn is_selected(peer: &Peer, selection: &Selection) -> bool {
         (_, Selection::Connection(id)) => peer.id == *id,
         (Stage::Client(client), Selection::Tenant(tenant)) => client.membership.tenant.id == *tenant,
         (Stage::Device(device), Selection::Tenant(tenant)) => device.credential.tenant.id == *tenant,
-        (Stage::Client(client), Selection::User(tenant, user)) => {
-            client.membership.tenant.id == *tenant && client.connection.principal.user == *user
-        }
         (Stage::Client(client), Selection::TokenId(tenant, jti)) => {
             client.membership.tenant.id == *tenant && client.connection.principal.jti.as_ref() == Some(jti)
         }

@@ -259,7 +259,15 @@ impl StoreHandle {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
     {
-        self.on_store_thread(&self.shared.query_slots, |shared| async move {
+        self.look_up(&self.shared.query_slots, question).await
+    }
+
+    pub(super) async fn look_up<T, F>(&self, slots: &Arc<Semaphore>, question: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
+    {
+        self.on_store_thread(slots, |shared| async move {
             let mut connection = shared.readers.acquire().await?;
             question(&mut connection).await
         })

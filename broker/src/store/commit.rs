@@ -16,7 +16,7 @@ use super::counters::Health;
 use super::error::StoreError;
 use super::handle::{Queued, Shared, StoreHandle};
 use super::messages::{MessagePage, MessageQuery, MessageRow};
-use super::queue::{Callback, NotReserved, Piece, Waiting};
+use super::queue::{NotReserved, Piece, Waiting};
 use super::sql;
 
 /// What a publisher should wait when a queue is merely full, in milliseconds. A full queue drains in about a second.
@@ -48,10 +48,10 @@ impl StoreHandle {
     }
 
     /// Takes the message for which `bytes` were reserved. Never blocks: a lock held for one push, and a wake-up. The order
-    /// of the calls is the order of the commits. The callback runs exactly once and never within this call: after the
-    /// commit, after [`super::MessageLimits::answer_ms`] without one, or at the end of the store.
+    /// of the calls is the order of the commits. `committed` runs exactly once and never within this call: after the commit,
+    /// or at the end of the store. `late` runs before it if there is no commit for [`super::MessageLimits::answer_ms`].
     pub fn message(&self, row: MessageRow, bytes: usize) {
-        let mono_ms = self.shared.clock.now().mono_ms;
+        let (row, mono_ms) = (Box::new(row), self.shared.clock.now().mono_ms);
         let pushed = self
             .shared
             .messages
@@ -87,8 +87,10 @@ impl StoreHandle {
     /// cannot be read.
     pub async fn messages(&self, query: MessageQuery) -> Result<MessagePage, StoreError> {
         let clock = self.shared.clock;
-        self.read(move |c| Box::pin(async move { sql::message_page(c, &query, clock.now().unix_ms).await }))
-            .await
+        self.look_up(&self.shared.page_slots, move |c| {
+            Box::pin(async move { sql::message_page(c, &query, clock.now().unix_ms).await })
+        })
+        .await
     }
 
     /// Messages of durable rooms that are not on the disk yet; the bytes include what is reserved.
@@ -148,7 +150,7 @@ fn stopped() -> Refusal {
     .retry_after(FULL_RETRY_MS)
 }
 
-fn given_up() -> Refusal {
+fn never() -> Refusal {
     Refusal::new(
         Code::Invalid,
         "the database does not take this message; it is not kept and its number stays empty; do not repeat it",
@@ -171,11 +173,11 @@ impl Commits {
         self.piece.is_some() || !self.backlog.is_empty()
     }
 
-    /// Writes the next piece in one transaction and answers those who wait for it.
+    /// Writes the next piece in one transaction. Those who wait for it are not answered yet: that is [`Done::settle`].
     ///
     /// # Errors
     /// The database's trouble; the piece stays in hand.
-    pub(super) async fn write(&mut self, shared: &Shared) -> Result<(), sqlx::Error> {
+    pub(super) async fn write(&mut self, shared: &Shared) -> Result<Option<Done>, sqlx::Error> {
         if self.piece.is_none() {
             if self.backlog.is_empty() {
                 self.backlog = shared.messages.lock().take();
@@ -184,7 +186,7 @@ impl Commits {
             self.doubtful = false;
         }
         let Some(piece) = &self.piece else {
-            return Ok(());
+            return Ok(None);
         };
         let mut lane = shared.lane.lock().await;
         let result = async {
@@ -195,12 +197,7 @@ impl Commits {
         }
         .await;
         match result {
-            Ok(given_up) => {
-                drop(lane);
-                settle(shared, piece, &given_up);
-                self.piece = None;
-                Ok(())
-            }
+            Ok(given_up) => Ok(self.piece.take().map(|piece| Done { piece, given_up })),
             Err(error) => {
                 lane.discard();
                 self.doubtful = true;
@@ -210,40 +207,55 @@ impl Commits {
     }
 }
 
-fn settle(shared: &Shared, piece: &Piece, places: &[usize]) {
-    let ticket = piece.last_ticket();
-    let held = piece.held();
-    let answers = shared
-        .messages
-        .lock()
-        .settled(ticket, piece.rows.len() as u64, held.into_iter());
-    let counters = &shared.counters;
-    let now = Instant::now();
-    for waiting in &piece.rows {
-        counters.committed(now.saturating_duration_since(waiting.since).as_micros() as u64);
-    }
-    counters
-        .messages_written
-        .fetch_add((piece.rows.len() - places.len()) as u64, Relaxed);
-    counters.messages_given_up.fetch_add(places.len() as u64, Relaxed);
-    counters.commits.fetch_add(1, Relaxed);
-    for (ticket, callback) in answers {
-        let lost = places.iter().any(|&at| piece.rows[at].ticket == ticket);
-        callback(if lost { Err(given_up()) } else { Ok(()) });
-    }
-    shared
-        .settled
-        .send_modify(|settled| settled.messages = settled.messages.max(ticket));
+/// Messages that are on the disk, but for those that were given up.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Done {
+    piece: Piece,
+    /// Places of rows in the piece, in ascending order.
+    given_up: Vec<usize>,
 }
 
-/// Tells those whose time is over that it is not known what will become of their message. Lives as long as the executor.
+impl Done {
+    /// Gives back what the messages held, and answers those who wait for them.
+    pub(super) fn settle(self, shared: &Shared) {
+        let Self { piece, given_up } = self;
+        let ticket = piece.last_ticket();
+        let held = piece.held();
+        let answers = shared
+            .messages
+            .lock()
+            .settled(ticket, piece.rows.len() as u64, held.into_iter());
+        let counters = &shared.counters;
+        let now = Instant::now();
+        for waiting in &piece.rows {
+            counters.committed(now.saturating_duration_since(waiting.since).as_micros() as u64);
+        }
+        let written = piece.rows.len() - given_up.len();
+        counters.messages_written.fetch_add(written as u64, Relaxed);
+        counters
+            .messages_given_up
+            .fetch_add(given_up.len() as u64, Relaxed);
+        counters.commits.fetch_add(1, Relaxed);
+        for (ticket, callback) in answers {
+            let refused = given_up.iter().any(|&at| piece.rows[at].ticket == ticket);
+            callback(if refused { Err(never()) } else { Ok(()) });
+        }
+        shared
+            .settled
+            .send_modify(|settled| settled.messages = settled.messages.max(ticket));
+    }
+}
+
+/// Tells those who are late that it is not known what will become of their message. Lives as long as the executor.
 pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         let now_ms = shared.clock.now().mono_ms;
-        let (late, next_ms) = shared.messages.lock().expire(now_ms);
-        let counter = &shared.counters.messages_unanswered;
-        counter.fetch_add(late.len() as u64, Relaxed);
-        answer(late, unknown);
+        let (late, next_ms) = shared.messages.lock().late(now_ms);
+        for tell in late.into_iter().filter_map(|late| late.0) {
+            shared.counters.messages_late.fetch_add(1, Relaxed);
+            tell(unknown());
+        }
         match next_ms {
             Some(next_ms) => sleep(Duration::from_millis(next_ms.saturating_sub(now_ms).max(1))).await,
             None => shared.watch.notified().await,
@@ -271,14 +283,8 @@ pub(super) fn end(shared: &Shared) -> Left {
         };
         (left, messages.end())
     };
-    let counter = &shared.counters.messages_unanswered;
-    counter.fetch_add(callbacks.len() as u64, Relaxed);
-    answer(callbacks, stopped);
-    left
-}
-
-fn answer(callbacks: Vec<Callback>, why: fn() -> Refusal) {
     for callback in callbacks {
-        callback(Err(why()));
+        callback(Err(stopped()));
     }
+    left
 }

@@ -23,6 +23,10 @@ pub const ADMIN_SLOTS: usize = 64;
 /// Queries waiting or running at a time, beside those: looking up must not keep anyone from changing.
 pub const QUERY_SLOTS: usize = 64;
 
+/// Pages of durable rooms waiting or running at a time, beside those: many, because after a restart everybody comes back
+/// for what was missed, and a page takes a fraction of a millisecond.
+pub const PAGE_SLOTS: usize = 4_096;
+
 /// How long an admin operation waits for its turn or for a free reader, in milliseconds.
 pub const ADMIN_WAIT_MS: u64 = 5_000;
 
@@ -148,7 +152,7 @@ pub struct MessageLimits {
     /// How long the first message waits for others to be committed with, in milliseconds. With 0 it does not wait; what
     /// arrives during a commit is committed together after it.
     pub commit_delay_ms: u64,
-    /// How long anybody waits for a commit before he is told that it is not known, in milliseconds.
+    /// How long anybody waits for a commit before he is told that it is late, in milliseconds.
     pub answer_ms: u64,
     /// Pause between two looks for messages that are too old, in milliseconds. What is too old is not shown meanwhile.
     pub trim_every_ms: u64,

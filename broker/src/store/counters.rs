@@ -58,8 +58,8 @@ pub struct Counters {
     pub messages_refused_closed: AtomicU64,
     /// Messages the database itself would never take.
     pub messages_given_up: AtomicU64,
-    /// Publishers who were told that their message may or may not be on the disk.
-    pub messages_unanswered: AtomicU64,
+    /// Publishers who were told that their message may or may not be committed in the end.
+    pub messages_late: AtomicU64,
     /// Messages that retention deleted, and rooms that it forgot.
     pub messages_trimmed: AtomicU64,
     pub rooms_forgotten: AtomicU64,

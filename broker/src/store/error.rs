@@ -104,26 +104,9 @@ impl StoreError {
     }
 }
 
-/// What a caller of the broker is told.
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        let message = error.to_string();
-        match error {
-            StoreError::Conflict { .. } => Self::new(Code::Conflict, message),
-            StoreError::Damaged { .. } => {
-                tracing::error!(%error, "the database cannot be read");
-                Self::new(
-                    Code::Internal,
-                    "the database holds something unreadable; see the log",
-                )
-            }
-            StoreError::Invalid { .. } => Self::new(Code::Invalid, message),
-            StoreError::NotFound { .. } => Self::new(Code::NotFound, message),
-            StoreError::Unavailable { retry_after_ms, .. } => {
-                let retry_after_ms = u32::try_from(retry_after_ms).unwrap_or(u32::MAX);
-                Self::new(Code::Unavailable, message).retry_after(retry_after_ms)
-            }
-        }
+        error.refusal()
     }
 }
 

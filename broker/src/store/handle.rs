@@ -45,6 +45,7 @@ pub(super) struct Shared {
     pub(super) readers: SqlitePool,
     pub(super) admin_slots: Arc<Semaphore>,
     pub(super) query_slots: Arc<Semaphore>,
+    pub(super) page_slots: Arc<Semaphore>,
     /// Changes of notifications that wait for the lane.
     pub(super) notifications: Mutex<Waiting>,
     pub(super) notification_limits: NotificationLimits,
@@ -67,6 +68,7 @@ impl Shared {
         self.notifications.lock().close();
         self.admin_slots.close();
         self.query_slots.close();
+        self.page_slots.close();
     }
 }
 

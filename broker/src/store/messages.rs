@@ -29,12 +29,29 @@ pub struct MessageRow {
     pub lease: Seq,
     /// How much of the room is kept, as its class says now.
     pub keep: Keep,
-    /// Called once, on the store's thread, when the row is on the disk or has been given up.
+    /// Called once, on the store's thread: when the row is on the disk, has been given up, or will not be written because
+    /// the store has stopped.
     pub committed: Committed,
+    /// Called at most once, on the store's thread and before `committed`: the commit takes longer than
+    /// [`super::MessageLimits::answer_ms`]. It is the answer for whoever does not wait longer; the row goes its way.
+    pub late: Late,
 }
 
 /// What waits for a commit.
-pub struct Committed(pub Option<Box<dyn FnOnce(Result<(), Refusal>) + Send>>);
+pub struct Committed(pub Option<Callback>);
+
+/// What is told to those who do not wait for a late commit.
+#[derive(Default)]
+pub struct Late(pub Option<Box<dyn FnOnce(Refusal) + Send>>);
+
+impl fmt::Debug for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Late(awaited)" } else { "Late" })
+    }
+}
+
+/// Called when it is known what became of a message.
+pub type Callback = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 impl fmt::Debug for Committed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

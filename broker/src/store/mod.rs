@@ -10,7 +10,8 @@
 //!
 //! What must stay true:
 //! - The hot path takes a lock for one push into a list, and nothing else: no await, no I/O, no allocation that waits.
-//! - Whoever waits for a message's commit hears of it after the commit has been synced, or that it is not known; never both.
+//! - Whoever waits for a message's commit hears of it once, after the commit has been synced. If that takes long he is told
+//!   first that it is not known; never the contrary of what then happens.
 //! - What was accepted is written or still in memory; an error of the database never drops it. Only a row that the
 //!   database would never take is given up, alone, and counted.
 //! - An admin operation answers after its transaction has been committed and synced to the disk.
@@ -51,14 +52,16 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
-    LEASE_AHEAD, MessageLimits, NotificationLimits, PAGE_ROWS_MAX, QUERY_SLOTS, RETENTION_STEP_ROWS,
-    ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES,
-    TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
+    LEASE_AHEAD, MessageLimits, NotificationLimits, PAGE_ROWS_MAX, PAGE_SLOTS, QUERY_SLOTS,
+    RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
+    TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
 };
 pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
-pub use messages::{Committed, MessagePage, MessageQuery, MessageRow, RoomHead, SeenKey, StoredMessage};
+pub use messages::{
+    Callback, Committed, Late, MessagePage, MessageQuery, MessageRow, RoomHead, SeenKey, StoredMessage,
+};
 pub use migrate::{MigrationInfo, migrate, migrations};
 pub use notifications::{
     CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CHANGES_PER_TENANT_MAX, Done, Left, Marked,
@@ -215,6 +218,7 @@ async fn serve(
         notification_queries: Default::default(),
         admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
         query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
+        page_slots: Arc::new(Semaphore::new(PAGE_SLOTS)),
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));

@@ -3,22 +3,20 @@
 //! What must stay true:
 //! - Messages leave in the order in which they came, so those of a room are committed in the order of their numbers.
 //! - What is reserved, waits, or is on its way counts against the bounds until it is settled.
-//! - Whoever waits for a commit is answered exactly once: by the commit, by his time-out, or by the end of the store.
+//! - Whoever waits for a commit is answered exactly once: by the commit or by the end of the store. Before that he may be
+//!   told, once, that it is late.
 
 use std::collections::{HashMap, VecDeque};
-use std::mem::{replace, take};
+use std::mem::replace;
 use std::time::Instant;
 
-use cauce_protocol::{Epoch, Refusal, RoomName, Seq, TenantId};
+use cauce_protocol::{Epoch, RoomName, Seq, TenantId};
 
 use super::config::{COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, MessageLimits};
-use super::messages::MessageRow;
+use super::messages::{Callback, Late, MessageRow};
 use crate::rooms::Keep;
 
 type Map<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
-
-/// What is called when it is known what became of a message.
-pub(crate) type Callback = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 /// Why nothing was reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +36,15 @@ pub(crate) struct Waiting {
     /// What it holds of the bounds, and what it counts for in its room.
     pub(crate) bytes: usize,
     pub(crate) since: Instant,
-    pub(crate) row: MessageRow,
+    /// Apart, so that a queue that grows moves little while every publisher waits for its lock.
+    pub(crate) row: Box<MessageRow>,
 }
 
 struct Awaited {
     ticket: u64,
-    until_ms: u64,
-    callback: Callback,
+    late_ms: u64,
+    late: Late,
+    callback: Option<Callback>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,9 @@ pub(crate) struct MessageQueue {
     /// The last ticket.
     last: u64,
     stage: Stage,
-    /// Somebody wakes up at the first time-out.
+    /// Up to this ticket, all that are late have been told.
+    told: u64,
+    /// Somebody wakes up when the next one is late.
     watched: bool,
 }
 
@@ -110,6 +112,7 @@ impl MessageQueue {
             since_ms: 0,
             last: 0,
             stage: Stage::Open,
+            told: 0,
             watched: false,
         }
     }
@@ -150,7 +153,7 @@ impl MessageQueue {
     /// After the end, with whom to tell.
     pub(crate) fn push(
         &mut self,
-        mut row: MessageRow,
+        mut row: Box<MessageRow>,
         bytes: usize,
         mono_ms: u64,
         since: Instant,
@@ -166,12 +169,13 @@ impl MessageQueue {
         if first {
             self.since_ms = mono_ms;
         }
-        let mut watch = false;
-        if let Some(callback) = callback {
-            watch = !replace(&mut self.watched, true);
+        let late = std::mem::take(&mut row.late);
+        let watch = late.0.is_some() && !replace(&mut self.watched, true);
+        if callback.is_some() || late.0.is_some() {
             self.awaited.push_back(Awaited {
                 ticket: self.last,
-                until_ms: mono_ms.saturating_add(self.limits.answer_ms),
+                late_ms: mono_ms.saturating_add(self.limits.answer_ms),
+                late,
                 callback,
             });
         }
@@ -200,7 +204,9 @@ impl MessageQueue {
 
     /// Everything that waits. It counts against the bounds until it is settled.
     pub(crate) fn take(&mut self) -> VecDeque<Waiting> {
-        take(&mut self.waiting)
+        // About as many come during the commit.
+        let capacity = self.waiting.len().min(COMMIT_ROWS_MAX);
+        replace(&mut self.waiting, VecDeque::with_capacity(capacity))
     }
 
     /// All messages up to this ticket are on the disk or were given up, and hold nothing any more. Who waits for them, with
@@ -218,23 +224,27 @@ impl MessageQueue {
         let answered = self.awaited.partition_point(|awaited| awaited.ticket <= ticket);
         self.awaited
             .drain(..answered)
-            .map(|awaited| (awaited.ticket, awaited.callback))
+            .filter_map(|awaited| Some((awaited.ticket, awaited.callback?)))
             .collect()
     }
 
-    /// Who has waited too long, and when to look again; if nobody waits, the next one wakes the watch.
-    pub(crate) fn expire(&mut self, mono_ms: u64) -> (Vec<Callback>, Option<u64>) {
+    /// Who is late now, and when to look again; if nobody will be, the next one wakes the watch.
+    pub(crate) fn late(&mut self, mono_ms: u64) -> (Vec<Late>, Option<u64>) {
+        let told = self
+            .awaited
+            .partition_point(|awaited| awaited.ticket <= self.told);
         let late = self
             .awaited
-            .partition_point(|awaited| awaited.until_ms <= mono_ms);
-        let late = self
-            .awaited
-            .drain(..late)
-            .map(|awaited| awaited.callback)
-            .collect();
-        let next = self.awaited.front().map(|awaited| awaited.until_ms);
-        self.watched = next.is_some();
-        (late, next)
+            .partition_point(|awaited| awaited.late_ms <= mono_ms)
+            .max(told);
+        let next_ms = self.awaited.get(late).map(|awaited| awaited.late_ms);
+        self.watched = next_ms.is_some();
+        let mut all = Vec::new();
+        for awaited in self.awaited.range_mut(told..late) {
+            self.told = awaited.ticket;
+            all.push(std::mem::take(&mut awaited.late));
+        }
+        (all, next_ms)
     }
 
     /// From now on nothing is reserved.
@@ -248,7 +258,10 @@ impl MessageQueue {
     pub(crate) fn end(&mut self) -> Vec<Callback> {
         self.stage = Stage::Ended;
         self.waiting.clear();
-        self.awaited.drain(..).map(|awaited| awaited.callback).collect()
+        self.awaited
+            .drain(..)
+            .filter_map(|awaited| awaited.callback)
+            .collect()
     }
 
     /// The last ticket that was given.

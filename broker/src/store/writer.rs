@@ -246,11 +246,15 @@ impl Writer {
         let now_ms = self.shared.clock.now().mono_ms;
         self.commit_ms = Some(now_ms);
         match result {
-            Ok(()) => {
+            Ok(done) => {
                 self.gives_way = true;
                 self.trim.turn = true;
                 self.trim.next_ms = self.trim.next_ms.min(now_ms.saturating_add(TRIM_PAUSE_MS));
+                // First, so that whoever is answered finds the store in health.
                 self.recovered();
+                if let Some(done) = done {
+                    done.settle(&self.shared);
+                }
             }
             Err(error) => self.failed(&error).await,
         }

@@ -79,7 +79,7 @@ impl Reception for Doors {
             purpose,
         } = arrival;
         let socket = match Socket::adopt(parts) {
-            Ok(socket) if !shard.is_stopping() => socket,
+            Ok(socket) if !shard.is_ending() => socket,
             _ => return shard.hub.displaced(shard.index),
         };
         let (shard, doors) = (shard.clone(), self.clone());
@@ -218,6 +218,10 @@ impl Doors {
     }
 
     fn route(&self, shard: &Shard, head: &Head<'_>) -> Route {
+        if head.upgrade.is_some() && shard.hub.leaving.has_begun() {
+            let refusal = shard.hub.leaving.refusal();
+            return Route::Refuse { status: 503, refusal };
+        }
         match (head.path, head.upgrade) {
             (CLIENT_PATH, Some(_)) => self.route_client(head, shard.tunables().query_token),
             (DEVICE_PATH, Some(_)) => route_device(shard, head),

@@ -10,3 +10,4 @@ mod revocations;
 mod start;
 mod support;
 mod tenants;
+mod users;

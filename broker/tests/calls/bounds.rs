@@ -5,7 +5,7 @@ use cauce_protocol::wire::Call;
 use cauce_protocol::wire::client_frame::Request;
 use cauce_protocol::wire::reply::Outcome;
 
-use crate::party::{Party, asks, call, json, refused, serve};
+use crate::party::{Party, asks, call, json, method, refusal, refused, serve};
 use crate::support::Broker;
 
 #[tokio::test]
@@ -56,4 +56,29 @@ async fn a_connection_serves_so_many_methods_and_no_more() {
     // What is served already is no more than it was.
     let again = ann.ask(serve(&names[..64], 0)).await;
     assert!(matches!(again, Outcome::Done(_)), "{again:?}");
+}
+
+#[tokio::test]
+async fn parameters_and_answers_nest_no_deeper_than_the_operator_allows() {
+    let broker = Broker::with("limits.payload_depth=2");
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let mut server = Party::join(&broker, "a", "server").await;
+    server.serve(&["m"], 0).await;
+    let mut ann = Party::join(&broker, "a", "ann").await;
+    let with = |params: &'static str| {
+        Request::Call(Call {
+            params: params.into(),
+            ..call("m")
+        })
+    };
+    refused(ann.ask(with("{\"a\":{\"b\":{}}}")).await, Code::TooLarge);
+    let mut deep = method("m");
+    deep.params = "{\"a\":{\"b\":{}}}".into();
+    refusal(a.call(deep).await, Code::TooLarge);
+    let id = ann.say(with("{\"a\":{}}")).await;
+    let call = server.invoked().await.call;
+    refused(server.respond(call, "[[[]]]").await, Code::TooLarge);
+    // The call is still open: the server may say it in fewer words.
+    server.respond(call, "[[]]").await;
+    assert_eq!(json(&ann.outcome(id).await), b"[[]]");
 }

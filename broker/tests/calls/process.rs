@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cauce_protocol::Code;
+use cauce_protocol::{Code, UserId};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json as value};
 
@@ -21,7 +21,7 @@ async fn the_program_serves_clients_and_clients_serve_the_program() {
         (&*invocation.method, &invocation.params[..]),
         ("math.add", &b"{\"n\":1}"[..])
     );
-    assert_eq!(invocation.user.as_ref().map(|user| user.as_str()), Some("ann"));
+    assert_eq!(invocation.user.as_ref().map(UserId::as_str), Some("ann"));
     assert!(invocation.timeout <= Duration::from_secs(15));
     invocation.respond(Ok("2".into())).expect("ann waits");
     assert_eq!(json(&ann.outcome(id).await), b"2");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use cauce_protocol::Code;
 use cauce_protocol::wire::reply::Outcome;
 use cauce_protocol::wire::respond;
-use cauce_protocol::wire::{Respond, client_frame::Request, server_frame::Message};
+use cauce_protocol::wire::{Refresh, Respond, client_frame::Request, server_frame::Message};
 
 use crate::party::{Party, asks, call, cancel, json, refused, serve, soon};
 use crate::support::{Broker, claims, sign_for};
@@ -200,4 +200,26 @@ async fn a_call_without_an_id_runs_and_is_not_answered() {
     // A failure is told all the same, under no id.
     ann.peer.ask(0, Request::Call(call("nobody"))).await;
     refused(soon(ann.outcome(0)).await, Code::NotServed);
+}
+
+#[tokio::test]
+async fn a_narrower_token_ends_what_it_no_longer_lets_a_connection_serve() {
+    let broker = Broker::start();
+    let token = |rooms: &[&str]| sign_for("a", claims("server", rooms));
+    let mut server = Party::with_token(&broker, &token(&["$method:*"])).await;
+    server.serve(&["kept", "lost"], 0).await;
+    let mut ann = Party::join(&broker, "a", "ann").await;
+    let id = ann.say(asks("lost")).await;
+    let call = server.invoked().await.call;
+    let token = token(&["$method:kept"]);
+    let refreshed = server.ask(Request::Refresh(Refresh { token })).await;
+    assert!(matches!(refreshed, Outcome::Refreshed(_)), "{refreshed:?}");
+    refused(ann.ask(asks("lost")).await, Code::NotServed);
+    // What it was given before, it may still answer.
+    server.respond(call, "1").await;
+    assert_eq!(json(&ann.outcome(id).await), b"1");
+    let id = ann.say(asks("kept")).await;
+    let call = server.invoked().await.call;
+    server.respond(call, "2").await;
+    assert_eq!(json(&ann.outcome(id).await), b"2");
 }

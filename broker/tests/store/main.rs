@@ -3,7 +3,10 @@
 mod admin;
 mod crash;
 mod durable;
+mod durable_trouble;
 mod opening;
+mod pages;
+mod retention;
 mod support;
 mod telemetry;
 mod tenants;

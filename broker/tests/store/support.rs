@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cauce_broker::rooms::Keep;
 use cauce_broker::store::{
-    Channel, Committed, DeviceStateRow, EventRow, Loaded, MessagePage, MessageQuery, MessageRow, Numbered,
-    ReadingQuery, ReadingRow, Store, StoreConfig, StoreHandle, TenantRow, TenantStatus,
+    Channel, Committed, DeviceStateRow, EventRow, Late, Loaded, MessagePage, MessageQuery, MessageRow,
+    Numbered, ReadingQuery, ReadingRow, Store, StoreConfig, StoreHandle, TenantRow, TenantStatus,
 };
 use cauce_protocol::message::{Direction, Text};
 use cauce_protocol::{DeviceId, Epoch, Payload, Refusal, RoomName, Seq, TenantId};
@@ -213,6 +213,7 @@ pub(crate) fn message(tenant: &TenantId, room: &str, n: u64) -> MessageRow {
         lease: Seq(n + 1_000),
         keep: KEEP_ALL,
         committed: Committed(None),
+        late: Late::default(),
     }
 }
 
@@ -242,7 +243,10 @@ impl Answers {
 
     /// The same message, waited for under this number.
     pub(crate) fn of(&self, n: u64, mut row: MessageRow) -> MessageRow {
-        let sender = self.sender.clone();
+        let (sender, late) = (self.sender.clone(), self.sender.clone());
+        row.late = Late(Some(Box::new(move |refusal| {
+            let _ = late.send((n, Err(refusal)));
+        })));
         row.committed = Committed(Some(Box::new(move |answer| {
             // The test may have seen enough.
             let _ = sender.send((n, answer));
@@ -260,9 +264,10 @@ impl Answers {
         self.receiver.is_empty()
     }
 
-    /// No more can come: every callback has been called or dropped, and all that came were taken.
-    pub(crate) fn is_over(&mut self) -> bool {
-        self.receiver.is_empty() && self.sender.strong_count() == 1
+    /// Every callback has been called, and all answers were taken.
+    pub(crate) async fn are_over(&mut self) {
+        until("every callback to be called", || self.sender.strong_count() == 1).await;
+        assert!(self.receiver.is_empty(), "an answer too many");
     }
 }
 
@@ -276,6 +281,11 @@ pub(crate) fn query(tenant: &TenantId, room: &str) -> MessageQuery {
         limit: 1_000,
         bytes_max: 1_000_000,
     }
+}
+
+/// The first page of a room, all of it if it is small.
+pub(crate) async fn page(handle: &StoreHandle, tenant: &TenantId, room: &str) -> MessagePage {
+    handle.messages(query(tenant, room)).await.expect("a page")
 }
 
 pub(crate) fn seqs(page: &MessagePage) -> Vec<u64> {

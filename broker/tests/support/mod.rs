@@ -49,6 +49,9 @@ pub fn config_with_file(lines: &str, file: &str) -> Config {
         "limits.connections_per_user=20000",
         "limits.requests_per_second=100000",
         "limits.requests_burst=100000",
+        "limits.publishes_per_second_per_user=1000000",
+        "limits.publishes_burst_per_user=1000000",
+        "limits.publish_bytes_per_second_per_connection=1GiB",
     ];
     let inputs = LoadInputs {
         file: Some(("test.toml".into(), keys + file)),

@@ -173,3 +173,60 @@ pub fn check_params(params: &[u8], bytes_max: usize) -> Result<(), Refusal> {
         _ => Err(Refusal::new(Code::Invalid, "params must be a JSON object")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_its_name_or_what_begins_like_it() {
+        let matching = |pattern: &str| {
+            let pattern = MethodPattern::new(pattern).unwrap();
+            ["a", "a.b", "a.bc", "b"].map(|method| pattern.matches(method))
+        };
+        assert_eq!(matching("a.b"), [false, true, false, false]);
+        assert_eq!(matching("a.b*"), [false, true, true, false]);
+        assert_eq!(matching("a*"), [true, true, true, false]);
+        assert_eq!(matching("*"), [true; 4]);
+    }
+
+    #[test]
+    fn a_pattern_is_shown_as_it_was_written() {
+        for written in ["*", "a", "a.b*"] {
+            assert_eq!(MethodPattern::new(written).unwrap().to_string(), written);
+        }
+        for bad in ["", "**", "*a", "a*b", "a b*", "é*"] {
+            assert_eq!(MethodPattern::new(bad).unwrap_err().code, Code::Invalid, "{bad}");
+        }
+        let long = format!("{}*", "a".repeat(METHOD_BYTES_MAX + 1));
+        assert_eq!(MethodPattern::new(&long).unwrap_err().code, Code::TooLarge);
+    }
+
+    #[test]
+    fn parameters_are_an_object_or_nothing() {
+        for good in ["", "{}", " {\"a\":1} "] {
+            assert_eq!(check_params(good.as_bytes(), 100), Ok(()), "{good}");
+        }
+        for (bad, code) in [
+            ("null", Code::Invalid),
+            ("[{}]", Code::Invalid),
+            ("{", Code::Malformed),
+            (" ", Code::Malformed),
+            ("{\"a\":12345678}", Code::TooLarge),
+        ] {
+            assert_eq!(check_params(bad.as_bytes(), 12).unwrap_err().code, code, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_nothing_is_null_and_an_error_may_be_empty() {
+        let respond = |result| {
+            check_respond(wire::Respond { call: 1, result }, 100)
+                .unwrap()
+                .result
+        };
+        assert_eq!(respond(None), Ok(Bytes::from_static(b"null")));
+        let nothing = wire::respond::Result::Error(String::new());
+        assert_eq!(respond(Some(nothing)), Err(String::new()));
+    }
+}

@@ -289,3 +289,81 @@ pub(super) fn check_limit(limit: u32) -> Result<(), Refusal> {
 fn check_room(room: &str) -> Result<RoomName, Refusal> {
     RoomName::new(room).map_err(|e| invalid("room", e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(events: &[&str], keys: &[&str]) -> Filter {
+        let boxed = |list: &[&str]| list.iter().map(|&entry| entry.into()).collect();
+        Filter {
+            events: boxed(events),
+            keys: boxed(keys),
+        }
+    }
+
+    #[test]
+    fn a_message_passes_a_filter_by_event_and_by_key() {
+        let passing = |filter: Filter| {
+            let messages = [("a", ""), ("a", "1"), ("b", "1"), ("b", "2")];
+            messages.map(|(event, key)| filter.passes(event, key))
+        };
+        assert_eq!(passing(filter(&[], &[])), [true; 4]);
+        assert_eq!(passing(filter(&["a"], &[])), [true, true, false, false]);
+        assert_eq!(passing(filter(&[], &["1"])), [false, true, true, false]);
+        assert_eq!(
+            passing(filter(&["a", "b"], &["1", ""])),
+            [true, true, true, false]
+        );
+        assert_eq!(passing(filter(&["A"], &[])), [false; 4]);
+    }
+
+    #[test]
+    fn a_position_needs_an_epoch_and_an_option_that_is_not_used_is_harmless() {
+        let plain = wire::Subscription {
+            room: "r".into(),
+            seq: 7,
+            sample_ms: 1,
+            ..wire::Subscription::default()
+        };
+        let expected = Subscription::new(RoomName::new("r").unwrap());
+        assert_eq!(check_subscription(&plain), Ok(expected.clone()));
+        let positioned = wire::Subscription {
+            epoch: 3,
+            recent: 9,
+            ..plain
+        };
+        let since = Some(Position {
+            epoch: Epoch(3),
+            seq: Seq(7),
+        });
+        assert_eq!(
+            check_subscription(&positioned),
+            Ok(Subscription {
+                since,
+                recent: 9,
+                ..expected
+            })
+        );
+    }
+
+    #[test]
+    fn plain_rooms_may_repeat_themselves_and_those_with_options_not() {
+        let subscribe = |rooms: &[&str], subscriptions: &[&str]| {
+            let with_options = |&room: &&str| wire::Subscription {
+                room: room.into(),
+                ..wire::Subscription::default()
+            };
+            check_subscribe(&wire::Subscribe {
+                rooms: rooms.iter().map(|&room| room.into()).collect(),
+                subscriptions: subscriptions.iter().map(with_options).collect(),
+            })
+            .map(|checked| checked.len())
+            .map_err(|refusal| refusal.code)
+        };
+        assert_eq!(subscribe(&["a", "a"], &[]), Ok(2));
+        assert_eq!(subscribe(&["a", "a"], &["b"]), Ok(3));
+        assert_eq!(subscribe(&["a"], &["a"]), Err(Code::Invalid));
+        assert_eq!(subscribe(&[], &["a", "b", "a"]), Err(Code::Invalid));
+    }
+}

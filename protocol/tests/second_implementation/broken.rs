@@ -4,6 +4,7 @@ use bytes::Bytes;
 use cauce_protocol::limits::PAYLOAD_BYTES_MAX;
 use cauce_protocol::message::decode_proto;
 use cauce_protocol::wire::{self, client_frame};
+use cauce_protocol::{fuzzing, json};
 use proptest::prelude::*;
 use prost::Message as _;
 use protobuf3::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
@@ -177,6 +178,25 @@ proptest! {
             Ok(frame) => prop_assert_eq!(by_hand, decode_proto(&frame.encode_to_vec().into(), PAYLOAD_BYTES_MAX)),
             Err(_) => prop_assert!(by_hand.is_err()),
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    /// The promises that the fuzzers look after, from frames that they would take long to find.
+    #[test]
+    fn what_the_fuzzers_hold_for_any_bytes_holds_for_broken_frames_of_every_kind(
+        said in client_frames(), heard in server_frames(), mutations in mutations(),
+    ) {
+        fuzzing::fuzz_decode_proto(&said.encode_to_vec());
+        fuzzing::fuzz_decode_proto(&mutate(said.encode_to_vec(), &mutations));
+        let text = json::encode_client(&said).into_bytes();
+        fuzzing::fuzz_decode_json(&text);
+        fuzzing::fuzz_decode_json(&mutate(text, &mutations));
+        let text = json::encode_server(&heard).into_bytes();
+        fuzzing::fuzz_decode_server_json(&text);
+        fuzzing::fuzz_decode_server_json(&mutate(text, &mutations));
     }
 }
 

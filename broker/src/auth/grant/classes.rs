@@ -87,13 +87,27 @@ fn bit(roles: &[Role], role: &Role) -> RoleBits {
 pub struct Defaults {
     pub roles: Arc<RoleGrants>,
     pub classes: Arc<ClassGrants>,
+    /// Which of the tenant's defaults these are; set when they are put in force.
+    pub(crate) version: u32,
+}
+
+impl Defaults {
+    pub fn new(roles: Arc<RoleGrants>, classes: Arc<ClassGrants>) -> Self {
+        Self {
+            roles,
+            classes,
+            version: 0,
+        }
+    }
+
+    /// Whether both allow the same.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.roles == other.roles && self.classes == other.classes
+    }
 }
 
 impl From<RoleGrants> for Defaults {
     fn from(roles: RoleGrants) -> Self {
-        Self {
-            roles: Arc::new(roles),
-            classes: Arc::default(),
-        }
+        Self::new(Arc::new(roles), Arc::default())
     }
 }

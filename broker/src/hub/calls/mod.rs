@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cauce_protocol::message::{MethodPattern, check_method, check_params};
-use cauce_protocol::{Code, ConnectionId, Refusal, UserId};
+use cauce_protocol::{Code, ConnectionId, Payload, Refusal, UserId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot};
 
@@ -215,6 +215,10 @@ impl Hub {
         let tunables = self.tunables();
         check_method(&call.method)?;
         check_params(&call.params, tunables.payload_bytes_max)?;
+        if !call.params.is_empty() {
+            Payload::Json(call.params.clone())
+                .check(tunables.payload_bytes_max, tunables.payload_depth_max)?;
+        }
         let timeout_ms = match call.timeout_ms {
             0 => tunables.connection.call_timeout_ms,
             timeout_ms => timeout_ms,

@@ -19,6 +19,9 @@ use crate::sync::Mutex;
 /// Numbers that a lease reaches ahead. One row of the store renews it every half of this.
 pub const LEASE_NUMBERS: u64 = 4_096;
 
+/// Messages that the disk refused which a room remembers.
+const GIVEN_UP_MAX: usize = 256;
+
 /// What is asked of a publisher when the store is behind.
 const UNAVAILABLE_RETRY_MS: u32 = 1_000;
 
@@ -42,6 +45,8 @@ pub struct JournalEntry {
     pub keep: Keep,
     /// To be called exactly once.
     pub committed: Box<dyn FnOnce(Result<(), Refusal>) + Send>,
+    /// To be called at most once, before that, if the commit takes long.
+    pub late: Box<dyn FnOnce(Refusal) + Send>,
 }
 
 impl fmt::Debug for JournalEntry {
@@ -116,6 +121,7 @@ impl Durable {
                 leased: lease,
                 committed,
                 waiting: BTreeMap::new(),
+                given_up: BTreeMap::new(),
             }))),
         }
     }
@@ -158,6 +164,7 @@ impl Durable {
             self.lease = seq + LEASE_NUMBERS;
         }
         let (commits, lease) = (self.commits.clone(), self.lease);
+        let waiting = commits.clone();
         JournalEntry {
             publication: publication.clone(),
             room: room.clone(),
@@ -165,21 +172,28 @@ impl Durable {
             lease: Seq(lease),
             keep,
             committed: Box::new(move |result| commits.settle(seq, lease, result)),
+            late: Box::new(move |refusal| waiting.late(seq, &refusal)),
         }
     }
 
     /// Calls back when the message is on the disk. Answers whether it is already.
-    pub(super) fn wait(&self, accepted: Accepted, on_commit: &dyn Fn() -> OnCommit) -> bool {
+    ///
+    /// # Errors
+    /// If the disk has refused it for good.
+    pub(super) fn wait(&self, accepted: Accepted, on_commit: &dyn Fn() -> OnCommit) -> Result<bool, Refusal> {
         let mut inner = self.commits.0.lock();
+        if let Some(refusal) = inner.given_up.get(&accepted.seq.0) {
+            return Err(refusal.clone());
+        }
         if inner.committed >= accepted.seq.0 {
-            return true;
+            return Ok(true);
         }
         inner
             .waiting
             .entry(accepted.seq.0)
             .or_default()
             .push((accepted, on_commit()));
-        false
+        Ok(false)
     }
 }
 
@@ -190,21 +204,41 @@ struct Inner {
     leased: u64,
     committed: u64,
     waiting: BTreeMap<u64, Vec<(Accepted, OnCommit)>>,
+    /// The newest messages that the disk would never take: a repeat of one must not pass for written.
+    given_up: BTreeMap<u64, Refusal>,
 }
 
 impl Commits {
     fn settle(&self, seq: u64, lease: u64, result: Result<(), Refusal>) {
         let waiting = {
             let mut inner = self.0.lock();
-            if result.is_ok() {
-                inner.leased = inner.leased.max(lease);
-                inner.committed = inner.committed.max(seq);
+            match &result {
+                Ok(()) => {
+                    inner.leased = inner.leased.max(lease);
+                    inner.committed = inner.committed.max(seq);
+                }
+                Err(refusal) => {
+                    inner.given_up.insert(seq, refusal.clone());
+                    if inner.given_up.len() > GIVEN_UP_MAX {
+                        inner.given_up.pop_first();
+                    }
+                }
             }
             inner.waiting.remove(&seq)
         };
         // Outside the lock: those who are called may publish again.
         for (accepted, on_commit) in waiting.into_iter().flatten() {
             on_commit(accepted, result.clone());
+        }
+    }
+}
+
+impl Commits {
+    /// Who waits for this number is told; the number and its lease are settled when the row is.
+    fn late(&self, seq: u64, refusal: &Refusal) {
+        let waiting = self.0.lock().waiting.remove(&seq);
+        for (accepted, on_commit) in waiting.into_iter().flatten() {
+            on_commit(accepted, Err(refusal.clone()));
         }
     }
 }

@@ -211,8 +211,11 @@ impl StoreHandle {
         match refused {
             Ok(false) => {}
             Ok(true) => {
-                let shared = Arc::clone(&self.shared);
-                self.shared.runtime.spawn(async move { serve(&shared).await });
+                let serving = Serving {
+                    shared: Arc::clone(&self.shared),
+                    ended: false,
+                };
+                self.shared.runtime.spawn(serving.serve());
             }
             Err((change, refusal)) => {
                 self.shared.counters.notifications_refused.fetch_add(1, Relaxed);
@@ -232,34 +235,46 @@ impl Shared {
     }
 }
 
-/// Until nothing waits.
-async fn serve(shared: &Shared) {
-    // If this task dies, the next change starts another.
-    let mut serving = Serving { shared, ended: false };
-    loop {
-        let batch = shared.notifications.lock().take(TRANSACTION_CHANGES_MAX);
-        if batch.is_empty() {
-            serving.ended = true;
-            return;
-        }
-        commit(shared, batch).await;
-    }
-}
-
-struct Serving<'a> {
-    shared: &'a Shared,
-    /// `take` has noted the end itself.
+/// Whoever serves the queue. If it goes before its end, whether its task died or never ran because the store has stopped, those
+/// that wait are answered by their own end.
+struct Serving {
+    shared: Arc<Shared>,
+    /// `take` has noted that nothing waits and nobody serves.
     ended: bool,
 }
 
-impl Drop for Serving<'_> {
+impl Serving {
+    /// Until nothing waits.
+    async fn serve(mut self) {
+        loop {
+            let batch = self.shared.notifications.lock().take(TRANSACTION_CHANGES_MAX);
+            if batch.is_empty() {
+                self.ended = true;
+                return;
+            }
+            commit(&self.shared, batch).await;
+        }
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         if self.ended {
             return;
         }
-        // Nobody would serve those that wait: their end answers them.
-        let waiting = std::mem::take(&mut *self.shared.notifications.lock());
-        self.shared.notifications.lock().closed = waiting.closed;
+        let waiting = {
+            let mut now = self.shared.notifications.lock();
+            let closed = now.closed;
+            std::mem::replace(
+                &mut *now,
+                Waiting {
+                    closed,
+                    ..Waiting::default()
+                },
+            )
+        };
+        // Answered without the lock.
+        drop(waiting);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Messages of durable rooms: written with the heads of their rooms, read a page at a time.
 
 use cauce_protocol::message::{Direction, Text};
-use cauce_protocol::{ConnectionId, Epoch, Payload, Seq};
+use cauce_protocol::{ConnectionId, Epoch, Payload, Seq, UserId};
 use futures_util::TryStreamExt;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -52,7 +52,7 @@ impl Bind for Waiting {
         values.add(int(self.bytes as u64))?;
         values.add(row.event.as_str())?;
         values.add(row.topic.as_str())?;
-        values.add(row.user.as_ref().map(|user| user.as_str()))?;
+        values.add(row.user.as_ref().map(UserId::as_str))?;
         let excluded: Vec<u8> = row.excluded.iter().flat_map(|c| c.0.to_be_bytes()).collect();
         values.add((!excluded.is_empty()).then_some(excluded))?;
         values.add(row.repeat.as_deref())?;
@@ -379,7 +379,75 @@ fn read_excluded(row: &SqliteRow, column: usize) -> Result<Excluded, sqlx::Error
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::time::Instant;
+
+    use cauce_protocol::{RoomName, TenantId};
+    use sqlx::ConnectOptions;
+
     use super::*;
+    use crate::rooms::Keep;
+    use crate::store::config::StoreConfig;
+    use crate::store::messages::{Committed, Late, MessageRow};
+    use crate::store::migrate;
+    use crate::store::sql::{BEGIN, writer_options};
+
+    fn piece(seqs: std::ops::RangeInclusive<u64>) -> Piece {
+        let mut backlog: VecDeque<Waiting> = seqs
+            .map(|seq| Waiting {
+                ticket: seq,
+                bytes: 300,
+                since: Instant::now(),
+                row: Box::new(MessageRow {
+                    tenant: TenantId::new("t").unwrap(),
+                    room: RoomName::new("r").unwrap(),
+                    epoch: Epoch(1),
+                    seq: Seq(seq),
+                    event: Text::from_static("e"),
+                    payload: Payload::NULL,
+                    topic: Text::default(),
+                    user: None,
+                    excluded: Excluded::new(),
+                    unix_ms: seq,
+                    repeat: None,
+                    lease: Seq(seq + 100),
+                    keep: Keep {
+                        messages: 100,
+                        ..Keep::NONE
+                    },
+                    committed: Committed(None),
+                    late: Late::default(),
+                }),
+            })
+            .collect();
+        Piece::cut(&mut backlog).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_was_committed_although_the_answer_was_an_error_is_not_counted_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::new(dir.path());
+        migrate::migrate(&config).unwrap();
+        let mut c = writer_options(&config).connect().await.unwrap();
+        for (piece, again, refused) in [
+            (piece(1..=700), false, 0),
+            (piece(1..=700), true, 0),
+            (piece(701..=702), false, 0),
+            // Without a doubt about a commit before, the same numbers are another message.
+            (piece(701..=703), false, 2),
+        ] {
+            let mut t = c.begin_with(BEGIN).await.unwrap();
+            let given_up = write_messages(&mut t, &piece, again).await.unwrap();
+            t.commit().await.unwrap();
+            assert_eq!(given_up, (0..refused).collect::<Vec<_>>());
+        }
+        let told: (i64, i64, i64, i64) =
+            sqlx::query_as("SELECT last, kept, bytes, (SELECT count(*) FROM messages) FROM room_heads")
+                .fetch_one(&mut c)
+                .await
+                .unwrap();
+        assert_eq!(told, (703, 703, 703 * 300, 703));
+    }
 
     #[test]
     fn a_page_has_at_least_one_message_and_else_what_fits() {

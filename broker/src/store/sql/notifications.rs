@@ -19,7 +19,7 @@ pub(super) use tidying::sweep;
 
 use self::tidying::{trim_audience, trim_tenant};
 use super::values::{damaged, int, page_rows, text_bytes, uint};
-use crate::store::config::{NotificationLimits, PAGE_ROWS_MAX};
+use crate::store::config::{NotificationLimits, PAGE_ROWS_MAX, RETENTION_STEP_ROWS};
 use crate::store::error::StoreError;
 use crate::store::notifications::{
     Change, Changed, Left, Marked, NotificationPage, NotificationQuery, NotificationRow, ReadRow, Reader,
@@ -95,8 +95,11 @@ pub(in crate::store) async fn change_notifications(
             }
         });
     }
+    // In the long run no more go than come, which is less. More are there only if a limit was lowered, and go in steps.
+    let mut step = u64::from(RETENTION_STEP_ROWS);
     for (tenant, audience) in &batch.grown {
-        let gone = trim_audience(c, tenant, audience, limits.per_audience_max).await?;
+        let gone = trim_audience(c, tenant, audience, limits.per_audience_max, step).await?;
+        step = step.saturating_sub(gone);
         if let Some(head) = batch.heads.get_mut(tenant) {
             head.kept = head.kept.saturating_sub(gone);
         }
@@ -104,7 +107,8 @@ pub(in crate::store) async fn change_notifications(
     for (tenant, head) in &mut batch.heads {
         let excess = head.kept.saturating_sub(limits.per_tenant_max);
         if excess > 0 {
-            let gone = trim_tenant(c, tenant, excess).await?;
+            let gone = trim_tenant(c, tenant, excess.min(step)).await?;
+            step = step.saturating_sub(gone);
             head.kept = head.kept.saturating_sub(gone);
         }
         put_head(c, tenant, *head).await?;

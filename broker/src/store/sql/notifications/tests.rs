@@ -388,6 +388,79 @@ async fn a_page_holds_as_many_bytes_as_it_may_and_at_least_one_notification() {
 }
 
 #[tokio::test]
+async fn any_text_comes_back_as_it_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = database(&dir).await;
+    for (title, json) in [
+        ("a\0b", "\"a\\u0000b\""),
+        ("'; --", ""),
+        ("\u{1f514}\u{202e}", "null"),
+    ] {
+        let row = NotificationRow {
+            tenant: tenant(0),
+            audience: Audience::Tenant,
+            sender: Sender::Program,
+            idempotency_key: title.into(),
+            window_ms: WINDOW_MS,
+            kind: NotificationKind::Success,
+            title: title.to_owned(),
+            message: title.repeat(2),
+            json: Bytes::from(json),
+            priority: Priority::Low,
+            created_ms: 1,
+            expires_ms: 100,
+        };
+        let row = Arc::new(row);
+        let changes = [0, 1].map(|_| Change::Leave(row.clone(), Done::new(|_| {})));
+        let changed = change_notifications(&mut c, &changes, LIMITS).await.unwrap();
+        assert!(matches!(changed[1], Changed::Left(Left { repeated: true, .. })));
+        let query = NotificationQuery {
+            tenant: tenant(0),
+            reader: Reader {
+                user: UserId::new("ana").unwrap(),
+                roles: Box::default(),
+            },
+            before: 0,
+            limit: 1,
+            unread_only: false,
+            bytes_max: 1_000,
+            now_ms: 2,
+        };
+        let page = notifications(&mut c, &query).await.unwrap();
+        let found = &page.notifications[0];
+        assert_eq!(
+            (&found.title, &found.message, &found.json),
+            (&row.title, &row.message, &row.json)
+        );
+        assert_eq!((found.kind, found.priority), (row.kind, row.priority));
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_much_after_a_limit_was_lowered_goes_in_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = database(&dir).await;
+    let all = u64::from(RETENTION_STEP_ROWS) + 50;
+    let wide = NotificationLimits {
+        per_audience_max: u32::MAX,
+        per_tenant_max: u64::MAX,
+    };
+    let mut t = c.begin().await.unwrap();
+    let changes: Vec<Change> = (0..all).map(|_| left(Audience::Tenant, 1)).collect();
+    change_notifications(&mut t, &changes, wide).await.unwrap();
+    t.commit().await.unwrap();
+    for expected in [
+        all + 1 - u64::from(RETENTION_STEP_ROWS),
+        LIMITS.per_audience_max.into(),
+    ] {
+        change_notifications(&mut c, &[left(Audience::Tenant, 1)], LIMITS)
+            .await
+            .unwrap();
+        assert_eq!(head(&mut c, &tenant(0)).await.unwrap().kept, expected);
+    }
+}
+
+#[tokio::test]
 async fn keys_and_marks_go_when_they_can_no_longer_matter() {
     let dir = tempfile::tempdir().unwrap();
     let mut c = database(&dir).await;

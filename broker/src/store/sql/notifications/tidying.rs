@@ -6,16 +6,16 @@ use cauce_protocol::TenantId;
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
-use crate::store::config::RETENTION_STEP_ROWS;
 use crate::store::notifications::{NOTIFICATION_KEPT_MS_MAX, NOTIFICATION_KEY_MS_MAX};
 use crate::store::sql::values::int;
 
-/// Lets the oldest of an audience go, until `max` are left or a step is done. Answers how many went.
+/// Lets the oldest of an audience go, until `max` are left or `step` have gone. Answers how many went.
 pub(super) async fn trim_audience(
     c: &mut SqliteConnection,
     tenant: &TenantId,
     audience: &str,
     max: u32,
+    step: u64,
 ) -> Result<u64, sqlx::Error> {
     let oldest: Vec<i64> = sqlx::query_scalar(
         "SELECT id FROM notifications INDEXED BY notifications_by_audience \
@@ -27,22 +27,22 @@ pub(super) async fn trim_audience(
     .bind(tenant.as_str())
     .bind(audience)
     .bind(max)
-    .bind(RETENTION_STEP_ROWS)
+    .bind(int(step))
     .fetch_all(&mut *c)
     .await?;
     remove(c, tenant.as_str(), &oldest).await
 }
 
-/// Lets the tenant's oldest go, at most a step. Answers how many went.
+/// Lets the tenant's `count` oldest go. Answers how many went.
 pub(super) async fn trim_tenant(
     c: &mut SqliteConnection,
     tenant: &TenantId,
-    excess: u64,
+    count: u64,
 ) -> Result<u64, sqlx::Error> {
     let oldest: Vec<i64> =
         sqlx::query_scalar("SELECT id FROM notifications WHERE tenant = ? ORDER BY id LIMIT ?")
             .bind(tenant.as_str())
-            .bind(int(excess.min(RETENTION_STEP_ROWS.into())))
+            .bind(int(count))
             .fetch_all(&mut *c)
             .await?;
     remove(c, tenant.as_str(), &oldest).await

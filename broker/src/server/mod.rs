@@ -6,6 +6,9 @@
 //! cauce-store     SQL
 //! ```
 
+mod control;
+mod stop;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +16,6 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use cauce_protocol::{Code, Refusal};
 use parking_lot::RwLock;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
@@ -25,25 +27,25 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection::ConnectionSettings;
 use crate::handle::Handle;
-use crate::http::{self, Api};
-use crate::hub::{ConnectionLimits, DoorLimits, Hub, NoRecords, Records, ShardMessage, ShardPlan, Tunables};
+use crate::http::Api;
+use crate::hub::{
+    ConnectionLimits, DoorLimits, DrainSettings, Hub, NoRecords, PublishQuotas, Records, ShardPlan, Tunables,
+};
 use crate::rate::Quota;
 use crate::rooms::{SHARDS_MAX, TableLimits};
 use crate::shard::Shard;
 use crate::store::{OpenError, Store, StoreConfig};
-use crate::transport::{Acceptor, Certificate, Doors, HttpArrival, Listener, TlsError};
+use crate::transport::{Acceptor, Certificate, Doors, Listener, TlsError};
+
+pub use self::stop::Stopped;
+
+use self::control::Control;
 
 /// HTTP connections that may wait to be taken by the control thread.
 const HTTP_WAITING_MAX: usize = 1_024;
 
 /// Verified tokens that each shard remembers.
 const TOKENS_REMEMBERED: usize = 4_096;
-
-/// Between two looks at rooms that nobody listens to.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// Between two looks at rooms whose watchers may have to be told, or whose users may have left.
-const PRESENCE: Duration = Duration::from_millis(50);
 
 /// Where state goes that outlives a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +101,7 @@ pub struct Server {
     store: Option<Store>,
     shards: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
-    /// No new connections.
+    /// The listener closes.
     closing: CancellationToken,
     /// The control thread ends.
     ending: CancellationToken,
@@ -184,6 +186,7 @@ impl Server {
             internal,
             arrivals,
             api,
+            operator: config.admin.operator_tenant.clone(),
             closing,
             ending,
         };
@@ -240,48 +243,6 @@ impl Server {
         *self.origins.write() = config.origins.clone();
         Ok(())
     }
-
-    /// Stops: no new connections; peers are told to come again; what is queued for the store is written. Blocks for up to two
-    /// seconds in which peers take their leave, and then for at most about `deadline` until the store has written.
-    pub fn stop(mut self, deadline: Duration) -> Stopped {
-        self.closing.cancel();
-        let refusal = Refusal::new(Code::GoingAway, "the broker is stopping; connect again");
-        self.hub.stop_calls(&refusal);
-        for mailbox in &self.hub.shards {
-            mailbox.send(ShardMessage::Stop(refusal.clone()));
-        }
-        for shard in self.shards.drain(..) {
-            // A panic in a shard has been reported by then; the others are still stopped in order.
-            let _ = shard.join();
-        }
-        self.ending.cancel();
-        if let Some(control) = self.control.take() {
-            let _ = control.join();
-        }
-        let unwritten = self.store.take().map(|store| stop_store(store, deadline));
-        Stopped {
-            unwritten_rows: unwritten.unwrap_or(0),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.closing.cancel();
-        self.ending.cancel();
-        let refusal = Refusal::new(Code::GoingAway, "the broker is stopping");
-        self.hub.stop_calls(&refusal);
-        for mailbox in &self.hub.shards {
-            mailbox.send(ShardMessage::Stop(refusal.clone()));
-        }
-    }
-}
-
-/// What a stop left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// Rows that the database did not take in time.
-    pub unwritten_rows: u64,
 }
 
 fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Result<JoinHandle<()>> {
@@ -319,78 +280,6 @@ struct Ended(Arc<Hub>, usize);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.shard_ended(self.1);
-    }
-}
-
-/// What the control thread does.
-struct Control {
-    hub: Arc<Hub>,
-    acceptor: Acceptor,
-    internal: Option<Listener>,
-    arrivals: mpsc::Receiver<HttpArrival>,
-    api: Api,
-    closing: CancellationToken,
-    ending: CancellationToken,
-}
-
-impl Control {
-    fn run(self) {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "the control thread has no runtime"),
-        };
-        runtime.block_on(async move {
-            let Self {
-                hub,
-                acceptor,
-                internal,
-                arrivals,
-                api,
-                closing,
-                ending,
-            } = self;
-            let accept = tokio::task::spawn_local(async move {
-                tokio::select! {
-                    result = acceptor.run() => {
-                        if let Err(error) = result {
-                            tracing::error!(%error, "accepting has ended");
-                        }
-                    }
-                    () = closing.cancelled() => {}
-                }
-            });
-            let keys = tokio::task::spawn_local(api.admin().clone().follow_key_sets());
-            let calls = tokio::task::spawn_local(hub.clone().watch_calls());
-            let presence = tokio::task::spawn_local(follow_presence(hub.clone()));
-            let sweep = tokio::task::spawn_local(sweep(hub));
-            tokio::select! {
-                () = http::serve(api, arrivals, internal) => {}
-                () = ending.cancelled() => {}
-            }
-            for task in [accept, sweep, keys, calls, presence] {
-                task.abort();
-            }
-        });
-    }
-}
-
-async fn follow_presence(hub: Arc<Hub>) {
-    let mut ticks = tokio::time::interval(PRESENCE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        hub.presence.tick(hub.clock.now().mono_ms, &hub.shards);
-    }
-}
-
-async fn sweep(hub: Arc<Hub>) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let now_ms = hub.clock.now().mono_ms;
-        hub.tenants.for_each(|tenant| tenant.rooms.sweep(now_ms));
     }
 }
 
@@ -454,6 +343,28 @@ fn tunables(config: &Config) -> Tunables {
         notifications_kept_ms: ms(config.notifications.retention),
         policy: Policy::from(&config.auth),
         query_token: config.auth.query_token,
+        publishing: PublishQuotas {
+            user: Quota::per_second(
+                limits.publishes_per_second_per_user,
+                limits.publishes_burst_per_user,
+            ),
+            tenant: Quota::per_second(
+                limits.publishes_per_second_per_tenant,
+                limits.publishes_burst_per_tenant,
+            ),
+            connection_bytes: PublishQuotas::bytes_per_second(
+                limits.publish_bytes_per_second_per_connection,
+                limits.payload_bytes,
+            ),
+            tenant_bytes: PublishQuotas::bytes_per_second(
+                limits.publish_bytes_per_second_per_tenant,
+                limits.payload_bytes,
+            ),
+        },
+        drain: DrainSettings {
+            spread_ms: ms(config.drain.spread),
+            retry_after_ms: u32::try_from(ms(config.drain.retry_after)).unwrap_or(u32::MAX),
+        },
     }
 }
 
@@ -489,19 +400,12 @@ fn store_config(config: &Config) -> StoreConfig {
     store.limits.flush_rows = config.store.flush_rows;
     store.limits.flush_age_ms = ms(config.store.flush_age);
     store.limits.bytes_max = config.store.pending_bytes;
+    store.messages.bytes_max = config.store.messages_bytes;
+    store.messages.commit_delay_ms = ms(config.store.commit_delay);
     store.retention.readings_days = days(config.store.readings_retention);
     store.retention.events_days = days(config.store.logs_retention);
     store.retention.audit_days = days(config.store.logs_retention);
     store.notifications.per_audience_max = config.notifications.per_audience;
     store.notifications.per_tenant_max = config.notifications.per_tenant;
     store
-}
-
-/// Runs the store's farewell on a runtime of its own: whoever stops the broker has none.
-fn stop_store(store: Store, grace: Duration) -> u64 {
-    match tokio::runtime::Builder::new_current_thread().build() {
-        Ok(runtime) => runtime.block_on(store.shutdown(grace)).rows,
-        // Dropping the store stops it unobserved.
-        Err(_) => 0,
-    }
 }
