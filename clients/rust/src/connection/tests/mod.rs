@@ -8,6 +8,7 @@ use cauce_protocol::{Refusal, server};
 mod life;
 mod requests;
 mod rooms;
+mod services;
 
 use super::*;
 use crate::backoff;
