@@ -120,3 +120,38 @@ fn a_revoked_user_is_sent_away_and_stays_out() {
     let publish = ["pub", "orders", "made", "1", "--token", token.trim()];
     assert!(run(with(&publish, &access)).status.success());
 }
+
+#[test]
+fn connections_are_listed_and_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), &[]);
+    let access = broker.access(dir.path());
+    let listen = |user: &str| {
+        let token = printed(with(&["token", "--user", user], &access));
+        let sub = Running::start(cauce(with(
+            &["sub", "orders", "--json", "--token", token.trim()],
+            &access,
+        )));
+        sub.err.next_with("listening");
+        sub
+    };
+    let (ana, mut luis) = (listen("ana"), listen("luis"));
+    let listed = answer(with(&["connections", "--json"], &access));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{listed}");
+    let of_luis = answer(with(&["connections", "--user", "luis", "--json"], &access));
+    let id = of_luis["items"][0]["id"].to_string();
+    assert_eq!(of_luis["items"][0]["rooms"], 1, "{of_luis}");
+    // Ana comes back by herself, Luis may not.
+    printed(with(&["disconnect", "--user", "ana"], &access));
+    ana.out.next_with("reconnected");
+    let away = [
+        "disconnect",
+        "--connection",
+        &id,
+        "--stay-away",
+        "--reason",
+        "please update",
+    ];
+    printed(with(&away, &access));
+    assert_eq!(luis.end(), Some(1));
+}

@@ -240,7 +240,7 @@ impl Connection {
             }
             Ok(other) => tracing::debug!(error = %unexpected(&other), "unread notifications"),
             Err(error) => {
-                tracing::debug!(%error, "the broker does not say how many notifications are unread")
+                tracing::debug!(%error, "the broker does not say how many notifications are unread");
             }
         }
     }

@@ -193,7 +193,7 @@ async fn services_notifications_and_presence_come_back_with_the_connection() {
     let world = World::start().await;
     let wire = Wire::to(world.address).await;
     let ana = world
-        .client_with("ana", &wire.url(), |options| options.notifications())
+        .client_with("ana", &wire.url(), cauce_client::Options::notifications)
         .await;
     let luis = world.client("luis").await;
     let service = patiently(ana.serve("echo.*", 4)).await.unwrap();

@@ -179,14 +179,14 @@ impl Bench {
     ) -> Reading {
         let queue = Arc::new(Queue::new(1000, 1_000_000));
         let (joined, answer) = oneshot::channel();
-        let command = Command::Subscribe(Box::new(Joining {
+        let command = Command::Subscribe(Joining {
             room: RoomName::new(room).unwrap(),
             queue: Arc::clone(&queue),
             joined,
             manner,
             start,
             interest,
-        }));
+        });
         self.connection.handle_command(self.now, command);
         (queue, answer)
     }

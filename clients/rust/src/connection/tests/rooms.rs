@@ -229,7 +229,7 @@ fn a_reader_that_left_before_it_was_heard_of_leaves_nothing_behind() {
         start: Start::Now,
         interest: Interest::Messages(Watch::None),
     };
-    let command = Command::Subscribe(Box::new(joining));
+    let command = Command::Subscribe(joining);
     bench.connection.handle_command(bench.now, command);
     assert!(bench.sent().is_empty());
     assert_eq!(bench.connection.rooms.len(), 0);

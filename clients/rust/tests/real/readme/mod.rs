@@ -12,7 +12,7 @@ mod publish;
 mod resume;
 mod serve;
 
-use cauce_client::{Client, Event, Payload};
+use cauce_client::{Client, Event, Options, Payload};
 use serde_json::json;
 
 use crate::world::{World, patiently};
@@ -158,7 +158,7 @@ async fn a_service_answers_who_asks() {
 async fn notifications_are_left_heard_and_read() {
     let world = World::start().await;
     let ana = world
-        .client_with("ana", &world.url(), |options| options.notifications())
+        .client_with("ana", &world.url(), Options::notifications)
         .await;
     let luis = world.client("luis").await;
     let leaving = async {
