@@ -151,3 +151,14 @@ fn every_promise_is_one_sentence_and_names_tests_that_exist() {
     assert!(promises > 80, "{promises} promises were found");
     assert!(faults.is_empty(), "docs/GUARANTEES.md\n{}", faults.join("\n"));
 }
+
+#[test]
+fn the_room_classes_on_the_page_for_operators_are_room_classes() {
+    let (_, text) = document("OPERATING.md");
+    let begin = "```json room-classes\n";
+    let start = text.find(begin).expect("the example is there") + begin.len();
+    let example = &text[start..][..text[start..].find("```").expect("it ends")];
+    let classes: Vec<serde_json::Value> = serde_json::from_str(example).expect("JSON");
+    let classes = cauce_broker::admin::read_classes(classes).unwrap_or_else(|e| panic!("{e}"));
+    assert!(classes[0].durable && classes[0].rate.is_some() && classes[0].schemas.len() == 1);
+}

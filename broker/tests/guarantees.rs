@@ -154,6 +154,55 @@ async fn numbers_that_a_crash_may_have_given_are_named_as_lost_and_never_given()
 }
 
 #[tokio::test]
+async fn a_restored_backup_whose_numbers_are_raised_gives_none_again_and_keeps_its_past() {
+    let page = include_str!("../../docs/OPERATING.md");
+    let raise = "DELETE FROM meta WHERE name = 'clean'; UPDATE room_heads SET lease = lease + 1000000000;";
+    assert!(page.contains(raise), "the page for operators says how");
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path());
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    for _ in 0..5 {
+        a.publish_durably("r", "e", Payload::NULL, None)
+            .await
+            .expect("committed");
+    }
+    let backup = dir.path().join("backup.db");
+    let mut database = database(dir.path()).await;
+    let copy = sqlx::query("VACUUM INTO ?").bind(backup.to_str().expect("UTF-8"));
+    copy.execute(&mut database).await.expect("a copy");
+    database.close().await.expect("closed");
+    // The original goes on beyond what its lease was at the time of the copy.
+    for _ in 0..LEASE_NUMBERS {
+        a.publish("r", "e", Payload::NULL).expect("published");
+    }
+    let last = a.publish_durably("r", "e", Payload::NULL, None).await;
+    let last = last.expect("committed");
+    stop(broker).await;
+
+    for beside in ["cauce.db", "cauce.db-wal", "cauce.db-shm"] {
+        // The log may have gone with the stop.
+        let _ = std::fs::remove_file(dir.path().join(beside));
+    }
+    std::fs::rename(&backup, dir.path().join("cauce.db")).expect("restored");
+    let mut database = self::database(dir.path()).await;
+    run(&mut database, raise).await;
+    database.close().await.expect("closed");
+    let broker = durable(dir.path());
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let room = subscribe_since(&mut peer, &json!(last.epoch.0), 3).await;
+    assert_eq!(room["recovery"], "partial", "{room}");
+    assert_eq!(peer.receive().await["push"]["seq"], 4);
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let next = a.publish_durably("r", "e", Payload::NULL, None).await;
+    let next = next.expect("committed");
+    assert!(
+        next.epoch == last.epoch && next.seq > last.seq,
+        "{next:?} after {last:?}"
+    );
+    stop(broker).await;
+}
+
+#[tokio::test]
 async fn without_the_right_to_history_a_position_reaches_back_as_far_as_the_window() {
     use cauce_broker::auth::{Action, Actions};
     let kept = RoomClass {

@@ -1,5 +1,7 @@
 //! `/metrics`: the node's counters in the text form of Prometheus. No name or label says anything about a tenant.
 
+mod rooms;
+
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -75,6 +77,7 @@ impl Collector for Node {
         self.traffic(&mut out)?;
         self.devices(&mut out)?;
         self.calls(&mut out)?;
+        self.recovery(&mut out)?;
         self.presence(&mut out)?;
         self.shards(&mut out)?;
         self.http(&mut out)?;
@@ -274,31 +277,6 @@ impl Node {
         out.gauge("cauce_tenants", "Tenants", tenants)?;
         out.gauge("cauce_rooms", "Rooms that exist now", rooms)?;
         out.gauge("cauce_devices", "Devices that are known", devices)
-    }
-
-    fn presence(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let mut sum =
-            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
-        sum(
-            "cauce_presence_changes",
-            "Changes of who is in a room that were handed to watchers",
-            |m| &m.presence_changes,
-        )?;
-        sum(
-            "cauce_presence_truncated",
-            "Those among them that told counts because names were too many or had been missed",
-            |m| &m.presence_truncated,
-        )?;
-        sum(
-            "cauce_presence_missed",
-            "Changes of who is in a room that a watcher did not get because he reads slowly",
-            |m| &m.presence_missed,
-        )?;
-        out.gauge(
-            "cauce_presence_users",
-            "Users in rooms that keep presence; one in two rooms counts twice",
-            self.0.hub.presence.present() as u64,
-        )
     }
 
     fn shards(&self, out: &mut Writer<'_>) -> fmt::Result {

@@ -269,22 +269,26 @@ impl Shard {
     /// Tells what is lost. A client that would not understand it is closed instead: it must not believe that it has all.
     /// Answers whether there was room for the word.
     fn tell_gap(&self, peer: &Rc<Peer>, room: RoomId, lost: Lost, outbox_bytes_max: usize) -> bool {
-        self.metrics().gaps.increment();
-        self.metrics().lost.add(lost.to - lost.from + 1);
+        let count = || {
+            self.metrics().gaps.increment();
+            self.metrics().lost.add(lost.to - lost.from + 1);
+        };
         if knows(peer, Feature::Gap) {
             let gap = wire::Gap {
                 room: room.0,
                 from: lost.from,
                 to: lost.to,
             };
-            return self.offer(
-                peer,
-                || message_frame(&gap.into(), peer.dialect),
-                outbox_bytes_max,
-            );
+            let frame = || message_frame(&gap.into(), peer.dialect);
+            let told = self.offer(peer, frame, outbox_bytes_max);
+            if told {
+                count();
+            }
+            return told;
         }
         let mut overflowed = self.overflowed.borrow_mut();
         if !overflowed.iter().any(|other| Rc::ptr_eq(other, peer)) {
+            count();
             overflowed.push(peer.clone());
         }
         false
