@@ -1,7 +1,5 @@
 //! `/metrics`: the node's counters in the text form of Prometheus. No name or label says anything about a tenant.
 
-mod rooms;
-
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -77,7 +75,6 @@ impl Collector for Node {
         self.traffic(&mut out)?;
         self.devices(&mut out)?;
         self.calls(&mut out)?;
-        self.recovery(&mut out)?;
         self.presence(&mut out)?;
         self.shards(&mut out)?;
         self.http(&mut out)?;
@@ -268,15 +265,46 @@ impl Node {
             "Frames of devices that came too fast",
             |m| &m.device_frames_throttled,
         )?;
-        let (mut tenants, mut rooms, mut devices) = (0, 0, 0);
+        let (mut tenants, mut rooms, mut history, mut devices) = (0, 0, 0, 0);
         self.0.hub.tenants.for_each(|tenant| {
             tenants += 1;
             rooms += tenant.rooms.len() as u64;
+            history += tenant.rooms.history_bytes() as u64;
             devices += tenant.devices_len() as u64;
         });
         out.gauge("cauce_tenants", "Tenants", tenants)?;
         out.gauge("cauce_rooms", "Rooms that exist now", rooms)?;
+        out.gauge(
+            "cauce_history_bytes",
+            "Bytes of history that rooms keep in memory",
+            history,
+        )?;
         out.gauge("cauce_devices", "Devices that are known", devices)
+    }
+
+    fn presence(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let mut sum =
+            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
+        sum(
+            "cauce_presence_changes",
+            "Changes of who is in a room that were handed to watchers",
+            |m| &m.presence_changes,
+        )?;
+        sum(
+            "cauce_presence_truncated",
+            "Those among them that told counts because names were too many or had been missed",
+            |m| &m.presence_truncated,
+        )?;
+        sum(
+            "cauce_presence_missed",
+            "Changes of who is in a room that a watcher did not get because he reads slowly",
+            |m| &m.presence_missed,
+        )?;
+        out.gauge(
+            "cauce_presence_users",
+            "Users in rooms that keep presence; one in two rooms counts twice",
+            self.0.hub.presence.present() as u64,
+        )
     }
 
     fn shards(&self, out: &mut Writer<'_>) -> fmt::Result {
