@@ -194,6 +194,8 @@ async fn a_restored_backup_whose_numbers_are_raised_gives_none_again_and_keeps_i
     database.close().await.expect("closed");
     let broker = durable(dir.path());
     let mut peer = broker.join(&token("a", "ann")).await;
+    peer.ask(json!({"id": 1, "hello": {"version": 1, "features": 3}}))
+        .await;
     let room = subscribe_since(&mut peer, &json!(last.epoch.0), 3).await;
     assert_eq!(room["recovery"], "partial", "{room}");
     assert_eq!(peer.receive().await["push"]["seq"], 4);
