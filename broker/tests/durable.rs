@@ -277,3 +277,39 @@ async fn a_room_that_is_durable_no_longer_ends_its_subscriptions_and_begins_anew
     assert_eq!(room["recovery"], "reset", "{room}");
     stop(broker).await;
 }
+
+/// Who waited for somebody else's fetch, and left, once kept the shard from ever carrying that fetch out.
+#[tokio::test]
+async fn leaving_while_the_past_is_fetched_holds_up_nobody() {
+    const ROOMS: usize = 40;
+    let dir = tempfile::tempdir().expect("a directory");
+    let one_shard = "threads.client_shards=1";
+    let broker = durable(dir.path(), one_shard);
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let mut positions = Vec::new();
+    for room in 0..ROOMS {
+        for _ in 0..5 {
+            let accepted = a
+                .publish_durably(&format!("r{room}"), "e", Payload::NULL, None)
+                .await;
+            positions.push(accepted.expect("committed").epoch.0);
+        }
+    }
+    positions.dedup();
+    stop(broker).await;
+    let broker = durable(dir.path(), one_shard);
+    let mut witness = broker.join(&token("a", "witness")).await;
+    for (room, epoch) in positions.iter().enumerate() {
+        let since = json!({"id": 9, "subscribe": {"subscriptions": [{"room": format!("r{room}"), "epoch": epoch, "seq": 1}]}});
+        let mut peers = Vec::new();
+        for n in 0..3 {
+            let mut peer = broker.join(&token("a", &format!("user-{n}"))).await;
+            peer.say(since.clone()).await;
+            peers.push(peer);
+        }
+        drop(peers);
+        let (pong, _) = witness.ask(json!({"id": 1, "ping": {}})).await;
+        assert!(pong["pong"].is_object(), "{pong}");
+    }
+    stop(broker).await;
+}

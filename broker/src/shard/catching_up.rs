@@ -355,11 +355,20 @@ impl Shard {
     /// Waits until somebody has fetched the newest messages of the room.
     async fn until_fetched(&self, room: RoomKey) {
         let (done, fetched) = tokio::sync::oneshot::channel();
-        match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => local.fetching.push(done),
-            None => return,
+        let waits = match self.rooms.borrow_mut().get_mut(&room) {
+            Some(local) => {
+                local.fetching.push(done);
+                true
+            }
+            None => false,
+        };
+        if waits {
+            let _ = fetched.await;
+        } else {
+            // Nobody here has joined it, so nobody would say so. Whoever fetches may be a task of this very thread, which
+            // must have its turn.
+            tokio::time::sleep(RETRY_FIRST).await;
         }
-        let _ = fetched.await;
     }
 
     /// The number after which a held subscriber goes on; `None` if it is no longer one.
