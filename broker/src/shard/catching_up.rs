@@ -303,14 +303,16 @@ impl Shard {
         let (shard, peer, room) = (self.clone(), member.peer.clone(), room.clone());
         tokio::task::spawn_local(async move {
             if let Some(messages) = fetch {
-                shard.fetch_newest(&tenant, &room, messages).await;
+                // Should it fail, the loop below tries again.
+                let _ = shard.fetch_newest(&tenant, &room, messages).await;
             }
             shard.feed_from_store(&peer, &tenant, &room).await;
         });
     }
 
-    /// Brings the newest messages of a durable room into memory, for everyone who waits for them.
-    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) {
+    /// Brings the newest messages of a durable room into memory, for everyone who waits for them. If that fails, it says so
+    /// after a pause.
+    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) -> Result<(), Refusal> {
         let query = MessageQuery {
             tenant: tenant.id.clone(),
             room: room.name.clone(),
@@ -322,22 +324,26 @@ impl Shard {
         };
         let page = self.hub.records.messages(query).await;
         let now = self.now();
-        let older = page.ok().map(|page| {
+        let (older, outcome) = match page {
+            Ok(page) => (Some(page), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let older = older.map(|page| {
             let publication = |message: StoredMessage| {
                 let age_ms = now.unix_ms.saturating_sub(message.unix_ms);
                 (now.mono_ms.saturating_sub(age_ms), restored(room, message))
             };
             page.messages.into_iter().rev().map(publication).collect()
         });
-        let failed = older.is_none();
         let shards = room.backfill(older, now.mono_ms);
-        if failed {
+        if outcome.is_err() {
             // Whoever waits tries again in a while.
             tokio::time::sleep(RETRY_FIRST).await;
         }
         for shard in (0..self.hub.shards.len()).filter(|shard| shards & 1 << shard != 0) {
             self.hub.shards[shard].send(ShardMessage::Fetched(room.key));
         }
+        outcome
     }
 
     /// The newest messages of a room have come from the store, or could not.
@@ -397,7 +403,9 @@ impl Shard {
             match room.catch_up(after) {
                 CatchUp::Messages { .. } => return self.resume(peer, room.key, after),
                 CatchUp::Coming => self.until_fetched(room.key).await,
-                CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
+                CatchUp::Fetch { messages } => {
+                    let _ = self.fetch_newest(tenant, room, messages).await;
+                }
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
                     Ok(page) => {
                         if self.give_page(peer, room, page) {
@@ -495,9 +503,12 @@ impl Shard {
     ) -> Result<Option<Lost>, Refusal> {
         let mut tries = 0;
         loop {
-            match room.catch_up(after) {
+            let tried = match room.catch_up(after) {
                 CatchUp::Messages { .. } => return Ok(room.loss(after)),
-                CatchUp::Coming => self.until_fetched(room.key).await,
+                CatchUp::Coming => {
+                    self.until_fetched(room.key).await;
+                    continue;
+                }
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, 1).await {
                     Ok(page) => {
@@ -508,14 +519,15 @@ impl Shard {
                             to,
                         }));
                     }
-                    Err(refusal) => {
-                        tries += 1;
-                        if tries == 5 {
-                            return Err(refusal);
-                        }
-                        tokio::time::sleep(RETRY_FIRST * tries).await;
-                    }
+                    Err(refusal) => Err(refusal),
                 },
+            };
+            if let Err(refusal) = tried {
+                tries += 1;
+                if tries == 5 {
+                    return Err(refusal);
+                }
+                tokio::time::sleep(RETRY_FIRST * tries).await;
             }
         }
     }
