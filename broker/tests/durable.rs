@@ -11,6 +11,8 @@ use cauce_broker::{Persistence, Server};
 use cauce_protocol::Payload;
 use cauce_protocol::message::{Direction, History};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Executor as _};
 use support::{Broker, config, token};
 
 /// A broker on this directory whose tenant `a` has durable rooms only.
@@ -330,5 +332,73 @@ async fn what_a_client_asks_while_the_store_is_asked_keeps_its_order() {
         [19, 20],
         "the second subscription begins where it was asked to"
     );
+    stop(broker).await;
+}
+
+/// Who waited for somebody else's fetch, and left, once kept the shard from ever carrying that fetch out.
+#[tokio::test]
+async fn leaving_while_the_past_is_fetched_holds_up_nobody() {
+    const ROOMS: usize = 40;
+    let dir = tempfile::tempdir().expect("a directory");
+    let one_shard = "threads.client_shards=1";
+    let broker = durable(dir.path(), one_shard);
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let mut positions = Vec::new();
+    for room in 0..ROOMS {
+        for _ in 0..5 {
+            let accepted = a
+                .publish_durably(&format!("r{room}"), "e", Payload::NULL, None)
+                .await;
+            positions.push(accepted.expect("committed").epoch.0);
+        }
+    }
+    positions.dedup();
+    stop(broker).await;
+    let broker = durable(dir.path(), one_shard);
+    let mut witness = broker.join(&token("a", "witness")).await;
+    for (room, epoch) in positions.iter().enumerate() {
+        let since = json!({"id": 9, "subscribe": {"subscriptions": [{"room": format!("r{room}"), "epoch": epoch, "seq": 1}]}});
+        let mut peers = Vec::new();
+        for n in 0..3 {
+            let mut peer = broker.join(&token("a", &format!("user-{n}"))).await;
+            peer.say(since.clone()).await;
+            peers.push(peer);
+        }
+        drop(peers);
+        let (pong, _) = witness.ask(json!({"id": 1, "ping": {}})).await;
+        assert!(pong["pong"].is_object(), "{pong}");
+    }
+    stop(broker).await;
+}
+
+#[tokio::test]
+async fn while_the_store_cannot_be_read_a_position_is_refused_and_the_next_try_is_good() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    for n in 1..=5 {
+        publish(&broker, n).await;
+    }
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let epoch = peer.subscribe(&["r"]).await.remove(0)["epoch"].clone();
+    stop(broker).await;
+    let broker = durable(dir.path(), "");
+    let options = SqliteConnectOptions::new()
+        .filename(dir.path().join("cauce.db"))
+        .busy_timeout(support::PATIENCE);
+    let mut database = options.connect().await.expect("a second connection");
+    let rename = "ALTER TABLE messages RENAME TO elsewhere";
+    database.execute(rename).await.expect("renamed");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let since = json!({"id": 9, "subscribe": {"subscriptions": [{"room": "r", "epoch": epoch, "seq": 2}]}});
+    let (reply, _) = peer.ask(since.clone()).await;
+    assert_eq!(reply["error"]["name"], "unavailable", "{reply}");
+    let back = "ALTER TABLE elsewhere RENAME TO messages";
+    database.execute(back).await.expect("renamed back");
+    let (reply, _) = peer.ask(since).await;
+    assert_eq!(
+        reply["subscribed"]["rooms"][0]["recovery"], "continued",
+        "{reply}"
+    );
+    assert_eq!(pushes_until(&mut peer, 5).await, [3, 4, 5]);
     stop(broker).await;
 }

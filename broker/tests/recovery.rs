@@ -270,6 +270,12 @@ async fn a_slow_reader_is_told_what_it_lost_and_stays() {
         lost > 100,
         "it read nothing for 2,000 messages, of which 10 were kept"
     );
+    let metrics = broker.server.handle();
+    let counted = metrics.metrics().total(|shard| &shard.lost);
+    assert_eq!(
+        counted, lost,
+        "each loss is counted once, however often it was tried"
+    );
 }
 
 /// What a stalled reader gets once it reads: the numbers and keys of pushes, and gaps.

@@ -269,22 +269,26 @@ impl Shard {
     /// Tells what is lost. A client that would not understand it is closed instead: it must not believe that it has all.
     /// Answers whether there was room for the word.
     fn tell_gap(&self, peer: &Rc<Peer>, room: RoomId, lost: Lost, outbox_bytes_max: usize) -> bool {
-        self.metrics().gaps.increment();
-        self.metrics().lost.add(lost.to - lost.from + 1);
+        let count = || {
+            self.metrics().gaps.increment();
+            self.metrics().lost.add(lost.to - lost.from + 1);
+        };
         if knows(peer, Feature::Gap) {
             let gap = wire::Gap {
                 room: room.0,
                 from: lost.from,
                 to: lost.to,
             };
-            return self.offer(
-                peer,
-                || message_frame(&gap.into(), peer.dialect),
-                outbox_bytes_max,
-            );
+            let frame = || message_frame(&gap.into(), peer.dialect);
+            let told = self.offer(peer, frame, outbox_bytes_max);
+            if told {
+                count();
+            }
+            return told;
         }
         let mut overflowed = self.overflowed.borrow_mut();
         if !overflowed.iter().any(|other| Rc::ptr_eq(other, peer)) {
+            count();
             overflowed.push(peer.clone());
         }
         false
@@ -299,14 +303,16 @@ impl Shard {
         let (shard, peer, room, ticket) = (self.clone(), member.peer.clone(), room.clone(), member.ticket);
         tokio::task::spawn_local(async move {
             if let Some(messages) = fetch {
-                shard.fetch_newest(&tenant, &room, messages).await;
+                // Should it fail, the loop below tries again.
+                let _ = shard.fetch_newest(&tenant, &room, messages).await;
             }
             shard.feed_from_store(&peer, ticket, &tenant, &room).await;
         });
     }
 
-    /// Brings the newest messages of a durable room into memory, for everyone who waits for them.
-    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) {
+    /// Brings the newest messages of a durable room into memory, for everyone who waits for them. If that fails, it says so
+    /// after a pause.
+    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) -> Result<(), Refusal> {
         let query = MessageQuery {
             tenant: tenant.id.clone(),
             room: room.name.clone(),
@@ -318,16 +324,19 @@ impl Shard {
         };
         let page = self.hub.records.messages(query).await;
         let now = self.now();
-        let older = page.ok().map(|page| {
+        let (older, outcome) = match page {
+            Ok(page) => (Some(page), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let older = older.map(|page| {
             let publication = |message: StoredMessage| {
                 let age_ms = now.unix_ms.saturating_sub(message.unix_ms);
                 (now.mono_ms.saturating_sub(age_ms), restored(room, message))
             };
             page.messages.into_iter().rev().map(publication).collect()
         });
-        let failed = older.is_none();
         room.backfill(older, now.mono_ms);
-        if failed {
+        if outcome.is_err() {
             // Whoever waits tries again in a while.
             tokio::time::sleep(RETRY_FIRST).await;
         }
@@ -335,6 +344,7 @@ impl Shard {
         for mailbox in &self.hub.shards[..self.hub.plan.clients] {
             mailbox.send(ShardMessage::Fetched(room.key));
         }
+        outcome
     }
 
     /// The newest messages of a room have come from the store, or could not.
@@ -384,7 +394,9 @@ impl Shard {
             match room.catch_up(after) {
                 CatchUp::Messages { .. } => return self.resume(peer, ticket, room.key),
                 CatchUp::Coming => self.until_fetched(room.key).await,
-                CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
+                CatchUp::Fetch { messages } => {
+                    let _ = self.fetch_newest(tenant, room, messages).await;
+                }
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
                     Ok(page) => {
                         if self.give_page(peer, ticket, room, page) {
@@ -491,9 +503,12 @@ impl Shard {
     ) -> Result<Option<Lost>, Refusal> {
         let mut tries = 0;
         loop {
-            match room.catch_up(after) {
+            let tried = match room.catch_up(after) {
                 CatchUp::Messages { .. } => return Ok(room.loss(after)),
-                CatchUp::Coming => self.until_fetched(room.key).await,
+                CatchUp::Coming => {
+                    self.until_fetched(room.key).await;
+                    continue;
+                }
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, 1).await {
                     Ok(page) => {
@@ -504,14 +519,15 @@ impl Shard {
                             to,
                         }));
                     }
-                    Err(refusal) => {
-                        tries += 1;
-                        if tries == 5 {
-                            return Err(refusal);
-                        }
-                        tokio::time::sleep(RETRY_FIRST * tries).await;
-                    }
+                    Err(refusal) => Err(refusal),
                 },
+            };
+            if let Err(refusal) = tried {
+                tries += 1;
+                if tries == 5 {
+                    return Err(refusal);
+                }
+                tokio::time::sleep(RETRY_FIRST * tries).await;
             }
         }
     }
