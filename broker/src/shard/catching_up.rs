@@ -473,15 +473,19 @@ impl Shard {
         false
     }
 
-    /// What a durable room has lost behind `after`, asking the store if need be: for the answer to a subscriber who comes back.
+    /// What a durable room has lost behind `after`, asking the store if need be: for the answer to a held subscriber who comes
+    /// back. Nothing, if he has gone meanwhile.
     pub(super) async fn loss_after(
         self: &Rc<Self>,
+        peer: &Rc<Peer>,
         tenant: &Tenant,
         room: &Arc<Room>,
         after: Seq,
     ) -> Result<Option<Lost>, Refusal> {
         let mut tries = 0;
-        loop {
+        // Looked at before each wait: with the last subscriber goes what would wake us, and a loop that never waits would keep
+        // the thread from whoever fetches.
+        while self.held_after(peer, room.key).is_some() {
             match room.catch_up(after) {
                 CatchUp::Messages { .. } => return Ok(room.loss(after)),
                 CatchUp::Coming => self.until_fetched(room.key).await,
@@ -505,6 +509,7 @@ impl Shard {
                 },
             }
         }
+        Ok(None)
     }
 
     /// Gives what rooms of devices are like now. Answers whether more must wait for room in the outbox.

@@ -223,7 +223,7 @@ impl Shard {
             positioned,
         } in open
         {
-            let lost = self.loss_after(tenant, room, *after).await?;
+            let lost = self.loss_after(peer, tenant, room, *after).await?;
             if peer.is_closing() {
                 return Ok(());
             }
