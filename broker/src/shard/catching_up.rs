@@ -494,7 +494,8 @@ impl Shard {
         false
     }
 
-    /// What a durable room has lost behind `after`, asking the store if need be: for the answer to a subscriber who comes back.
+    /// What a durable room has lost behind `after`, asking the store if need be: for the answer to a held subscriber who comes
+    /// back. Nothing, if he has gone meanwhile.
     pub(super) async fn loss_after(
         self: &Rc<Self>,
         tenant: &Tenant,

@@ -100,6 +100,8 @@ pub(super) struct Durable {
     /// As far as rows have claimed.
     pub(super) lease: u64,
     pub(super) backfill: Backfill,
+    /// The last number that was given before the room was made. What the disk does not have up to here is nowhere.
+    pub(super) begun: u64,
     commits: StdArc<Commits>,
 }
 
@@ -117,6 +119,7 @@ impl Durable {
                 Some(head) if head.last > 0 => Backfill::Needed,
                 _ => Backfill::Done,
             },
+            begun: seq,
             commits: StdArc::new(Commits(Mutex::new(Inner {
                 leased: lease,
                 committed,

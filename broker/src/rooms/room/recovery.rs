@@ -226,7 +226,15 @@ impl Room {
                 None => Backfill::Needed,
             };
         }
-        if let Some(older) = older.filter(|_| keep.keeps()) {
+        let first = state.in_memory_after() + 1;
+        let fits = |older: &Vec<(u64, Shared)>| {
+            // What has left memory meanwhile is on the disk: with a hole in its place, readers would take it for lost.
+            let mut below = older.iter().rev().map(|(_, message)| message.seq.0);
+            let newest = below.find(|&seq| seq < first).unwrap_or(0);
+            let begun = state.durable.as_ref().map_or(0, |durable| durable.begun);
+            keep.keeps() && first <= newest.max(begun) + 1
+        };
+        if let Some(older) = older.filter(fits) {
             let budget = &state.budget;
             state
                 .history
