@@ -4,6 +4,10 @@
 //! linearizable), `std::sync::Arc`, nor tokio's `Notify` in a tap, so what these do wrong it would not find. It explores
 //! sequentially consistent interleavings only: an ordering that is too relaxed would not be found either.
 
+mod durable;
+mod presence;
+mod recovery;
+
 use cauce_protocol::{Code, Epoch, Payload, RoomName, Seq};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicU64 as Shared64, Ordering::SeqCst};
