@@ -421,7 +421,7 @@ impl Shard {
         after: Seq,
         limit: u32,
     ) -> Result<MessagePage, Refusal> {
-        let committed = room.committed();
+        let settled = room.settled();
         let mut page = self
             .hub
             .records
@@ -435,12 +435,12 @@ impl Shard {
                 bytes_max: PAGE_BYTES,
             })
             .await?;
-        if page.messages.is_empty() && committed <= after {
+        if page.messages.is_empty() && settled <= after {
             // What comes next has left memory and is still on its way to the disk.
             return Err(Refusal::new(Code::Unavailable, "the store is behind"));
         }
         // What came to the disk while we looked is for the next look.
-        page.messages.retain(|message| message.seq <= committed);
+        page.messages.retain(|message| message.seq <= settled);
         Ok(page)
     }
 

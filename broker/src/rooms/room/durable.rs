@@ -5,7 +5,7 @@
 //!   after a crash, numbering that goes on behind the lease gives no number twice.
 //! - Whoever waits for a commit is told exactly once: when the message is on the disk, or that it is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc as StdArc;
 
@@ -123,6 +123,9 @@ impl Durable {
             commits: StdArc::new(Commits(Mutex::new(Inner {
                 leased: lease,
                 committed,
+                // What an earlier life has given is settled: a room closes only when all of it is.
+                settled: seq,
+                unsettled: BTreeSet::new(),
                 waiting: BTreeMap::new(),
                 given_up: BTreeMap::new(),
             }))),
@@ -154,6 +157,17 @@ impl Durable {
         self.commits.0.lock().committed
     }
 
+    /// Up to this number, what the disk does not have it never will.
+    pub(super) fn settled(&self) -> u64 {
+        let inner = self.commits.0.lock();
+        inner.unsettled.first().map_or(inner.settled, |first| first - 1)
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub(super) fn is_settled(&self) -> bool {
+        self.commits.0.lock().unsettled.is_empty()
+    }
+
     /// What a message must carry to the disk.
     pub(super) fn entry(
         &mut self,
@@ -166,6 +180,7 @@ impl Durable {
         if self.lease.saturating_sub(seq) < LEASE_NUMBERS / 2 {
             self.lease = seq + LEASE_NUMBERS;
         }
+        self.commits.0.lock().unsettled.insert(seq);
         let (commits, lease) = (self.commits.clone(), self.lease);
         let waiting = commits.clone();
         JournalEntry {
@@ -206,6 +221,10 @@ struct Commits(Mutex<Inner>);
 struct Inner {
     leased: u64,
     committed: u64,
+    /// The last number of which the disk has said what became of it.
+    settled: u64,
+    /// On their way to the disk. As many as its queue takes.
+    unsettled: BTreeSet<u64>,
     waiting: BTreeMap<u64, Vec<(Accepted, OnCommit)>>,
     /// The newest messages that the disk would never take: a repeat of one must not pass for written.
     given_up: BTreeMap<u64, Refusal>,
@@ -215,6 +234,8 @@ impl Commits {
     fn settle(&self, seq: u64, lease: u64, result: Result<(), Refusal>) {
         let waiting = {
             let mut inner = self.0.lock();
+            inner.unsettled.remove(&seq);
+            inner.settled = inner.settled.max(seq);
             match &result {
                 Ok(()) => {
                     inner.leased = inner.leased.max(lease);

@@ -258,13 +258,13 @@ impl Room {
         self.state.lock().first_loss(after.0)
     }
 
-    /// The last number of a durable room that is on the disk; the last number of any other.
-    pub fn committed(&self) -> Seq {
+    /// Up to this number, what the store does not have of a durable room it never will. Of any other room, the last number.
+    pub fn settled(&self) -> Seq {
         let state = self.state.lock();
         Seq(state
             .durable
             .as_ref()
-            .map_or(state.seq, |durable| durable.committed()))
+            .map_or(state.seq, |durable| durable.settled()))
     }
 
     /// A page of what is kept in memory: at most `limit` messages and `bytes_max` bytes, but one at least.
