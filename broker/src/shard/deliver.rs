@@ -209,6 +209,7 @@ impl Shard {
 
     /// Ends a subscription.
     pub(super) fn part(&self, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>, now_ms: u64) {
+        forget(peer, room);
         let mut rooms = self.rooms.borrow_mut();
         let Some(local) = rooms.get_mut(&room.key) else {
             return;
@@ -239,6 +240,14 @@ impl Shard {
             Feed::Live => seen.max(member.after),
             Feed::Behind | Feed::Held => member.after,
         })
+    }
+}
+
+/// What waits for a subscriber of this room goes with the subscription: the right to it may have gone, too.
+pub(super) fn forget(peer: &Peer, room: &Room) {
+    if let Some(backlog) = peer.backlog.borrow_mut().as_mut() {
+        backlog.states.retain(|states| states.room != room.id);
+        backlog.rooms.retain(|&key| key != room.key);
     }
 }
 

@@ -7,7 +7,7 @@ use cauce_protocol::message::Subscription as Wanted;
 use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Refusal, RoomName, Seq};
 
-use super::deliver::{Chosen, knows};
+use super::deliver::{Chosen, forget, knows};
 use super::joining::Losses;
 use super::options::Options;
 use super::peer::{Peer, Stage};
@@ -211,6 +211,7 @@ impl Shard {
                     Some(at) => {
                         let Subscription { room } = subscriptions.swap_remove(at);
                         self.depart(&member.peer, &user, &room, Exit::Left, self.now().mono_ms);
+                        forget(&member.peer, &room);
                         room.id
                     }
                     None => continue,
