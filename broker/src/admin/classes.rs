@@ -221,7 +221,7 @@ pub(super) struct Compiled {
     pub(super) grants: ClassGrants,
 }
 
-/// Reads classes from JSON. What they ask for is judged by [`compile`].
+/// Reads classes from JSON. What they ask for is judged by `compile`.
 ///
 /// # Errors
 /// `invalid` or `too_large`, with where in the list.

@@ -6,8 +6,8 @@
 //! stand by name, in lower case. Fields that the schema does not have are ignored, as protobuf does.
 //!
 //! Most messages are simply their fields: their serde code hangs on the generated types (`build.rs`), with the helpers of
-//! [`choice`], [`list`] and [`value`]. What holds a choice of payloads or recipients has a struct of its own, in [`client`] or
-//! [`server`] by direction.
+//! `choice`, `list` and `value`. What holds a choice of payloads or recipients has a struct of its own, in `client` or
+//! `server` by direction.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

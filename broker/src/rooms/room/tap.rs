@@ -13,7 +13,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// `capacity` in bytes, see [`Publication::cost`].
+    /// `capacity` in bytes, see [`crate::publication::Publication::cost`].
     pub fn new(capacity: usize) -> Self {
         Self {
             mailbox: Mailbox::new(capacity, TaskWaker::default()),
