@@ -34,7 +34,7 @@ use crate::transport::Dialler;
 const COMMANDS_MAX: usize = 256;
 
 /// A connection to a broker that mends itself. Cloning is cheap and shares the connection; it closes when the last clone, the
-/// last [`Subscription`] and the last [`Inbox`] are gone, or by [`Client::close`].
+/// last [`crate::Subscription`] and the last [`Inbox`] are gone, or by [`Client::close`].
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
