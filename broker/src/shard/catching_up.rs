@@ -14,7 +14,8 @@ use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Code, Refusal, RoomId, Seq};
 
 use super::Shard;
-use super::deliver::{Feed, Given, Member, knows};
+use super::deliver::{Feed, Given, Member, Ticket, knows};
+use super::options::Interval;
 use super::peer::Peer;
 use crate::hub::{ShardMessage, Tenant, restored};
 use crate::publication::{RoomKey, Shared, message_frame};
@@ -62,7 +63,7 @@ impl Shard {
         let Some(options) = &mut member.options else {
             return;
         };
-        if options.waiting.is_empty() && !options.interval {
+        if options.waiting.is_empty() && options.interval.is_none() {
             match self.give(&member.peer, publication, outbox_bytes_max) {
                 Given::NoRoom => {}
                 Given::Queued | Given::Passed => {
@@ -75,7 +76,7 @@ impl Shard {
             return;
         };
         options.waiting.add(publication, outbox_bytes_max / 4);
-        if !options.interval {
+        if options.interval.is_none() {
             self.fall_behind(&member.peer, publication.key);
         }
     }
@@ -83,31 +84,30 @@ impl Shard {
     /// Under `sample`: nothing more until the interval has passed. One timer for each subscriber that has just been given
     /// something; none for a quiet one.
     fn begin_interval(self: &Rc<Self>, member: &mut Member, room: RoomKey) {
+        let ticket = member.ticket(room);
         let Some(options) = &mut member.options else {
             return;
         };
         if let Policy::Sample { every_ms } = options.policy {
-            options.interval = true;
-            let (shard, peer) = (self.clone(), member.peer.clone());
-            tokio::task::spawn_local(async move {
+            let shard = self.clone();
+            let timer = tokio::task::spawn_local(async move {
                 tokio::time::sleep(Duration::from_millis(every_ms.into())).await;
-                shard.interval_passed(&peer, room);
+                shard.interval_passed(&ticket);
             });
+            options.interval = Some(Interval(timer.abort_handle()));
         }
     }
 
-    fn interval_passed(&self, peer: &Rc<Peer>, room: RoomKey) {
-        let waits = {
-            let mut rooms = self.rooms.borrow_mut();
-            let member = rooms.get_mut(&room).and_then(|local| local.member(peer));
-            let Some(options) = member.and_then(|member| member.options.as_mut()) else {
-                return;
-            };
-            options.interval = false;
-            !options.waiting.is_empty()
-        };
-        if waits {
-            self.fall_behind(peer, room);
+    fn interval_passed(&self, ticket: &Ticket) {
+        let waits = self.with_holder(ticket, |member| {
+            let options = member.options.as_mut();
+            options.is_some_and(|options| {
+                options.interval = None;
+                !options.waiting.is_empty()
+            })
+        });
+        if waits == Some(true) {
+            self.fall_behind(&ticket.peer, ticket.room);
         }
     }
 
@@ -161,7 +161,7 @@ impl Shard {
             return Step::Done;
         };
         match member.feed {
-            Feed::Held => Step::Done,
+            Feed::Held | Feed::Joining { .. } => Step::Done,
             Feed::Live => self.give_waiting(member, &room, outbox_bytes_max, budget),
             Feed::Behind => loop {
                 let (messages, head) = match room.catch_up(member.after) {
@@ -241,7 +241,7 @@ impl Shard {
         let peer = member.peer.clone();
         let mut given = false;
         while let Some(options) = &mut member.options {
-            if options.interval {
+            if options.interval.is_some() {
                 return Step::Done;
             }
             if let Some(lost) = options.waiting.lost() {
@@ -269,25 +269,33 @@ impl Shard {
     /// Tells what is lost. A client that would not understand it is closed instead: it must not believe that it has all.
     /// Answers whether there was room for the word.
     fn tell_gap(&self, peer: &Rc<Peer>, room: RoomId, lost: Lost, outbox_bytes_max: usize) -> bool {
-        self.metrics().gaps.increment();
-        self.metrics().lost.add(lost.to - lost.from + 1);
         if knows(peer, Feature::Gap) {
             let gap = wire::Gap {
                 room: room.0,
                 from: lost.from,
                 to: lost.to,
             };
-            return self.offer(
+            let told = self.offer(
                 peer,
                 || message_frame(&gap.into(), peer.dialect),
                 outbox_bytes_max,
             );
+            if told {
+                self.count_loss(lost);
+            }
+            return told;
         }
         let mut overflowed = self.overflowed.borrow_mut();
         if !overflowed.iter().any(|other| Rc::ptr_eq(other, peer)) {
             overflowed.push(peer.clone());
+            self.count_loss(lost);
         }
         false
+    }
+
+    fn count_loss(&self, lost: Lost) {
+        self.metrics().gaps.increment();
+        self.metrics().lost.add(lost.to - lost.from + 1);
     }
 
     /// The store must be asked, or is being asked, for what comes next.
@@ -296,12 +304,12 @@ impl Shard {
         let Some(tenant) = super::deliver::client(&member.peer, |c| c.membership.tenant.clone()) else {
             return;
         };
-        let (shard, peer, room) = (self.clone(), member.peer.clone(), room.clone());
+        let (shard, ticket, room) = (self.clone(), member.ticket(room.key), room.clone());
         tokio::task::spawn_local(async move {
             if let Some(messages) = fetch {
                 shard.fetch_newest(&tenant, &room, messages).await;
             }
-            shard.feed_from_store(&peer, &tenant, &room).await;
+            shard.feed_from_store(&ticket, &tenant, &room).await;
         });
     }
 
@@ -358,36 +366,54 @@ impl Shard {
         let _ = fetched.await;
     }
 
-    /// The number after which a held subscriber goes on; `None` if it is no longer one.
-    fn held_after(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
+    /// What the peer's subscription to a room is known by.
+    pub(super) fn ticket(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Ticket> {
         let mut rooms = self.rooms.borrow_mut();
         let member = rooms.get_mut(&room)?.member(peer)?;
-        (member.feed == Feed::Held).then_some(member.after)
+        Some(member.ticket(room))
     }
 
-    /// Lets a held subscriber go on.
-    pub(super) fn resume(&self, peer: &Rc<Peer>, room: RoomKey, after: Seq) {
+    /// Does something with the subscription that the ticket names, if it has not ended.
+    pub(super) fn with_holder<T>(&self, ticket: &Ticket, act: impl FnOnce(&mut Member) -> T) -> Option<T> {
         let mut rooms = self.rooms.borrow_mut();
-        let Some(member) = rooms.get_mut(&room).and_then(|local| local.member(peer)) else {
-            return;
-        };
-        member.after = member.after.max(after);
-        member.feed = Feed::Behind;
-        drop(rooms);
-        self.fall_behind(peer, room);
+        rooms.get_mut(&ticket.room)?.holder(ticket).map(act)
+    }
+
+    /// Whether the subscription goes on.
+    pub(super) fn is_held(&self, ticket: &Ticket) -> bool {
+        self.with_holder(ticket, |_| ()).is_some()
+    }
+
+    /// The number after which a held subscriber goes on; `None` if it is no longer one.
+    fn held_after(&self, ticket: &Ticket) -> Option<Seq> {
+        self.with_holder(ticket, |member| (member.feed == Feed::Held).then_some(member.after))?
+    }
+
+    /// Lets one go on that was held or is joining.
+    pub(super) fn resume(&self, ticket: &Ticket) {
+        let resumed = self.with_holder(ticket, |member| {
+            let waits = matches!(member.feed, Feed::Held | Feed::Joining { .. });
+            if waits {
+                member.feed = Feed::Behind;
+            }
+            waits
+        });
+        if resumed == Some(true) {
+            self.fall_behind(&ticket.peer, ticket.room);
+        }
     }
 
     /// Feeds a held subscriber until memory can go on.
-    async fn feed_from_store(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>) {
+    async fn feed_from_store(self: &Rc<Self>, ticket: &Ticket, tenant: &Tenant, room: &Arc<Room>) {
         let mut pause = RETRY_FIRST;
-        while let Some(after) = self.held_after(peer, room.key) {
+        while let Some(after) = self.held_after(ticket) {
             match room.catch_up(after) {
-                CatchUp::Messages { .. } => return self.resume(peer, room.key, after),
+                CatchUp::Messages { .. } => return self.resume(ticket),
                 CatchUp::Coming => self.until_fetched(room.key).await,
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
                     Ok(page) => {
-                        if self.give_page(peer, room, page) {
+                        if self.give_page(ticket, room, page) {
                             return;
                         }
                         pause = RETRY_FIRST;
@@ -433,10 +459,10 @@ impl Shard {
     }
 
     /// Gives a page of the store to a held subscriber. Answers whether it goes on by itself.
-    fn give_page(self: &Rc<Self>, peer: &Rc<Peer>, room: &Arc<Room>, page: MessagePage) -> bool {
+    fn give_page(self: &Rc<Self>, ticket: &Ticket, room: &Arc<Room>, page: MessagePage) -> bool {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
-        let mut rooms = self.rooms.borrow_mut();
-        let Some(member) = rooms.get_mut(&room.key).and_then(|local| local.member(peer)) else {
+        let (mut rooms, peer) = (self.rooms.borrow_mut(), &ticket.peer);
+        let Some(member) = rooms.get_mut(&room.key).and_then(|local| local.holder(ticket)) else {
             return true;
         };
         let (none, more) = (page.messages.is_empty(), page.more);

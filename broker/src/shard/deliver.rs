@@ -37,6 +37,7 @@ pub(super) struct LocalRoom {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) peer: Rc<Peer>,
+    serial: u64,
     /// It has everything up to here that it is going to get; while it is live, this is where it joined or caught up.
     pub(super) after: Seq,
     pub(super) feed: Feed,
@@ -53,9 +54,38 @@ pub(super) enum Feed {
     Behind,
     /// From the store, which has been asked.
     Held,
+    /// From nowhere yet: the store has been asked what the answer to its subscribe must say is lost. `claimed` says that a later
+    /// request has been answered that it is a subscriber.
+    Joining { claimed: bool },
+}
+
+/// Names one subscription of one peer. A task that has waited goes on with that very one or not at all: the peer may have left
+/// the room meanwhile, and joined it again somewhere else.
+#[derive(Clone, Debug)]
+pub(super) struct Ticket {
+    pub(super) peer: Rc<Peer>,
+    pub(super) room: RoomKey,
+    serial: u64,
+}
+
+impl Member {
+    pub(super) fn ticket(&self, room: RoomKey) -> Ticket {
+        Ticket {
+            peer: self.peer.clone(),
+            room,
+            serial: self.serial,
+        }
+    }
 }
 
 impl LocalRoom {
+    /// The subscription that the ticket names, if it has not ended.
+    pub(super) fn holder(&mut self, ticket: &Ticket) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| member.serial == ticket.serial)
+    }
+
     pub(super) fn member(&mut self, peer: &Rc<Peer>) -> Option<&mut Member> {
         self.members
             .iter_mut()
@@ -164,7 +194,7 @@ impl Shard {
         count
     }
 
-    /// Makes the peer a subscriber. Answers where it begins.
+    /// Makes the peer a subscriber. Answers where it begins, and what its subscription is known by here.
     pub(super) fn join(
         &self,
         peer: &Rc<Peer>,
@@ -173,7 +203,7 @@ impl Shard {
         start: Start,
         options: Chosen,
         now_ms: u64,
-    ) -> Result<Joined, cauce_protocol::Refusal> {
+    ) -> Result<(Joined, Ticket), cauce_protocol::Refusal> {
         let joined = tenant
             .rooms
             .join(name, Listener::Shard(self.index), start, now_ms)?;
@@ -188,17 +218,22 @@ impl Shard {
             members: Vec::new(),
             fetching: Vec::new(),
         });
-        local.members.push(Member {
+        let serial = self.next_ticket.get();
+        self.next_ticket.set(serial + 1);
+        let member = Member {
             peer: peer.clone(),
+            serial,
             after: joined.entered.from,
             feed: match joined.entered {
-                entered if entered.ask_store => Feed::Held,
+                entered if entered.ask_store => Feed::Joining { claimed: false },
                 entered if entered.from < joined.seq => Feed::Behind,
                 _ => Feed::Live,
             },
             options,
-        });
-        Ok(joined)
+        };
+        let ticket = member.ticket(joined.room.key);
+        local.members.push(member);
+        Ok((joined, ticket))
     }
 
     /// Ends a subscription.
@@ -215,6 +250,7 @@ impl Shard {
             return;
         };
         local.members.swap_remove(at);
+        forget_states(peer, room);
         let last = local.members.is_empty();
         if last {
             rooms.remove(&room.key);
@@ -222,7 +258,7 @@ impl Shard {
         tenant.rooms.leave_shard(room, self.index, last, now_ms);
     }
 
-    /// Where a subscriber's pushes stand: it gets the next number and everything after. It may have joined behind what this
+    /// Where the pushes of one stand who is answered that it is a subscriber: it gets the next number and everything after. It may have joined behind what this
     /// shard has delivered, when messages from before still wait in the mailbox.
     pub(super) fn position(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
         let mut rooms = self.rooms.borrow_mut();
@@ -232,6 +268,10 @@ impl Shard {
         Some(match member.feed {
             Feed::Live => seen.max(member.after),
             Feed::Behind | Feed::Held => member.after,
+            Feed::Joining { .. } => {
+                member.feed = Feed::Joining { claimed: true };
+                member.after
+            }
         })
     }
 }
@@ -250,6 +290,13 @@ pub(super) enum Given {
     Passed,
     /// The outbox is full.
     NoRoom,
+}
+
+/// What the room's subject is like is not for one who has left.
+pub(super) fn forget_states(peer: &Peer, room: &Room) {
+    if let Some(backlog) = peer.backlog.borrow_mut().as_mut() {
+        backlog.states.retain(|states| states.room != room.id);
+    }
 }
 
 pub(super) fn client<T>(peer: &Peer, ask: impl FnOnce(&Client) -> T) -> Option<T> {

@@ -79,6 +79,8 @@ pub struct Shard {
     tunables: RefCell<Arc<Tunables>>,
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
+    /// Serial number of the next subscription.
+    next_ticket: Cell<u64>,
     rosters: RefCell<Rosters>,
     rechecks: RefCell<Rechecks>,
     watchers: RefCell<Watchers>,
@@ -109,6 +111,7 @@ impl Shard {
             auth: RefCell::new(auth),
             peers: RefCell::default(),
             rooms: RefCell::default(),
+            next_ticket: Cell::default(),
             rosters: RefCell::default(),
             rechecks: RefCell::default(),
             watchers: RefCell::default(),
@@ -310,6 +313,8 @@ impl Shard {
             Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),
             Stage::Opening(_) | Stage::Closing | Stage::Gone => {}
         }
+        // Nothing more is owed to it, and whoever writes its last words must not look for more.
+        *peer.backlog.borrow_mut() = None;
     }
 }
 

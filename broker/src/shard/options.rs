@@ -32,7 +32,17 @@ pub(super) struct Options {
     skipped: u32,
     pub(super) waiting: Waiting,
     /// Under `sample`: nothing is sent before the present interval ends.
-    pub(super) interval: bool,
+    pub(super) interval: Option<Interval>,
+}
+
+/// The timer of an interval. It ends with the subscription, or those who come and go would leave an hour's timers behind.
+#[derive(Debug)]
+pub(super) struct Interval(pub(super) tokio::task::AbortHandle);
+
+impl Drop for Interval {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is to be done with a message.
@@ -59,7 +69,7 @@ impl Options {
             filter,
             skipped: 0,
             waiting: Waiting::new(policy),
-            interval: false,
+            interval: None,
         }))
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cauce_protocol::message::Subscription as Wanted;
 use cauce_protocol::wire::{self, Feature};
-use cauce_protocol::{Refusal, RoomName, Seq};
+use cauce_protocol::{Code, Refusal, RoomName, Seq};
 
-use super::deliver::{Chosen, knows};
+use super::deliver::{Chosen, Feed, Ticket, forget_states, knows};
 use super::options::Options;
 use super::peer::{Peer, Stage};
 use super::presence::{check_watches, watches};
@@ -20,14 +20,27 @@ use crate::hub::Tenant;
 use crate::publication::{RoomKey, message_frame};
 use crate::rooms::{Exit, Lost, Recovered, Room, Start};
 
+/// What is asked of a client whose rooms changed under its subscribe.
+const REJOIN_RETRY_MS: u32 = 100;
+
 /// A room just joined whose past is partly in the store: what of it is lost must be asked there.
 struct Open {
     /// Its place in the answer.
     at: usize,
     room: Arc<Room>,
+    ticket: Ticket,
     after: Seq,
     /// It brought a position, and is told what became of it.
     positioned: bool,
+}
+
+/// What a request has joined.
+#[derive(Default)]
+struct Joining {
+    positions: Vec<wire::RoomPosition>,
+    open: Vec<Open>,
+    /// The subscriptions that it made; only if some are open.
+    made: Vec<Ticket>,
 }
 
 impl Shard {
@@ -44,34 +57,58 @@ impl Shard {
         let joined = self.join_all(peer, tenant, wanted, now, tunables);
         match joined {
             Err(refusal) => self.refuse(peer, id, &refusal),
-            Ok((rooms, open)) if open.is_empty() => self.subscribed(peer, id, rooms),
-            Ok((mut rooms, open)) => {
+            Ok(joining) if joining.open.is_empty() => self.subscribed(peer, id, joining.positions),
+            Ok(joining) => {
                 let (shard, peer, tenant) = (self.clone(), peer.clone(), tenant.clone());
-                tokio::task::spawn_local(async move {
-                    match shard.settle(&peer, &tenant, &mut rooms, &open).await {
-                        Ok(()) => {
-                            shard.subscribed(&peer, id, rooms);
-                            for Open {
-                                at: _, room, after, ..
-                            } in open
-                            {
-                                shard.resume(&peer, room.key, after);
-                            }
-                        }
-                        Err(refusal) => {
-                            let names: Vec<_> = rooms
-                                .iter()
-                                .filter_map(|room| RoomName::new(&room.name).ok())
-                                .collect();
-                            shard.unsubscribe(&peer, &tenant, &names, shard.now());
-                            if !peer.is_closing() {
-                                shard.refuse(&peer, id, &refusal);
-                            }
-                        }
-                    }
-                });
+                tokio::task::spawn_local(async move { shard.finish(&peer, &tenant, id, joining).await });
             }
         }
+    }
+
+    /// Answers a subscribe once the store has said what is lost.
+    async fn finish(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, joining: Joining) {
+        let Joining {
+            mut positions,
+            open,
+            made,
+        } = joining;
+        let settled = self.settle(tenant, &mut positions, &open).await;
+        if peer.is_closing() {
+            return;
+        }
+        // Rights and rooms may end while the store is asked, and the word of it came before the client knew what it is about.
+        let refusal = match settled {
+            Ok(()) if made.iter().all(|ticket| self.is_held(ticket)) => {
+                self.subscribed(peer, id, positions);
+                return made.iter().for_each(|ticket| self.resume(ticket));
+            }
+            Ok(()) => {
+                let message = "a room was left or closed while it was being joined; subscribe again";
+                Refusal::new(Code::Unavailable, message).retry_after(REJOIN_RETRY_MS)
+            }
+            Err(refusal) => refusal,
+        };
+        self.take_back(peer, tenant, &made);
+        self.refuse(peer, id, &refusal);
+    }
+
+    /// Ends subscriptions that were made for a request which is refused after all, but for those that a later one was promised.
+    fn take_back(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Tenant, made: &[Ticket]) {
+        let mut names = Vec::new();
+        for ticket in made {
+            let mut rooms = self.rooms.borrow_mut();
+            let Some(local) = rooms.get_mut(&ticket.room) else { continue };
+            let name = local.room.name.clone();
+            match local.holder(ticket).map(|member| member.feed) {
+                None => {}
+                Some(Feed::Joining { claimed: true }) => {
+                    drop(rooms);
+                    self.resume(ticket);
+                }
+                Some(_) => names.push(name),
+            }
+        }
+        self.unsubscribe(peer, tenant, &names, self.now());
     }
 
     fn subscribed(self: &Rc<Self>, peer: &Rc<Peer>, id: u32, rooms: Vec<wire::RoomPosition>) {
@@ -92,11 +129,11 @@ impl Shard {
         wanted: Vec<Wanted>,
         now: Now,
         tunables: &Tunables,
-    ) -> Result<(Vec<wire::RoomPosition>, Vec<Open>), Refusal> {
+    ) -> Result<Joining, Refusal> {
         check_watches(tenant, &wanted)?;
         let mut stage = peer.stage.borrow_mut();
         let Stage::Client(client) = &mut *stage else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Joining::default());
         };
         let connection = &mut client.connection;
         let before = connection.subscriptions.len();
@@ -128,9 +165,10 @@ impl Shard {
             let name = wanted.room.clone();
             match self.join_one(peer, tenant, wanted, start, now) {
                 Ok((room, answer, unsettled)) => {
-                    open.extend(unsettled.map(|after| Open {
+                    open.extend(unsettled.map(|(ticket, after)| Open {
                         at: positions.len(),
                         room: room.clone(),
+                        ticket,
                         after,
                         positioned: matches!(start, Start::Since { .. }),
                     }));
@@ -147,7 +185,18 @@ impl Shard {
             }
         }
         self.attend(peer, connection, before, &watches, now);
-        Ok((positions, open))
+        let made = match open.is_empty() {
+            true => Vec::new(),
+            false => {
+                let made = connection.subscriptions[before..].iter();
+                made.filter_map(|s| self.ticket(peer, s.room.key)).collect()
+            }
+        };
+        Ok(Joining {
+            positions,
+            open,
+            made,
+        })
     }
 
     /// Joins a room. Answers what the client is told, and where it stands if the store must be asked what is lost.
@@ -158,7 +207,7 @@ impl Shard {
         wanted: Wanted,
         start: Start,
         now: Now,
-    ) -> Result<(Arc<Room>, wire::RoomPosition, Option<Seq>), Refusal> {
+    ) -> Result<(Arc<Room>, wire::RoomPosition, Option<(Ticket, Seq)>), Refusal> {
         let options = match (wanted.policy, wanted.filter) {
             (Some(policy), filter) => Chosen::Client(Options::new(policy, filter)),
             (None, Some(filter)) => {
@@ -167,7 +216,7 @@ impl Shard {
             }
             (None, None) => Chosen::Class,
         };
-        let joined = self.join(peer, tenant, &wanted.room, start, options, now.mono_ms)?;
+        let (joined, ticket) = self.join(peer, tenant, &wanted.room, start, options, now.mono_ms)?;
         let entered = joined.entered;
         let mut answer = position(&joined.room, entered.from, joined.seq);
         match entered.recovered {
@@ -177,7 +226,7 @@ impl Shard {
             Recovered::Reset => answer.recovery = wire::Recovery::Reset.into(),
         }
         if entered.ask_store {
-            return Ok((joined.room, answer, Some(entered.from)));
+            return Ok((joined.room, answer, Some((ticket, entered.from))));
         }
         if entered.from < joined.seq {
             self.fall_behind(peer, joined.room.key);
@@ -211,7 +260,6 @@ impl Shard {
     /// Asks the store what is lost of each open room, and writes it into the answer.
     async fn settle(
         self: &Rc<Self>,
-        peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         rooms: &mut [wire::RoomPosition],
         open: &[Open],
@@ -219,14 +267,12 @@ impl Shard {
         for Open {
             at,
             room,
+            ticket,
             after,
             positioned,
         } in open
         {
             let lost = self.loss_after(tenant, room, *after).await?;
-            if peer.is_closing() {
-                return Ok(());
-            }
             let Some(answer) = rooms.get_mut(*at) else {
                 continue;
             };
@@ -236,13 +282,13 @@ impl Shard {
                     if lost.from == after.0 + 1 {
                         // Told in the answer, so not again by a gap.
                         answer.seq = lost.to;
-                        self.skip_to(peer, room.key, Seq(lost.to));
+                        self.skip_to(ticket, Seq(lost.to));
                     }
                 }
                 // Who asked for the newest few gets as many as there are.
                 Some(lost) if lost.from == after.0 + 1 => {
                     answer.seq = lost.to;
-                    self.skip_to(peer, room.key, Seq(lost.to));
+                    self.skip_to(ticket, Seq(lost.to));
                 }
                 _ => {}
             }
@@ -250,11 +296,8 @@ impl Shard {
         Ok(())
     }
 
-    fn skip_to(&self, peer: &Rc<Peer>, room: RoomKey, seq: Seq) {
-        let mut rooms = self.rooms.borrow_mut();
-        if let Some(member) = rooms.get_mut(&room).and_then(|local| local.member(peer)) {
-            member.after = member.after.max(seq);
-        }
+    fn skip_to(&self, ticket: &Ticket, seq: Seq) {
+        self.with_holder(ticket, |member| member.after = member.after.max(seq));
     }
 
     pub(super) fn unsubscribe(&self, peer: &Rc<Peer>, tenant: &Tenant, names: &[RoomName], now: Now) {
@@ -290,6 +333,7 @@ impl Shard {
                 match subscriptions.iter().position(|s| s.room.key == room) {
                     Some(at) => {
                         let Subscription { room } = subscriptions.swap_remove(at);
+                        forget_states(&member.peer, &room);
                         self.depart(&member.peer, &user, &room, Exit::Left, self.now().mono_ms);
                         room.id
                     }
