@@ -375,6 +375,9 @@ impl Room {
         {
             // Its keys are promised for longer than it lingers: look again as if it had just been left.
             Idle::Since(now_ms)
+        } else if state.has_unsettled() {
+            // Whoever makes it again would not know what is still on its way to the disk.
+            Idle::Since(now_ms)
         } else if state.idle_since_ms > idle_before_ms {
             Idle::Since(state.idle_since_ms)
         } else {
@@ -431,6 +434,12 @@ pub(super) enum Idle {
 impl State {
     fn receivers(&self) -> u32 {
         self.subscribers + self.taps.len() as u32
+    }
+
+    /// Whether messages are on their way to the disk.
+    fn has_unsettled(&self) -> bool {
+        let durable = self.durable.as_ref();
+        durable.is_some_and(|durable| durable.settled() < self.seq)
     }
 
     fn is_idle(&self) -> bool {

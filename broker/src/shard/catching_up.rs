@@ -36,6 +36,12 @@ const FETCH_BYTES: usize = 4 * 1024 * 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
+/// Looks into the past of a room before a subscribe is refused that needs to know it.
+const LOSS_TRIES_MAX: u32 = 6;
+
+/// What is asked of a client whose room's past cannot be read.
+const LOSS_RETRY_MS: u32 = 1_000;
+
 /// How far one look brought a subscriber.
 enum Step {
     /// It is live, or gone, or waits for something that will call.
@@ -386,21 +392,31 @@ impl Shard {
 
     /// The number after which a held subscriber goes on; `None` if it is no longer one.
     fn held_after(&self, ticket: &Ticket) -> Option<Seq> {
-        self.with_holder(ticket, |member| (member.feed == Feed::Held).then_some(member.after))?
+        self.with_holder(ticket, |member| {
+            (member.feed == Feed::Held).then_some(member.after)
+        })?
     }
 
-    /// Lets one go on that was held or is joining.
+    /// Lets one go on that was held or is joining: live at once if nothing came meanwhile, for a room may keep nothing for later.
     pub(super) fn resume(&self, ticket: &Ticket) {
-        let resumed = self.with_holder(ticket, |member| {
-            let waits = matches!(member.feed, Feed::Held | Feed::Joining { .. });
-            if waits {
-                member.feed = Feed::Behind;
-            }
-            waits
-        });
-        if resumed == Some(true) {
-            self.fall_behind(&ticket.peer, ticket.room);
+        let mut rooms = self.rooms.borrow_mut();
+        let Some(local) = rooms.get_mut(&ticket.room) else {
+            return;
+        };
+        let head = local.room.seq();
+        let Some(member) = local.holder(ticket) else {
+            return;
+        };
+        if !matches!(member.feed, Feed::Held | Feed::Joining { .. }) {
+            return;
         }
+        if member.after >= head {
+            member.feed = Feed::Live;
+            return;
+        }
+        member.feed = Feed::Behind;
+        drop(rooms);
+        self.fall_behind(&ticket.peer, ticket.room);
     }
 
     /// Feeds a held subscriber until memory can go on.
@@ -412,8 +428,8 @@ impl Shard {
                 CatchUp::Coming => self.until_fetched(room.key).await,
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
-                    Ok(page) => {
-                        if self.give_page(ticket, room, page) {
+                    Ok((page, settled)) => {
+                        if self.give_page(ticket, room, page, settled) {
                             return;
                         }
                         pause = RETRY_FIRST;
@@ -428,15 +444,16 @@ impl Shard {
         }
     }
 
+    /// What the store has behind `after`; and the number up to which whatever is not among it never will be.
     async fn stored_after(
         &self,
         tenant: &Tenant,
         room: &Room,
         after: Seq,
         limit: u32,
-    ) -> Result<MessagePage, Refusal> {
-        let committed = room.committed();
-        let mut page = self
+    ) -> Result<(MessagePage, Seq), Refusal> {
+        let settled = room.settled();
+        let page = self
             .hub
             .records
             .messages(MessageQuery {
@@ -449,17 +466,21 @@ impl Shard {
                 bytes_max: PAGE_BYTES,
             })
             .await?;
-        if page.messages.is_empty() && committed <= after {
+        if page.messages.is_empty() && settled <= after {
             // What comes next has left memory and is still on its way to the disk.
             return Err(Refusal::new(Code::Unavailable, "the store is behind"));
         }
-        // What came to the disk while we looked is for the next look.
-        page.messages.retain(|message| message.seq <= committed);
-        Ok(page)
+        Ok((page, settled))
     }
 
     /// Gives a page of the store to a held subscriber. Answers whether it goes on by itself.
-    fn give_page(self: &Rc<Self>, ticket: &Ticket, room: &Arc<Room>, page: MessagePage) -> bool {
+    fn give_page(
+        self: &Rc<Self>,
+        ticket: &Ticket,
+        room: &Arc<Room>,
+        page: MessagePage,
+        settled: Seq,
+    ) -> bool {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
         let (mut rooms, peer) = (self.rooms.borrow_mut(), &ticket.peer);
         let Some(member) = rooms.get_mut(&room.key).and_then(|local| local.holder(ticket)) else {
@@ -475,7 +496,7 @@ impl Shard {
         }
         if none && !more {
             // The disk has nothing more before what memory holds.
-            let next = room.memory_begins();
+            let next = room.memory_begins().min(settled);
             if next > member.after {
                 let lost = Lost {
                     from: member.after.0 + 1,
@@ -506,31 +527,29 @@ impl Shard {
         room: &Arc<Room>,
         after: Seq,
     ) -> Result<Option<Lost>, Refusal> {
-        let mut tries = 0;
-        loop {
+        let mut refusal = Refusal::new(Code::Unavailable, "the room's past cannot be read now");
+        for tries in 1..=LOSS_TRIES_MAX {
             match room.catch_up(after) {
                 CatchUp::Messages { .. } => return Ok(room.loss(after)),
                 CatchUp::Coming => self.until_fetched(room.key).await,
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, 1).await {
-                    Ok(page) => {
+                    Ok((page, settled)) => {
                         let next = page.messages.first().map(|message| message.seq.0);
-                        let to = next.map_or(room.memory_begins().0, |next| next - 1);
+                        let to = next.map_or(room.memory_begins().min(settled).0, |next| next - 1);
                         return Ok((to > after.0).then_some(Lost {
                             from: after.0 + 1,
                             to,
                         }));
                     }
-                    Err(refusal) => {
-                        tries += 1;
-                        if tries == 5 {
-                            return Err(refusal);
-                        }
+                    Err(error) => {
+                        refusal = error;
                         tokio::time::sleep(RETRY_FIRST * tries).await;
                     }
                 },
             }
         }
+        Err(refusal.retry_after(LOSS_RETRY_MS))
     }
 
     /// Gives what rooms of devices are like now. Answers whether more must wait for room in the outbox.

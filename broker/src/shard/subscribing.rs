@@ -97,7 +97,9 @@ impl Shard {
         let mut names = Vec::new();
         for ticket in made {
             let mut rooms = self.rooms.borrow_mut();
-            let Some(local) = rooms.get_mut(&ticket.room) else { continue };
+            let Some(local) = rooms.get_mut(&ticket.room) else {
+                continue;
+            };
             let name = local.room.name.clone();
             match local.holder(ticket).map(|member| member.feed) {
                 None => {}

@@ -44,7 +44,8 @@ async fn stalled(broker: &Broker, token: &str, features: u64) -> Raw {
     peer.say(json!({"id": 1, "hello": {"version": 1, "features": features}}))
         .await;
     peer.hear_json().await;
-    peer.say(json!({"id": 2, "subscribe": {"rooms": ["flood"]}})).await;
+    peer.say(json!({"id": 2, "subscribe": {"rooms": ["flood"]}}))
+        .await;
     assert!(peer.hear_json().await["reply"]["subscribed"].is_object());
     peer
 }
@@ -144,7 +145,9 @@ async fn states_of_devices_that_wait_are_not_told_to_one_who_has_left_or_lost_th
         let devices = json!({"id": 3, "subscribe": {"rooms": ["$devices"]}});
         peer.say(devices).await;
     }
-    leaver.say(json!({"id": 4, "unsubscribe": {"rooms": ["$devices"]}})).await;
+    leaver
+        .say(json!({"id": 4, "unsubscribe": {"rooms": ["$devices"]}}))
+        .await;
     let narrow = sign_for("a", crate::support::claims("mallory", &["flood"]));
     peer.say(json!({"id": 4, "refresh": {"token": narrow}})).await;
     for (who, peer) in [("mallory", &mut peer), ("leaver", &mut leaver)] {

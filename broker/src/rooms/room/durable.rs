@@ -100,6 +100,8 @@ pub(super) struct Durable {
     /// As far as rows have claimed.
     pub(super) lease: u64,
     pub(super) backfill: Backfill,
+    /// The last number that was given before the room was made.
+    pub(super) before: u64,
     commits: StdArc<Commits>,
 }
 
@@ -117,9 +119,11 @@ impl Durable {
                 Some(head) if head.last > 0 => Backfill::Needed,
                 _ => Backfill::Done,
             },
+            before: seq,
             commits: StdArc::new(Commits(Mutex::new(Inner {
                 leased: lease,
                 committed,
+                settled: seq,
                 waiting: BTreeMap::new(),
                 given_up: BTreeMap::new(),
             }))),
@@ -149,6 +153,11 @@ impl Durable {
     /// The last number on the disk.
     pub(super) fn committed(&self) -> u64 {
         self.commits.0.lock().committed
+    }
+
+    /// Numbers up to this one are on the disk, or will never be.
+    pub(super) fn settled(&self) -> u64 {
+        self.commits.0.lock().settled
     }
 
     /// What a message must carry to the disk.
@@ -203,6 +212,8 @@ struct Commits(Mutex<Inner>);
 struct Inner {
     leased: u64,
     committed: u64,
+    /// At first what was given before: a lease that a crash left unused, and what the disk lost with it, will not come.
+    settled: u64,
     waiting: BTreeMap<u64, Vec<(Accepted, OnCommit)>>,
     /// The newest messages that the disk would never take: a repeat of one must not pass for written.
     given_up: BTreeMap<u64, Refusal>,
@@ -212,6 +223,7 @@ impl Commits {
     fn settle(&self, seq: u64, lease: u64, result: Result<(), Refusal>) {
         let waiting = {
             let mut inner = self.0.lock();
+            inner.settled = inner.settled.max(seq);
             match &result {
                 Ok(()) => {
                     inner.leased = inner.leased.max(lease);

@@ -57,6 +57,15 @@ pub struct Lost {
     pub to: u64,
 }
 
+/// Where what comes from the disk must meet what is in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joint {
+    /// The number that the room gives next.
+    pub(super) next: u64,
+    /// The last that was given before the room was made. Behind it begins what memory knows, and before it nothing is on its way.
+    pub(super) before: u64,
+}
+
 impl History {
     pub(super) fn new(budget: StdArc<Budget>) -> Self {
         Self {
@@ -76,19 +85,22 @@ impl History {
         self.trim(keep, now_ms);
     }
 
-    /// Puts older messages, newest last, in front of what is there, as many as fit.
-    pub(super) fn backfill(&mut self, older: Vec<(u64, Shared)>, keep: Keep, now_ms: u64) {
-        for (at_ms, publication) in older.into_iter().rev() {
+    /// Puts older messages, newest last, in front of what is there, as many as fit. They must reach up to it: what lies between
+    /// would pass for lost while it is only on its way to the disk.
+    pub(super) fn backfill(&mut self, older: Vec<(u64, Shared)>, joint: Joint, keep: Keep, now_ms: u64) {
+        let next = self.first().unwrap_or(joint.next);
+        let mut joined = false;
+        let missing = older.into_iter().rev().skip_while(|(_, p)| p.seq.0 >= next);
+        for (at_ms, publication) in missing {
             let full = self.entries.len() >= keep.messages as usize
                 || keep.bytes > 0 && (self.bytes + publication.cost()) as u64 > keep.bytes
                 || self.budget.is_over();
-            let overlaps = self
-                .entries
-                .front()
-                .is_some_and(|first| first.publication.seq <= publication.seq);
-            if full || overlaps {
+            let meets = publication.seq.0 + 1 == next || next == joint.before + 1;
+            // Holes further back are the disk's own.
+            if full || !(meets || joined) {
                 break;
             }
+            joined = true;
             self.charge(publication.cost());
             self.entries.push_front(Entry { at_ms, publication });
         }
@@ -293,12 +305,50 @@ mod tests {
         };
         let mut history = History::new(StdArc::new(Budget::new(usize::MAX)));
         history.push(&message(10, 1), keep, 100);
-        let older = (3..=10).map(|seq| (50, message(seq, 1))).collect();
-        history.backfill(older, keep, 100);
-        // 10 overlaps: nothing behind it is trusted.
-        assert_eq!(numbers(history.after(0)), [10]);
-        history.backfill((1..=9).map(|seq| (50, message(seq, 1))).collect(), keep, 100);
+        let joint = Joint { next: 11, before: 3 };
+        let older = |to: u64| (1..=to).map(|seq| (50, message(seq, 1))).collect::<Vec<_>>();
+        history.backfill(older(8), joint, keep, 100);
+        assert_eq!(numbers(history.after(0)), [10], "9 may be on its way to the disk");
+        history.backfill(older(10), joint, keep, 100);
         assert_eq!(numbers(history.after(0)), [6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn what_a_crash_left_unused_is_a_hole_that_stays() {
+        let keep = Keep {
+            messages: 5,
+            age_ms: 0,
+            bytes: 0,
+        };
+        let mut history = History::new(StdArc::new(Budget::new(usize::MAX)));
+        history.push(&message(101, 1), keep, 100);
+        let joint = Joint {
+            next: 102,
+            before: 100,
+        };
+        history.backfill(
+            (1..=3).map(|seq| (50, message(seq, 1))).collect(),
+            joint,
+            keep,
+            100,
+        );
+        assert_eq!(numbers(history.after(0)), [1, 2, 3, 101]);
+        let mut empty = History::new(StdArc::new(Budget::new(usize::MAX)));
+        let joint = Joint {
+            next: 102,
+            before: 100,
+        };
+        empty.backfill(
+            (1..=3).map(|seq| (50, message(seq, 1))).collect(),
+            joint,
+            keep,
+            100,
+        );
+        assert_eq!(
+            numbers(empty.after(0)),
+            [0; 0],
+            "101 may be on its way to the disk"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use cauce_protocol::message::Direction;
 use cauce_protocol::{Epoch, Position, Seq};
 
 use super::durable::Backfill;
-use super::history::{History, Lost};
+use super::history::{History, Joint, Lost};
 use super::{DURABLE_IN_MEMORY, Room, State};
 use crate::publication::Shared;
 use crate::rooms::class::Keep;
@@ -220,7 +220,12 @@ impl Room {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let keep = state.memory();
+        let mut joint = Joint {
+            next: state.seq + 1,
+            before: state.seq,
+        };
         if let Some(durable) = &mut state.durable {
+            joint.before = durable.before;
             durable.backfill = match older {
                 Some(_) => Backfill::Done,
                 None => Backfill::Needed,
@@ -231,7 +236,7 @@ impl Room {
             state
                 .history
                 .get_or_insert_with(|| Box::new(History::new(budget.clone())))
-                .backfill(older, keep, now_ms);
+                .backfill(older, joint, keep, now_ms);
         }
         state.shards
     }
@@ -246,13 +251,13 @@ impl Room {
         self.state.lock().first_loss(after.0)
     }
 
-    /// The last number of a durable room that is on the disk; the last number of any other.
-    pub fn committed(&self) -> Seq {
+    /// Numbers of a durable room up to this one are on the disk or will never be; of any other, all are settled.
+    pub fn settled(&self) -> Seq {
         let state = self.state.lock();
         Seq(state
             .durable
             .as_ref()
-            .map_or(state.seq, |durable| durable.committed()))
+            .map_or(state.seq, |durable| durable.settled()))
     }
 
     /// A page of what is kept in memory: at most `limit` messages and `bytes_max` bytes, but one at least.
