@@ -145,7 +145,7 @@ impl Shard {
                 }
             }
         }
-        if !peer.blocked.get() {
+        if !peer.blocked.get() && !peer.is_closing() {
             self.mark(peer);
             self.hub.shards[self.index].notify();
         }

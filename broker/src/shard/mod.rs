@@ -304,6 +304,7 @@ impl Shard {
     /// Takes the peer out of rooms, rosters and its device, according to what it was. `code` says why, if it is we who close.
     fn leave(&self, peer: &Rc<Peer>, code: Option<Code>) {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
+        *peer.backlog.borrow_mut() = None;
         match stage {
             Stage::Client(client) => {
                 let logbook = &client.membership.tenant.logbook;
