@@ -186,3 +186,37 @@ async fn a_message_larger_than_what_an_outbox_has_for_pushes_is_delivered() {
     }
     neighbours.assert_undisturbed().await;
 }
+
+#[tokio::test]
+async fn one_who_asks_for_pages_and_reads_none_is_refused_and_stays() {
+    let broker = keeping(100_000, "limits.outbox_bytes=128KiB\nlimits.mailbox_bytes=64MiB");
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let mut peer = stalled(&broker, &token("a", "greedy"), 3).await;
+    let last = flood_until_behind(&broker, &a).await;
+    for id in 10..60 {
+        peer.say(json!({"id": id, "history": {"room": "flood", "limit": 1000}}))
+            .await;
+    }
+    let (mut refused, mut next) = (0, 1);
+    while refused < 50 || next <= last {
+        let frame = match peer.hear().await {
+            Heard::Text(text) => serde_json::from_str::<Value>(&text).expect("JSON"),
+            Heard::Ping | Heard::Pong => continue,
+            other => panic!("it is gone: {other:?}"),
+        };
+        if let Some(seq) = frame["push"]["seq"].as_u64() {
+            assert_eq!(seq, next);
+            next += 1;
+        } else {
+            assert_eq!(frame["reply"]["error"]["name"], "overloaded", "{frame}");
+            assert!(
+                frame["reply"]["error"]["retry_after_ms"].as_u64() > Some(0),
+                "{frame}"
+            );
+            refused += 1;
+        }
+    }
+    // Once it has read, it is given a page again.
+    peer.say(json!({"id": 9, "history": {"room": "flood"}})).await;
+    assert!(peer.hear_json().await["reply"]["history_page"].is_object());
+}
