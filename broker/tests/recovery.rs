@@ -270,6 +270,12 @@ async fn a_slow_reader_is_told_what_it_lost_and_stays() {
         lost > 100,
         "it read nothing for 2,000 messages, of which 10 were kept"
     );
+    let metrics = broker.server.handle();
+    let counted = metrics.metrics().total(|shard| &shard.lost);
+    assert_eq!(
+        counted, lost,
+        "each loss is counted once, however often it was tried"
+    );
 }
 
 /// What a stalled reader gets once it reads: the numbers and keys of pushes, and gaps.
@@ -467,4 +473,25 @@ async fn a_class_may_bound_the_rate_of_a_room() {
         peer.ask(other).await.0["published"].is_object(),
         "each room for itself"
     );
+}
+
+#[tokio::test]
+async fn a_filter_keeps_the_position_near_while_it_catches_up_too() {
+    let broker = keeping(10_000, "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let position = peer.subscribe(&["r"]).await.remove(0);
+    drop(peer);
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    for _ in 0..600 {
+        a.publish("r", "noise", Payload::NULL).expect("published");
+    }
+    a.publish("r", "wanted", Payload::NULL).expect("published");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    peer.ask(json!({"id": 1, "hello": {"version": 1, "features": 1}}))
+        .await;
+    let since = json!({"room": "r", "epoch": position["epoch"], "seq": 0, "events": ["wanted"]});
+    subscribe_with(&mut peer, since).await;
+    assert_eq!(peer.receive().await["advance"]["seq"], 256);
+    assert_eq!(peer.receive().await["advance"]["seq"], 512);
+    assert_eq!(peer.receive().await["push"]["seq"], 601);
 }

@@ -305,8 +305,13 @@ impl Room {
     pub(super) fn classify(&self, class: StdArc<RoomClass>, now_ms: u64) -> Reclassified {
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        if state.closed {
+            return Reclassified::Kept;
+        }
         if state.durable.is_some() && !class.is_durable() {
             state.closed = true;
+            // It leaves no head: its numbering ends here.
+            state.durable = None;
             return Reclassified::Closed { shards: state.shards };
         }
         if class.is_durable() && state.durable.is_none() {
@@ -375,13 +380,19 @@ impl Room {
         {
             // Its keys are promised for longer than it lingers: look again as if it had just been left.
             Idle::Since(now_ms)
-        } else if state.has_unsettled() {
-            // Whoever makes it again would not know what is still on its way to the disk.
-            Idle::Since(now_ms)
         } else if state.idle_since_ms > idle_before_ms {
             Idle::Since(state.idle_since_ms)
+        } else if state
+            .durable
+            .as_ref()
+            .is_some_and(|durable| !durable.is_settled())
+        {
+            // Who wakes it reads the disk, and would take for lost what is still on its way there.
+            Idle::Since(now_ms)
         } else {
             state.closed = true;
+            // The table lets go of a room some time after it has left: its memory is given back now.
+            state.history = None;
             Idle::Closed
         }
     }
@@ -434,12 +445,6 @@ pub(super) enum Idle {
 impl State {
     fn receivers(&self) -> u32 {
         self.subscribers + self.taps.len() as u32
-    }
-
-    /// Whether messages are on their way to the disk.
-    fn has_unsettled(&self) -> bool {
-        let durable = self.durable.as_ref();
-        durable.is_some_and(|durable| durable.settled() < self.seq)
     }
 
     fn is_idle(&self) -> bool {

@@ -14,8 +14,8 @@ use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Code, Refusal, RoomId, Seq};
 
 use super::Shard;
-use super::deliver::{Feed, Given, Member, Ticket, knows};
-use super::options::Interval;
+use super::deliver::{Feed, Given, LocalRoom, Member, Ticket, knows};
+use super::options::{Interval, Verdict};
 use super::peer::Peer;
 use crate::hub::{ShardMessage, Tenant, restored};
 use crate::publication::{RoomKey, Shared, message_frame};
@@ -35,12 +35,6 @@ const FETCH_BYTES: usize = 4 * 1024 * 1024;
 /// First and longest pause before the store is asked again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
-
-/// Looks into the past of a room before a subscribe is refused that needs to know it.
-const LOSS_TRIES_MAX: u32 = 6;
-
-/// What is asked of a client whose room's past cannot be read.
-const LOSS_RETRY_MS: u32 = 1_000;
 
 /// How far one look brought a subscriber.
 enum Step {
@@ -90,30 +84,31 @@ impl Shard {
     /// Under `sample`: nothing more until the interval has passed. One timer for each subscriber that has just been given
     /// something; none for a quiet one.
     fn begin_interval(self: &Rc<Self>, member: &mut Member, room: RoomKey) {
-        let ticket = member.ticket(room);
         let Some(options) = &mut member.options else {
             return;
         };
         if let Policy::Sample { every_ms } = options.policy {
-            let shard = self.clone();
+            let (shard, peer) = (self.clone(), member.peer.clone());
             let timer = tokio::task::spawn_local(async move {
                 tokio::time::sleep(Duration::from_millis(every_ms.into())).await;
-                shard.interval_passed(&ticket);
+                shard.interval_passed(&peer, room);
             });
             options.interval = Some(Interval(timer.abort_handle()));
         }
     }
 
-    fn interval_passed(&self, ticket: &Ticket) {
-        let waits = self.with_holder(ticket, |member| {
-            let options = member.options.as_mut();
-            options.is_some_and(|options| {
-                options.interval = None;
-                !options.waiting.is_empty()
-            })
-        });
-        if waits == Some(true) {
-            self.fall_behind(&ticket.peer, ticket.room);
+    fn interval_passed(&self, peer: &Rc<Peer>, room: RoomKey) {
+        let waits = {
+            let mut rooms = self.rooms.borrow_mut();
+            let member = rooms.get_mut(&room).and_then(|local| local.member(peer));
+            let Some(options) = member.and_then(|member| member.options.as_mut()) else {
+                return;
+            };
+            options.interval = None;
+            !options.waiting.is_empty()
+        };
+        if waits {
+            self.fall_behind(peer, room);
         }
     }
 
@@ -167,7 +162,7 @@ impl Shard {
             return Step::Done;
         };
         match member.feed {
-            Feed::Held | Feed::Joining { .. } => Step::Done,
+            Feed::Held => Step::Done,
             Feed::Live => self.give_waiting(member, &room, outbox_bytes_max, budget),
             Feed::Behind => loop {
                 let (messages, head) = match room.catch_up(member.after) {
@@ -224,11 +219,16 @@ impl Shard {
             }
             member.after = Seq(publication.seq.0 - 1);
         }
-        let passes = member
-            .options
-            .as_ref()
-            .is_none_or(|options| options.passes(publication));
-        if passes && self.give(&member.peer, publication, outbox_bytes_max) == Given::NoRoom {
+        let verdict = match &mut member.options {
+            None => Verdict::Give,
+            Some(options) => options.judge(publication, &member.peer),
+        };
+        let given = match verdict {
+            Verdict::Give | Verdict::Keep => self.give(&member.peer, publication, outbox_bytes_max),
+            Verdict::Tell => self.pass(&member.peer, publication, outbox_bytes_max),
+            Verdict::Skip => Given::Passed,
+        };
+        if given == Given::NoRoom {
             return false;
         }
         self.metrics().recovered.increment();
@@ -275,33 +275,29 @@ impl Shard {
     /// Tells what is lost. A client that would not understand it is closed instead: it must not believe that it has all.
     /// Answers whether there was room for the word.
     fn tell_gap(&self, peer: &Rc<Peer>, room: RoomId, lost: Lost, outbox_bytes_max: usize) -> bool {
+        let count = || {
+            self.metrics().gaps.increment();
+            self.metrics().lost.add(lost.to - lost.from + 1);
+        };
         if knows(peer, Feature::Gap) {
             let gap = wire::Gap {
                 room: room.0,
                 from: lost.from,
                 to: lost.to,
             };
-            let told = self.offer(
-                peer,
-                || message_frame(&gap.into(), peer.dialect),
-                outbox_bytes_max,
-            );
+            let frame = || message_frame(&gap.into(), peer.dialect);
+            let told = self.offer(peer, frame, outbox_bytes_max);
             if told {
-                self.count_loss(lost);
+                count();
             }
             return told;
         }
         let mut overflowed = self.overflowed.borrow_mut();
         if !overflowed.iter().any(|other| Rc::ptr_eq(other, peer)) {
+            count();
             overflowed.push(peer.clone());
-            self.count_loss(lost);
         }
         false
-    }
-
-    fn count_loss(&self, lost: Lost) {
-        self.metrics().gaps.increment();
-        self.metrics().lost.add(lost.to - lost.from + 1);
     }
 
     /// The store must be asked, or is being asked, for what comes next.
@@ -310,17 +306,19 @@ impl Shard {
         let Some(tenant) = super::deliver::client(&member.peer, |c| c.membership.tenant.clone()) else {
             return;
         };
-        let (shard, ticket, room) = (self.clone(), member.ticket(room.key), room.clone());
+        let (shard, peer, room, ticket) = (self.clone(), member.peer.clone(), room.clone(), member.ticket);
         tokio::task::spawn_local(async move {
             if let Some(messages) = fetch {
-                shard.fetch_newest(&tenant, &room, messages).await;
+                // Should it fail, the loop below tries again.
+                let _ = shard.fetch_newest(&tenant, &room, messages).await;
             }
-            shard.feed_from_store(&ticket, &tenant, &room).await;
+            shard.feed_from_store(&peer, ticket, &tenant, &room).await;
         });
     }
 
-    /// Brings the newest messages of a durable room into memory, for everyone who waits for them.
-    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) {
+    /// Brings the newest messages of a durable room into memory, for everyone who waits for them. If that fails, it says so
+    /// after a pause.
+    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) -> Result<(), Refusal> {
         let query = MessageQuery {
             tenant: tenant.id.clone(),
             room: room.name.clone(),
@@ -332,104 +330,82 @@ impl Shard {
         };
         let page = self.hub.records.messages(query).await;
         let now = self.now();
-        let older = page.ok().map(|page| {
+        let (older, outcome) = match page {
+            Ok(page) => (Some(page), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let older = older.map(|page| {
             let publication = |message: StoredMessage| {
                 let age_ms = now.unix_ms.saturating_sub(message.unix_ms);
                 (now.mono_ms.saturating_sub(age_ms), restored(room, message))
             };
             page.messages.into_iter().rev().map(publication).collect()
         });
-        let failed = older.is_none();
-        let shards = room.backfill(older, now.mono_ms);
-        if failed {
+        room.backfill(older, now.mono_ms);
+        if outcome.is_err() {
             // Whoever waits tries again in a while.
             tokio::time::sleep(RETRY_FIRST).await;
         }
-        for shard in (0..self.hub.shards.len()).filter(|shard| shards & 1 << shard != 0) {
-            self.hub.shards[shard].send(ShardMessage::Fetched(room.key));
+        // Whoever waits may not have joined yet, so all are told.
+        for mailbox in &self.hub.shards[..self.hub.plan.clients] {
+            mailbox.send(ShardMessage::Fetched(room.key));
         }
+        outcome
     }
 
     /// The newest messages of a room have come from the store, or could not.
     pub(super) fn fetched(&self, room: RoomKey) {
-        let waiting = match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => std::mem::take(&mut local.fetching),
-            None => return,
-        };
-        for waiter in waiting {
+        let waiting = self.fetching.borrow_mut().remove(&room);
+        for waiter in waiting.into_iter().flatten() {
             // One who is gone does not wait.
             let _ = waiter.send(());
         }
     }
 
-    /// Waits until somebody has fetched the newest messages of the room.
+    /// Waits until somebody has fetched the newest messages of the room. To be called where the room has just said that they are
+    /// coming: the word is taken by this thread, so it cannot come in between.
     async fn until_fetched(&self, room: RoomKey) {
         let (done, fetched) = tokio::sync::oneshot::channel();
-        match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => local.fetching.push(done),
-            None => return,
-        }
+        self.fetching.borrow_mut().entry(room).or_default().push(done);
         let _ = fetched.await;
     }
 
-    /// What the peer's subscription to a room is known by.
-    pub(super) fn ticket(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Ticket> {
-        let mut rooms = self.rooms.borrow_mut();
-        let member = rooms.get_mut(&room)?.member(peer)?;
-        Some(member.ticket(room))
-    }
-
-    /// Does something with the subscription that the ticket names, if it has not ended.
-    pub(super) fn with_holder<T>(&self, ticket: &Ticket, act: impl FnOnce(&mut Member) -> T) -> Option<T> {
-        let mut rooms = self.rooms.borrow_mut();
-        rooms.get_mut(&ticket.room)?.holder(ticket).map(act)
-    }
-
-    /// Whether the subscription goes on.
-    pub(super) fn is_held(&self, ticket: &Ticket) -> bool {
-        self.with_holder(ticket, |_| ()).is_some()
-    }
-
     /// The number after which a held subscriber goes on; `None` if it is no longer one.
-    fn held_after(&self, ticket: &Ticket) -> Option<Seq> {
-        self.with_holder(ticket, |member| {
-            (member.feed == Feed::Held).then_some(member.after)
-        })?
+    fn held_after(&self, peer: &Rc<Peer>, ticket: Ticket, room: RoomKey) -> Option<Seq> {
+        let mut rooms = self.rooms.borrow_mut();
+        held(rooms.get_mut(&room)?, peer, ticket).map(|member| member.after)
     }
 
-    /// Lets one go on that was held or is joining: live at once if nothing came meanwhile, for a room may keep nothing for later.
-    pub(super) fn resume(&self, ticket: &Ticket) {
+    /// Lets a held subscriber go on.
+    pub(super) fn resume(&self, peer: &Rc<Peer>, ticket: Ticket, room: RoomKey) {
         let mut rooms = self.rooms.borrow_mut();
-        let Some(local) = rooms.get_mut(&ticket.room) else {
+        let Some(member) = rooms.get_mut(&room).and_then(|local| held(local, peer, ticket)) else {
             return;
         };
-        let head = local.room.seq();
-        let Some(member) = local.holder(ticket) else {
-            return;
-        };
-        if !matches!(member.feed, Feed::Held | Feed::Joining { .. }) {
-            return;
-        }
-        if member.after >= head {
-            member.feed = Feed::Live;
-            return;
-        }
         member.feed = Feed::Behind;
         drop(rooms);
-        self.fall_behind(&ticket.peer, ticket.room);
+        self.fall_behind(peer, room);
     }
 
     /// Feeds a held subscriber until memory can go on.
-    async fn feed_from_store(self: &Rc<Self>, ticket: &Ticket, tenant: &Tenant, room: &Arc<Room>) {
+    async fn feed_from_store(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        ticket: Ticket,
+        tenant: &Tenant,
+        room: &Arc<Room>,
+    ) {
         let mut pause = RETRY_FIRST;
-        while let Some(after) = self.held_after(ticket) {
+        while let Some(after) = self.held_after(peer, ticket, room.key) {
             match room.catch_up(after) {
-                CatchUp::Messages { .. } => return self.resume(ticket),
+                CatchUp::Messages { .. } => return self.resume(peer, ticket, room.key),
                 CatchUp::Coming => self.until_fetched(room.key).await,
-                CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
+                CatchUp::Fetch { messages } => {
+                    let _ = self.fetch_newest(tenant, room, messages).await;
+                }
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
                     Ok((page, settled)) => {
-                        if self.give_page(ticket, room, page, settled) {
+                        if self.give_page(peer, ticket, room, page, settled) {
                             return;
                         }
                         pause = RETRY_FIRST;
@@ -444,7 +420,7 @@ impl Shard {
         }
     }
 
-    /// What the store has behind `after`; and the number up to which whatever is not among it never will be.
+    /// What the store has behind `after`; and the number up to which what is not among it never will be.
     async fn stored_after(
         &self,
         tenant: &Tenant,
@@ -470,20 +446,25 @@ impl Shard {
             // What comes next has left memory and is still on its way to the disk.
             return Err(Refusal::new(Code::Unavailable, "the store is behind"));
         }
+        // A room's rows come to the disk in order: whatever comes before one that is there has come, or never will.
         Ok((page, settled))
     }
 
     /// Gives a page of the store to a held subscriber. Answers whether it goes on by itself.
     fn give_page(
         self: &Rc<Self>,
-        ticket: &Ticket,
+        peer: &Rc<Peer>,
+        ticket: Ticket,
         room: &Arc<Room>,
         page: MessagePage,
         settled: Seq,
     ) -> bool {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
-        let (mut rooms, peer) = (self.rooms.borrow_mut(), &ticket.peer);
-        let Some(member) = rooms.get_mut(&room.key).and_then(|local| local.holder(ticket)) else {
+        let mut rooms = self.rooms.borrow_mut();
+        let Some(member) = rooms
+            .get_mut(&room.key)
+            .and_then(|local| held(local, peer, ticket))
+        else {
             return true;
         };
         let (none, more) = (page.messages.is_empty(), page.more);
@@ -520,18 +501,22 @@ impl Shard {
         false
     }
 
-    /// What a durable room has lost behind `after`, asking the store if need be: for the answer to a subscriber who comes back.
+    /// What a durable room has lost behind `after`, asking the store if need be: for the answer to a held subscriber who comes
+    /// back. Nothing, if he has gone meanwhile.
     pub(super) async fn loss_after(
         self: &Rc<Self>,
         tenant: &Tenant,
         room: &Arc<Room>,
         after: Seq,
     ) -> Result<Option<Lost>, Refusal> {
-        let mut refusal = Refusal::new(Code::Unavailable, "the room's past cannot be read now");
-        for tries in 1..=LOSS_TRIES_MAX {
-            match room.catch_up(after) {
+        let mut tries = 0;
+        loop {
+            let tried = match room.catch_up(after) {
                 CatchUp::Messages { .. } => return Ok(room.loss(after)),
-                CatchUp::Coming => self.until_fetched(room.key).await,
+                CatchUp::Coming => {
+                    self.until_fetched(room.key).await;
+                    continue;
+                }
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, 1).await {
                     Ok((page, settled)) => {
@@ -542,14 +527,17 @@ impl Shard {
                             to,
                         }));
                     }
-                    Err(error) => {
-                        refusal = error;
-                        tokio::time::sleep(RETRY_FIRST * tries).await;
-                    }
+                    Err(refusal) => Err(refusal),
                 },
+            };
+            if let Err(refusal) = tried {
+                tries += 1;
+                if tries == 5 {
+                    return Err(refusal);
+                }
+                tokio::time::sleep(RETRY_FIRST * tries).await;
             }
         }
-        Err(refusal.retry_after(LOSS_RETRY_MS))
     }
 
     /// Gives what rooms of devices are like now. Answers whether more must wait for room in the outbox.
@@ -588,4 +576,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// The subscription, if it still waits for the store.
+pub(super) fn held<'a>(local: &'a mut LocalRoom, peer: &Rc<Peer>, ticket: Ticket) -> Option<&'a mut Member> {
+    local
+        .member(peer)
+        .filter(|member| member.feed == Feed::Held && member.ticket == ticket)
 }

@@ -30,20 +30,24 @@ pub(super) struct LocalRoom {
     /// The last number that was delivered here.
     seen: Seq,
     pub(super) members: Vec<Member>,
-    /// Who waits for the newest messages to come from the store.
-    pub(super) fetching: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) peer: Rc<Peer>,
-    serial: u64,
     /// It has everything up to here that it is going to get; while it is live, this is where it joined or caught up.
     pub(super) after: Seq,
     pub(super) feed: Feed,
+    /// Tells this subscription from an earlier or later one of the same peer to the same room: what waits for the store belongs
+    /// to one of them.
+    pub(super) ticket: Ticket,
     /// `None` for those who want everything, reliably: nearly all.
     pub(super) options: Option<Box<Options>>,
 }
+
+/// One subscription of one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ticket(u32);
 
 /// Where a subscriber's messages come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,38 +58,9 @@ pub(super) enum Feed {
     Behind,
     /// From the store, which has been asked.
     Held,
-    /// From nowhere yet: the store has been asked what the answer to its subscribe must say is lost. `claimed` says that a later
-    /// request has been answered that it is a subscriber.
-    Joining { claimed: bool },
-}
-
-/// Names one subscription of one peer. A task that has waited goes on with that very one or not at all: the peer may have left
-/// the room meanwhile, and joined it again somewhere else.
-#[derive(Clone, Debug)]
-pub(super) struct Ticket {
-    pub(super) peer: Rc<Peer>,
-    pub(super) room: RoomKey,
-    serial: u64,
-}
-
-impl Member {
-    pub(super) fn ticket(&self, room: RoomKey) -> Ticket {
-        Ticket {
-            peer: self.peer.clone(),
-            room,
-            serial: self.serial,
-        }
-    }
 }
 
 impl LocalRoom {
-    /// The subscription that the ticket names, if it has not ended.
-    pub(super) fn holder(&mut self, ticket: &Ticket) -> Option<&mut Member> {
-        self.members
-            .iter_mut()
-            .find(|member| member.serial == ticket.serial)
-    }
-
     pub(super) fn member(&mut self, peer: &Rc<Peer>) -> Option<&mut Member> {
         self.members
             .iter_mut()
@@ -145,7 +120,7 @@ impl Shard {
     }
 
     /// Tells a subscriber that the room went on without it.
-    fn pass(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
+    pub(super) fn pass(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
         let skip = || publication.skip_bytes(peer.dialect).clone();
         if !knows(peer, Feature::Advance) || self.offer(peer, skip, outbox_bytes_max) {
             Given::Passed
@@ -194,7 +169,7 @@ impl Shard {
         count
     }
 
-    /// Makes the peer a subscriber. Answers where it begins, and what its subscription is known by here.
+    /// Makes the peer a subscriber. Answers where it begins.
     pub(super) fn join(
         &self,
         peer: &Rc<Peer>,
@@ -203,7 +178,7 @@ impl Shard {
         start: Start,
         options: Chosen,
         now_ms: u64,
-    ) -> Result<(Joined, Ticket), cauce_protocol::Refusal> {
+    ) -> Result<Joined, cauce_protocol::Refusal> {
         let joined = tenant
             .rooms
             .join(name, Listener::Shard(self.index), start, now_ms)?;
@@ -216,24 +191,20 @@ impl Shard {
             room: joined.room.clone(),
             seen: joined.seq,
             members: Vec::new(),
-            fetching: Vec::new(),
         });
-        let serial = self.next_ticket.get();
-        self.next_ticket.set(serial + 1);
-        let member = Member {
+        let ticket = Ticket(self.tickets.get().wrapping_add(1));
+        self.tickets.set(ticket.0);
+        local.members.push(Member {
+            ticket,
             peer: peer.clone(),
-            serial,
             after: joined.entered.from,
-            feed: match joined.entered {
-                entered if entered.ask_store => Feed::Joining { claimed: false },
-                entered if entered.from < joined.seq => Feed::Behind,
-                _ => Feed::Live,
+            feed: match joined.entered.from < joined.seq {
+                true => Feed::Behind,
+                false => Feed::Live,
             },
             options,
-        };
-        let ticket = member.ticket(joined.room.key);
-        local.members.push(member);
-        Ok((joined, ticket))
+        });
+        Ok(joined)
     }
 
     /// Ends a subscription.
@@ -258,7 +229,7 @@ impl Shard {
         tenant.rooms.leave_shard(room, self.index, last, now_ms);
     }
 
-    /// Where the pushes of one stand who is answered that it is a subscriber: it gets the next number and everything after. It may have joined behind what this
+    /// Where a subscriber's pushes stand: it gets the next number and everything after. It may have joined behind what this
     /// shard has delivered, when messages from before still wait in the mailbox.
     pub(super) fn position(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
         let mut rooms = self.rooms.borrow_mut();
@@ -268,10 +239,6 @@ impl Shard {
         Some(match member.feed {
             Feed::Live => seen.max(member.after),
             Feed::Behind | Feed::Held => member.after,
-            Feed::Joining { .. } => {
-                member.feed = Feed::Joining { claimed: true };
-                member.after
-            }
         })
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use cauce_protocol::message::Subscription as Wanted;
 use cauce_protocol::wire::{self, Feature};
-use cauce_protocol::{Code, Refusal, RoomName, Seq};
+use cauce_protocol::{Refusal, RoomName, Seq};
 
-use super::deliver::{Chosen, Feed, Ticket, forget_states, knows};
+use super::deliver::{Chosen, forget_states, knows};
+use super::joining::Losses;
 use super::options::Options;
 use super::peer::{Peer, Stage};
 use super::presence::{check_watches, watches};
@@ -15,102 +16,29 @@ use super::states::{States, devices_of};
 use super::{Shard, Tunables};
 use crate::auth::Action as Right;
 use crate::clock::Now;
-use crate::connection::Subscription;
+use crate::connection::{Connection, Subscription};
 use crate::hub::Tenant;
 use crate::publication::{RoomKey, message_frame};
 use crate::rooms::{Exit, Lost, Recovered, Room, Start};
 
-/// What is asked of a client whose rooms changed under its subscribe.
-const REJOIN_RETRY_MS: u32 = 100;
-
-/// A room just joined whose past is partly in the store: what of it is lost must be asked there.
-struct Open {
-    /// Its place in the answer.
-    at: usize,
-    room: Arc<Room>,
-    ticket: Ticket,
-    after: Seq,
-    /// It brought a position, and is told what became of it.
-    positioned: bool,
-}
-
-/// What a request has joined.
-#[derive(Default)]
-struct Joining {
-    positions: Vec<wire::RoomPosition>,
-    open: Vec<Open>,
-    /// The subscriptions that it made; only if some are open.
-    made: Vec<Ticket>,
-}
-
 impl Shard {
-    /// All rooms or none. A room that was joined before is answered with where its pushes stand.
+    /// All rooms or none. A room that was joined before is answered with where its pushes stand. `losses` is what the store
+    /// said of rooms whose past is partly there.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each of them is needed")]
     pub(super) fn subscribe(
         self: &Rc<Self>,
         peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         id: u32,
         wanted: Vec<Wanted>,
+        losses: &Losses,
         now: Now,
         tunables: &Tunables,
     ) {
-        let joined = self.join_all(peer, tenant, wanted, now, tunables);
-        match joined {
+        match self.join_all(peer, tenant, wanted, losses, now, tunables) {
+            Ok(rooms) => self.subscribed(peer, id, rooms),
             Err(refusal) => self.refuse(peer, id, &refusal),
-            Ok(joining) if joining.open.is_empty() => self.subscribed(peer, id, joining.positions),
-            Ok(joining) => {
-                let (shard, peer, tenant) = (self.clone(), peer.clone(), tenant.clone());
-                tokio::task::spawn_local(async move { shard.finish(&peer, &tenant, id, joining).await });
-            }
         }
-    }
-
-    /// Answers a subscribe once the store has said what is lost.
-    async fn finish(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Arc<Tenant>, id: u32, joining: Joining) {
-        let Joining {
-            mut positions,
-            open,
-            made,
-        } = joining;
-        let settled = self.settle(tenant, &mut positions, &open).await;
-        if peer.is_closing() {
-            return;
-        }
-        // Rights and rooms may end while the store is asked, and the word of it came before the client knew what it is about.
-        let refusal = match settled {
-            Ok(()) if made.iter().all(|ticket| self.is_held(ticket)) => {
-                self.subscribed(peer, id, positions);
-                return made.iter().for_each(|ticket| self.resume(ticket));
-            }
-            Ok(()) => {
-                let message = "a room was left or closed while it was being joined; subscribe again";
-                Refusal::new(Code::Unavailable, message).retry_after(REJOIN_RETRY_MS)
-            }
-            Err(refusal) => refusal,
-        };
-        self.take_back(peer, tenant, &made);
-        self.refuse(peer, id, &refusal);
-    }
-
-    /// Ends subscriptions that were made for a request which is refused after all, but for those that a later one was promised.
-    fn take_back(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Tenant, made: &[Ticket]) {
-        let mut names = Vec::new();
-        for ticket in made {
-            let mut rooms = self.rooms.borrow_mut();
-            let Some(local) = rooms.get_mut(&ticket.room) else {
-                continue;
-            };
-            let name = local.room.name.clone();
-            match local.holder(ticket).map(|member| member.feed) {
-                None => {}
-                Some(Feed::Joining { claimed: true }) => {
-                    drop(rooms);
-                    self.resume(ticket);
-                }
-                Some(_) => names.push(name),
-            }
-        }
-        self.unsubscribe(peer, tenant, &names, self.now());
     }
 
     fn subscribed(self: &Rc<Self>, peer: &Rc<Peer>, id: u32, rooms: Vec<wire::RoomPosition>) {
@@ -129,19 +57,20 @@ impl Shard {
         peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         wanted: Vec<Wanted>,
+        losses: &Losses,
         now: Now,
         tunables: &Tunables,
-    ) -> Result<Joining, Refusal> {
+    ) -> Result<Vec<wire::RoomPosition>, Refusal> {
         check_watches(tenant, &wanted)?;
         let mut stage = peer.stage.borrow_mut();
         let Stage::Client(client) = &mut *stage else {
-            return Ok(Joining::default());
+            return Ok(Vec::new());
         };
         let connection = &mut client.connection;
         let before = connection.subscriptions.len();
-        let (mut positions, mut open) = (Vec::with_capacity(wanted.len()), Vec::new());
+        let mut positions = Vec::with_capacity(wanted.len());
         let watches = watches(&wanted);
-        for wanted in wanted {
+        for (at, wanted) in wanted.into_iter().enumerate() {
             let joined = connection
                 .subscriptions
                 .iter()
@@ -152,28 +81,14 @@ impl Shard {
                 positions.push(position(&room, seq, room.seq()));
                 continue;
             }
-            let start = match wanted.since {
-                Some(position) => Start::Since {
-                    position,
-                    within_ms: (!connection
-                        .principal
-                        .grant
-                        .allows(Right::History, wanted.room.as_str()))
-                    .then_some(tunables.recovery_window_ms),
-                },
-                None if wanted.recent > 0 => Start::Recent(wanted.recent),
-                None => Start::Now,
-            };
+            let start = start(connection, &wanted, tunables);
+            let lost = losses
+                .iter()
+                .find(|(place, _)| *place == at)
+                .and_then(|(_, lost)| *lost);
             let name = wanted.room.clone();
-            match self.join_one(peer, tenant, wanted, start, now) {
-                Ok((room, answer, unsettled)) => {
-                    open.extend(unsettled.map(|(ticket, after)| Open {
-                        at: positions.len(),
-                        room: room.clone(),
-                        ticket,
-                        after,
-                        positioned: matches!(start, Start::Since { .. }),
-                    }));
+            match self.join_one(peer, tenant, wanted, start, lost, now) {
+                Ok((room, answer)) => {
                     connection.subscriptions.push(Subscription { room });
                     positions.push(answer);
                 }
@@ -187,29 +102,19 @@ impl Shard {
             }
         }
         self.attend(peer, connection, before, &watches, now);
-        let made = match open.is_empty() {
-            true => Vec::new(),
-            false => {
-                let made = connection.subscriptions[before..].iter();
-                made.filter_map(|s| self.ticket(peer, s.room.key)).collect()
-            }
-        };
-        Ok(Joining {
-            positions,
-            open,
-            made,
-        })
+        Ok(positions)
     }
 
-    /// Joins a room. Answers what the client is told, and where it stands if the store must be asked what is lost.
+    /// Joins a room. Answers what the client is told.
     fn join_one(
         &self,
         peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         wanted: Wanted,
         start: Start,
+        lost: Option<Lost>,
         now: Now,
-    ) -> Result<(Arc<Room>, wire::RoomPosition, Option<(Ticket, Seq)>), Refusal> {
+    ) -> Result<(Arc<Room>, wire::RoomPosition), Refusal> {
         let options = match (wanted.policy, wanted.filter) {
             (Some(policy), filter) => Chosen::Client(Options::new(policy, filter)),
             (None, Some(filter)) => {
@@ -218,7 +123,7 @@ impl Shard {
             }
             (None, None) => Chosen::Class,
         };
-        let (joined, ticket) = self.join(peer, tenant, &wanted.room, start, options, now.mono_ms)?;
+        let joined = self.join(peer, tenant, &wanted.room, start, options, now.mono_ms)?;
         let entered = joined.entered;
         let mut answer = position(&joined.room, entered.from, joined.seq);
         match entered.recovered {
@@ -227,17 +132,23 @@ impl Shard {
             Recovered::Partial(lost) => partial(&mut answer, lost),
             Recovered::Reset => answer.recovery = wire::Recovery::Reset.into(),
         }
-        if entered.ask_store {
-            return Ok((joined.room, answer, Some((ticket, entered.from))));
+        if let Some(lost) = lost.filter(|lost| entered.ask_store && lost.to <= joined.seq.0) {
+            if matches!(start, Start::Since { .. }) {
+                partial(&mut answer, lost);
+            }
+            if lost.from == entered.from.0 + 1 {
+                // Told in the answer, so not again by a gap; and who asked for the newest few gets as many as there are.
+                answer.seq = lost.to;
+                self.skip_to(peer, joined.room.key, Seq(lost.to));
+            }
         }
         if entered.from < joined.seq {
             self.fall_behind(peer, joined.room.key);
         }
-        let continued = matches!(entered.recovered, Recovered::Continued | Recovered::Partial(_));
-        if !continued {
+        if matches!(entered.recovered, Recovered::None | Recovered::Reset) {
             self.owe_states(peer, tenant, &joined.room);
         }
-        Ok((joined.room, answer, None))
+        Ok((joined.room, answer))
     }
 
     /// Who joins a room of devices is told first what they are like.
@@ -259,47 +170,11 @@ impl Shard {
         self.mark(peer);
     }
 
-    /// Asks the store what is lost of each open room, and writes it into the answer.
-    async fn settle(
-        self: &Rc<Self>,
-        tenant: &Arc<Tenant>,
-        rooms: &mut [wire::RoomPosition],
-        open: &[Open],
-    ) -> Result<(), Refusal> {
-        for Open {
-            at,
-            room,
-            ticket,
-            after,
-            positioned,
-        } in open
-        {
-            let lost = self.loss_after(tenant, room, *after).await?;
-            let Some(answer) = rooms.get_mut(*at) else {
-                continue;
-            };
-            match lost {
-                Some(lost) if *positioned => {
-                    partial(answer, lost);
-                    if lost.from == after.0 + 1 {
-                        // Told in the answer, so not again by a gap.
-                        answer.seq = lost.to;
-                        self.skip_to(ticket, Seq(lost.to));
-                    }
-                }
-                // Who asked for the newest few gets as many as there are.
-                Some(lost) if lost.from == after.0 + 1 => {
-                    answer.seq = lost.to;
-                    self.skip_to(ticket, Seq(lost.to));
-                }
-                _ => {}
-            }
+    fn skip_to(&self, peer: &Rc<Peer>, room: RoomKey, seq: Seq) {
+        let mut rooms = self.rooms.borrow_mut();
+        if let Some(member) = rooms.get_mut(&room).and_then(|local| local.member(peer)) {
+            member.after = member.after.max(seq);
         }
-        Ok(())
-    }
-
-    fn skip_to(&self, ticket: &Ticket, seq: Seq) {
-        self.with_holder(ticket, |member| member.after = member.after.max(seq));
     }
 
     pub(super) fn unsubscribe(&self, peer: &Rc<Peer>, tenant: &Tenant, names: &[RoomName], now: Now) {
@@ -357,6 +232,24 @@ impl Shard {
             error: Some(refusal.into()),
         };
         self.say(peer, message_frame(&ended.into(), peer.dialect));
+    }
+}
+
+/// Where a client that asks so begins. Who may not read history reaches back only so far.
+pub(super) fn start(connection: &Connection, wanted: &Wanted, tunables: &Tunables) -> Start {
+    match wanted.since {
+        Some(position) => {
+            let all = connection
+                .principal
+                .grant
+                .allows(Right::History, wanted.room.as_str());
+            Start::Since {
+                position,
+                within_ms: (!all).then_some(tunables.recovery_window_ms),
+            }
+        }
+        None if wanted.recent > 0 => Start::Recent(wanted.recent),
+        None => Start::Now,
     }
 }
 

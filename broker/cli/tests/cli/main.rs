@@ -7,6 +7,8 @@ mod devices;
 mod drain;
 mod help;
 mod messages;
+mod people;
+mod rooms;
 mod serve;
 mod simulate;
 mod support;

@@ -5,7 +5,7 @@
 //!   after a crash, numbering that goes on behind the lease gives no number twice.
 //! - Whoever waits for a commit is told exactly once: when the message is on the disk, or that it is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc as StdArc;
 
@@ -103,8 +103,8 @@ pub(super) struct Durable {
     /// As far as rows have claimed.
     pub(super) lease: u64,
     pub(super) backfill: Backfill,
-    /// The last number that was given before the room was made.
-    pub(super) before: u64,
+    /// The last number that was given before the room was made. What the disk does not have up to here is nowhere.
+    pub(super) begun: u64,
     commits: StdArc<Commits>,
 }
 
@@ -122,11 +122,13 @@ impl Durable {
                 Some(head) if head.last > 0 => Backfill::Needed,
                 _ => Backfill::Done,
             },
-            before: seq,
+            begun: seq,
             commits: StdArc::new(Commits(Mutex::new(Inner {
                 leased: lease,
                 committed,
+                // What an earlier life has given is settled: a room closes only when all of it is.
                 settled: seq,
+                unsettled: BTreeSet::new(),
                 late: 0,
                 waiting: BTreeMap::new(),
                 given_up: BTreeMap::new(),
@@ -160,9 +162,15 @@ impl Durable {
         self.commits.0.lock().committed
     }
 
-    /// Numbers up to this one are on the disk, or will never be.
+    /// Up to this number, what the disk does not have it never will.
     pub(super) fn settled(&self) -> u64 {
-        self.commits.0.lock().settled
+        let inner = self.commits.0.lock();
+        inner.unsettled.first().map_or(inner.settled, |first| first - 1)
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub(super) fn is_settled(&self) -> bool {
+        self.commits.0.lock().unsettled.is_empty()
     }
 
     /// What a message must carry to the disk.
@@ -177,6 +185,7 @@ impl Durable {
         if self.lease.saturating_sub(seq) < LEASE_NUMBERS / 2 {
             self.lease = seq + LEASE_NUMBERS;
         }
+        self.commits.0.lock().unsettled.insert(seq);
         let (commits, lease) = (self.commits.clone(), self.lease);
         let waiting = commits.clone();
         JournalEntry {
@@ -224,8 +233,10 @@ struct Commits(Mutex<Inner>);
 struct Inner {
     leased: u64,
     committed: u64,
-    /// At first what was given before: a lease that a crash left unused, and what the disk lost with it, will not come.
+    /// The last number of which the disk has said what became of it.
     settled: u64,
+    /// On their way to the disk. As many as its queue takes.
+    unsettled: BTreeSet<u64>,
     /// Whoever waited for numbers up to this one was told that the disk takes too long.
     late: u64,
     waiting: BTreeMap<u64, Vec<(Accepted, OnCommit)>>,
@@ -237,6 +248,7 @@ impl Commits {
     fn settle(&self, seq: u64, lease: u64, result: Result<(), Refusal>) {
         let waiting = {
             let mut inner = self.0.lock();
+            inner.unsettled.remove(&seq);
             inner.settled = inner.settled.max(seq);
             match &result {
                 Ok(()) => {
@@ -337,22 +349,5 @@ mod tests {
         (row.committed)(Ok(()));
         assert_eq!(durable.wait(accepted(1), &on_commit), Ok(true));
         assert_eq!(told.load(Ordering::Relaxed), WAITING_FOR_ONE_MAX);
-    }
-
-    #[test]
-    fn numbers_are_settled_that_were_given_before_or_that_the_disk_has_taken_or_refused() {
-        let head = Head {
-            epoch: Epoch(1),
-            last: 100,
-            given: 4_196,
-            lease: 8_292,
-            keys: Vec::new(),
-        };
-        let mut durable = Durable::new(head.given, Some(&head));
-        assert_eq!((durable.committed(), durable.settled()), (100, 4_196));
-        (entry(&mut durable, 4_197).committed)(Err(behind("refused")));
-        assert_eq!((durable.committed(), durable.settled()), (100, 4_197));
-        (entry(&mut durable, 4_198).committed)(Ok(()));
-        assert_eq!((durable.committed(), durable.settled()), (4_198, 4_198));
     }
 }

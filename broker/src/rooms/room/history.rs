@@ -62,8 +62,8 @@ pub struct Lost {
 pub(super) struct Joint {
     /// The number that the room gives next.
     pub(super) next: u64,
-    /// The last that was given before the room was made. Behind it begins what memory knows, and before it nothing is on its way.
-    pub(super) before: u64,
+    /// The last that was given before the room was made: what the disk does not have up to here is nowhere.
+    pub(super) begun: u64,
 }
 
 impl History {
@@ -85,22 +85,23 @@ impl History {
         self.trim(keep, now_ms);
     }
 
-    /// Puts older messages, newest last, in front of what is there, as many as fit. They must reach up to it: what lies between
-    /// would pass for lost while it is only on its way to the disk.
+    /// Puts older messages, newest last, in front of what is there, as many as fit. Those that are there already are passed over:
+    /// some may have come while the others were looked up.
+    ///
+    /// They must reach up to it: what lies between would pass for lost while it is only on its way to the disk.
     pub(super) fn backfill(&mut self, older: Vec<(u64, Shared)>, joint: Joint, keep: Keep, now_ms: u64) {
-        let next = self.first().unwrap_or(joint.next);
-        let mut joined = false;
-        let missing = older.into_iter().rev().skip_while(|(_, p)| p.seq.0 >= next);
-        for (at_ms, publication) in missing {
+        let first = self.first().unwrap_or(joint.next);
+        let mut meets = first == joint.begun + 1;
+        let older = older.into_iter().rev();
+        for (at_ms, publication) in older.skip_while(|(_, publication)| publication.seq.0 >= first) {
+            // Holes further back are the disk's own.
+            meets |= publication.seq.0 + 1 == first;
             let full = self.entries.len() >= keep.messages as usize
                 || keep.bytes > 0 && (self.bytes + publication.cost()) as u64 > keep.bytes
                 || self.budget.is_over();
-            let meets = publication.seq.0 + 1 == next || next == joint.before + 1;
-            // Holes further back are the disk's own.
-            if full || !(meets || joined) {
+            if full || !meets {
                 break;
             }
-            joined = true;
             self.charge(publication.cost());
             self.entries.push_front(Entry { at_ms, publication });
         }
@@ -305,12 +306,18 @@ mod tests {
         };
         let mut history = History::new(StdArc::new(Budget::new(usize::MAX)));
         history.push(&message(10, 1), keep, 100);
-        let joint = Joint { next: 11, before: 3 };
-        let older = |to: u64| (1..=to).map(|seq| (50, message(seq, 1))).collect::<Vec<_>>();
+        history.push(&message(11, 1), keep, 100);
+        // 10 and 11 came while the others were looked up.
+        let older = |to: u64| (3..=to).map(|seq| (50, message(seq, 1))).collect::<Vec<_>>();
+        let joint = Joint { next: 12, begun: 2 };
         history.backfill(older(8), joint, keep, 100);
-        assert_eq!(numbers(history.after(0)), [10], "9 may be on its way to the disk");
-        history.backfill(older(10), joint, keep, 100);
-        assert_eq!(numbers(history.after(0)), [6, 7, 8, 9, 10]);
+        assert_eq!(
+            numbers(history.after(0)),
+            [10, 11],
+            "9 may be on its way to the disk"
+        );
+        history.backfill(older(11), joint, keep, 100);
+        assert_eq!(numbers(history.after(0)), [7, 8, 9, 10, 11]);
     }
 
     #[test]
@@ -320,30 +327,14 @@ mod tests {
             age_ms: 0,
             bytes: 0,
         };
+        let older = || (1..=3).map(|seq| (50, message(seq, 1))).collect::<Vec<_>>();
+        let (next, begun) = (102, 100);
         let mut history = History::new(StdArc::new(Budget::new(usize::MAX)));
         history.push(&message(101, 1), keep, 100);
-        let joint = Joint {
-            next: 102,
-            before: 100,
-        };
-        history.backfill(
-            (1..=3).map(|seq| (50, message(seq, 1))).collect(),
-            joint,
-            keep,
-            100,
-        );
+        history.backfill(older(), Joint { next, begun }, keep, 100);
         assert_eq!(numbers(history.after(0)), [1, 2, 3, 101]);
         let mut empty = History::new(StdArc::new(Budget::new(usize::MAX)));
-        let joint = Joint {
-            next: 102,
-            before: 100,
-        };
-        empty.backfill(
-            (1..=3).map(|seq| (50, message(seq, 1))).collect(),
-            joint,
-            keep,
-            100,
-        );
+        empty.backfill(older(), Joint { next, begun }, keep, 100);
         assert_eq!(
             numbers(empty.after(0)),
             [0; 0],
