@@ -237,7 +237,14 @@ impl Shard {
         let seen = local.seen;
         let member = local.member(peer)?;
         Some(match member.feed {
-            Feed::Live => seen.max(member.after),
+            Feed::Live => {
+                let waiting = member
+                    .options
+                    .as_ref()
+                    .and_then(|options| options.waiting.begins());
+                // What waits under a policy is still to come.
+                waiting.map_or(seen.max(member.after), |first| Seq(first - 1))
+            }
             Feed::Behind | Feed::Held => member.after,
         })
     }

@@ -155,6 +155,12 @@ impl Waiting {
         self.lost = None;
     }
 
+    /// The first number that waits, as a message or as a loss to be told.
+    pub(super) fn begins(&self) -> Option<u64> {
+        let first = self.messages.first_key_value().map(|(seq, _)| *seq);
+        first.into_iter().chain(self.lost.map(|lost| lost.from)).min()
+    }
+
     /// The next message to be sent.
     pub(super) fn first(&self) -> Option<&Shared> {
         self.messages.first_key_value().map(|(_, message)| message)
@@ -245,8 +251,9 @@ mod tests {
         }
         assert_eq!(waiting.lost(), Some(Lost { from: 1, to: 3 }));
         assert_eq!(waiting.first().unwrap().seq.0, 4);
+        assert_eq!(waiting.begins(), Some(1));
         waiting.told();
-        assert_eq!(waiting.lost(), None);
+        assert_eq!((waiting.lost(), waiting.begins()), (None, Some(4)));
     }
 
     #[test]
