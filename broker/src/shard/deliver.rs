@@ -209,6 +209,7 @@ impl Shard {
 
     /// Ends a subscription.
     pub(super) fn part(&self, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>, now_ms: u64) {
+        forget(peer, room);
         let mut rooms = self.rooms.borrow_mut();
         let Some(local) = rooms.get_mut(&room.key) else {
             return;
@@ -221,7 +222,6 @@ impl Shard {
             return;
         };
         local.members.swap_remove(at);
-        forget_states(peer, room);
         let last = local.members.is_empty();
         if last {
             rooms.remove(&room.key);
@@ -250,6 +250,14 @@ impl Shard {
     }
 }
 
+/// What waits for a subscriber of this room goes with the subscription: the right to it may have gone, too.
+pub(super) fn forget(peer: &Peer, room: &Room) {
+    if let Some(backlog) = peer.backlog.borrow_mut().as_mut() {
+        backlog.states.retain(|states| states.room != room.id);
+        backlog.rooms.retain(|&key| key != room.key);
+    }
+}
+
 /// Who chose a subscriber's options.
 pub(super) enum Chosen {
     Class,
@@ -264,13 +272,6 @@ pub(super) enum Given {
     Passed,
     /// The outbox is full.
     NoRoom,
-}
-
-/// What the room's subject is like is not for one who has left.
-pub(super) fn forget_states(peer: &Peer, room: &Room) {
-    if let Some(backlog) = peer.backlog.borrow_mut().as_mut() {
-        backlog.states.retain(|states| states.room != room.id);
-    }
 }
 
 pub(super) fn client<T>(peer: &Peer, ask: impl FnOnce(&Client) -> T) -> Option<T> {

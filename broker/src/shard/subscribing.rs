@@ -7,7 +7,7 @@ use cauce_protocol::message::Subscription as Wanted;
 use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Refusal, RoomName, Seq};
 
-use super::deliver::{Chosen, forget_states, knows};
+use super::deliver::{Chosen, forget, knows};
 use super::joining::Losses;
 use super::options::Options;
 use super::peer::{Peer, Stage};
@@ -210,8 +210,8 @@ impl Shard {
                 match subscriptions.iter().position(|s| s.room.key == room) {
                     Some(at) => {
                         let Subscription { room } = subscriptions.swap_remove(at);
-                        forget_states(&member.peer, &room);
                         self.depart(&member.peer, &user, &room, Exit::Left, self.now().mono_ms);
+                        forget(&member.peer, &room);
                         room.id
                     }
                     None => continue,

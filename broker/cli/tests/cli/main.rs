@@ -5,6 +5,7 @@ mod crash;
 mod demo;
 mod devices;
 mod drain;
+mod durable;
 mod help;
 mod messages;
 mod people;

@@ -350,4 +350,21 @@ mod tests {
         assert_eq!(durable.wait(accepted(1), &on_commit), Ok(true));
         assert_eq!(told.load(Ordering::Relaxed), WAITING_FOR_ONE_MAX);
     }
+
+    #[test]
+    fn numbers_are_settled_that_were_given_before_or_that_the_disk_has_taken_or_refused() {
+        let head = Head {
+            epoch: Epoch(1),
+            last: 100,
+            given: 4_196,
+            lease: 8_292,
+            keys: Vec::new(),
+        };
+        let mut durable = Durable::new(head.given, Some(&head));
+        assert_eq!((durable.committed(), durable.settled()), (100, 4_196));
+        (entry(&mut durable, 4_197).committed)(Err(behind("refused")));
+        assert_eq!((durable.committed(), durable.settled()), (100, 4_197));
+        (entry(&mut durable, 4_198).committed)(Ok(()));
+        assert_eq!((durable.committed(), durable.settled()), (4_198, 4_198));
+    }
 }
