@@ -474,3 +474,24 @@ async fn a_class_may_bound_the_rate_of_a_room() {
         "each room for itself"
     );
 }
+
+#[tokio::test]
+async fn a_filter_keeps_the_position_near_while_it_catches_up_too() {
+    let broker = keeping(10_000, "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let position = peer.subscribe(&["r"]).await.remove(0);
+    drop(peer);
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    for _ in 0..600 {
+        a.publish("r", "noise", Payload::NULL).expect("published");
+    }
+    a.publish("r", "wanted", Payload::NULL).expect("published");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    peer.ask(json!({"id": 1, "hello": {"version": 1, "features": 1}}))
+        .await;
+    let since = json!({"room": "r", "epoch": position["epoch"], "seq": 0, "events": ["wanted"]});
+    subscribe_with(&mut peer, since).await;
+    assert_eq!(peer.receive().await["advance"]["seq"], 256);
+    assert_eq!(peer.receive().await["advance"]["seq"], 512);
+    assert_eq!(peer.receive().await["push"]["seq"], 601);
+}

@@ -4,7 +4,8 @@
 //!    stays open meanwhile, because a load balancer that is refused a connection learns less than one that is answered, and
 //!    because no successor can begin before this process has let go of the data directory.
 //! 2. Clients are sent away, each at a moment of its own, with all that was queued for it and the answers that it waits for.
-//!    The store and the ingest shards still work: those answers may come from them.
+//!    The store and the ingest shards still work: those answers may come from them. Calls of methods that nobody answers are
+//!    answered with the refusal before the time for answers is over.
 //! 3. API requests that were begun are answered.
 //! 4. Devices are sent away. They go last, so that nobody is left who could see them offline.
 //! 5. The port is closed, threads end, and the store writes what waits.
@@ -113,7 +114,17 @@ impl Server {
             for shard in shards.clone() {
                 hub.shards[shard].send(ShardMessage::Drain(drain.clone()));
             }
-            self.gone(shards, &answers, begun + Duration::from_millis(gone_ms) + LOOK)
+            let calls_end = begun + Duration::from_millis(plan.answers_ms).saturating_sub(2 * LOOK);
+            self.gone(
+                shards,
+                &answers,
+                begun + Duration::from_millis(gone_ms) + LOOK,
+                || {
+                    if Instant::now() >= calls_end {
+                        hub.stop_calls(&refusal);
+                    }
+                },
+            )
         };
         let clients = ask(0..hub.plan.clients, plan.clients_gone_ms);
         // Whoever still waits for an answer in this process is told that none comes.
@@ -132,8 +143,15 @@ impl Server {
         cut
     }
 
-    /// Waits until these shards have sent everybody away or ended, or the time is over. Answers how many peers they cut off.
-    fn gone(&self, shards: std::ops::Range<usize>, answers: &mpsc::Receiver<Drained>, until: Instant) -> u64 {
+    /// Waits until these shards have sent everybody away or ended, or the time is over; `meanwhile` is called at each look.
+    /// Answers how many peers they cut off.
+    fn gone(
+        &self,
+        shards: std::ops::Range<usize>,
+        answers: &mpsc::Receiver<Drained>,
+        until: Instant,
+        meanwhile: impl Fn(),
+    ) -> u64 {
         let mut drained = Vec::with_capacity(shards.len());
         loop {
             if shards
@@ -142,6 +160,7 @@ impl Server {
             {
                 break;
             }
+            meanwhile();
             let left = until.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 tracing::warn!("a shard does not end its work in time");

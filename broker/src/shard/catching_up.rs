@@ -15,6 +15,7 @@ use cauce_protocol::{Code, Refusal, RoomId, Seq};
 
 use super::Shard;
 use super::deliver::{Feed, Given, LocalRoom, Member, Ticket, knows};
+use super::options::{Interval, Verdict};
 use super::peer::Peer;
 use crate::hub::{ShardMessage, Tenant, restored};
 use crate::publication::{RoomKey, Shared, message_frame};
@@ -62,7 +63,7 @@ impl Shard {
         let Some(options) = &mut member.options else {
             return;
         };
-        if options.waiting.is_empty() && !options.interval {
+        if options.waiting.is_empty() && options.interval.is_none() {
             match self.give(&member.peer, publication, outbox_bytes_max) {
                 Given::NoRoom => {}
                 Given::Queued | Given::Passed => {
@@ -75,7 +76,7 @@ impl Shard {
             return;
         };
         options.waiting.add(publication, outbox_bytes_max / 4);
-        if !options.interval {
+        if options.interval.is_none() {
             self.fall_behind(&member.peer, publication.key);
         }
     }
@@ -87,12 +88,12 @@ impl Shard {
             return;
         };
         if let Policy::Sample { every_ms } = options.policy {
-            options.interval = true;
             let (shard, peer) = (self.clone(), member.peer.clone());
-            tokio::task::spawn_local(async move {
+            let timer = tokio::task::spawn_local(async move {
                 tokio::time::sleep(Duration::from_millis(every_ms.into())).await;
                 shard.interval_passed(&peer, room);
             });
+            options.interval = Some(Interval(timer.abort_handle()));
         }
     }
 
@@ -103,7 +104,7 @@ impl Shard {
             let Some(options) = member.and_then(|member| member.options.as_mut()) else {
                 return;
             };
-            options.interval = false;
+            options.interval = None;
             !options.waiting.is_empty()
         };
         if waits {
@@ -218,11 +219,16 @@ impl Shard {
             }
             member.after = Seq(publication.seq.0 - 1);
         }
-        let passes = member
-            .options
-            .as_ref()
-            .is_none_or(|options| options.passes(publication));
-        if passes && self.give(&member.peer, publication, outbox_bytes_max) == Given::NoRoom {
+        let verdict = match &mut member.options {
+            None => Verdict::Give,
+            Some(options) => options.judge(publication, &member.peer),
+        };
+        let given = match verdict {
+            Verdict::Give | Verdict::Keep => self.give(&member.peer, publication, outbox_bytes_max),
+            Verdict::Tell => self.pass(&member.peer, publication, outbox_bytes_max),
+            Verdict::Skip => Given::Passed,
+        };
+        if given == Given::NoRoom {
             return false;
         }
         self.metrics().recovered.increment();
@@ -241,7 +247,7 @@ impl Shard {
         let peer = member.peer.clone();
         let mut given = false;
         while let Some(options) = &mut member.options {
-            if options.interval {
+            if options.interval.is_some() {
                 return Step::Done;
             }
             if let Some(lost) = options.waiting.lost() {
@@ -398,8 +404,8 @@ impl Shard {
                     let _ = self.fetch_newest(tenant, room, messages).await;
                 }
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
-                    Ok(page) => {
-                        if self.give_page(peer, ticket, room, page) {
+                    Ok((page, settled)) => {
+                        if self.give_page(peer, ticket, room, page, settled) {
                             return;
                         }
                         pause = RETRY_FIRST;
@@ -414,15 +420,16 @@ impl Shard {
         }
     }
 
+    /// What the store has behind `after`; and the number up to which what is not among it never will be.
     async fn stored_after(
         &self,
         tenant: &Tenant,
         room: &Room,
         after: Seq,
         limit: u32,
-    ) -> Result<MessagePage, Refusal> {
+    ) -> Result<(MessagePage, Seq), Refusal> {
         let settled = room.settled();
-        let mut page = self
+        let page = self
             .hub
             .records
             .messages(MessageQuery {
@@ -439,9 +446,8 @@ impl Shard {
             // What comes next has left memory and is still on its way to the disk.
             return Err(Refusal::new(Code::Unavailable, "the store is behind"));
         }
-        // What came to the disk while we looked is for the next look.
-        page.messages.retain(|message| message.seq <= settled);
-        Ok(page)
+        // A room's rows come to the disk in order: whatever comes before one that is there has come, or never will.
+        Ok((page, settled))
     }
 
     /// Gives a page of the store to a held subscriber. Answers whether it goes on by itself.
@@ -451,6 +457,7 @@ impl Shard {
         ticket: Ticket,
         room: &Arc<Room>,
         page: MessagePage,
+        settled: Seq,
     ) -> bool {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
         let mut rooms = self.rooms.borrow_mut();
@@ -470,7 +477,7 @@ impl Shard {
         }
         if none && !more {
             // The disk has nothing more before what memory holds.
-            let next = room.memory_begins();
+            let next = room.memory_begins().min(settled);
             if next > member.after {
                 let lost = Lost {
                     from: member.after.0 + 1,
@@ -512,9 +519,9 @@ impl Shard {
                 }
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, 1).await {
-                    Ok(page) => {
+                    Ok((page, settled)) => {
                         let next = page.messages.first().map(|message| message.seq.0);
-                        let to = next.map_or(room.memory_begins().0, |next| next - 1);
+                        let to = next.map_or(room.memory_begins().min(settled).0, |next| next - 1);
                         return Ok((to > after.0).then_some(Lost {
                             from: after.0 + 1,
                             to,

@@ -120,7 +120,7 @@ impl Shard {
     }
 
     /// Tells a subscriber that the room went on without it.
-    fn pass(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
+    pub(super) fn pass(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
         let skip = || publication.skip_bytes(peer.dialect).clone();
         if !knows(peer, Feature::Advance) || self.offer(peer, skip, outbox_bytes_max) {
             Given::Passed
@@ -237,7 +237,14 @@ impl Shard {
         let seen = local.seen;
         let member = local.member(peer)?;
         Some(match member.feed {
-            Feed::Live => seen.max(member.after),
+            Feed::Live => {
+                let waiting = member
+                    .options
+                    .as_ref()
+                    .and_then(|options| options.waiting.begins());
+                // What waits under a policy is still to come.
+                waiting.map_or(seen.max(member.after), |first| Seq(first - 1))
+            }
             Feed::Behind | Feed::Held => member.after,
         })
     }

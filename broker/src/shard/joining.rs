@@ -110,6 +110,7 @@ impl Shard {
         tokio::task::spawn_local(async move {
             let losses = shard.ask(&tenant, questions).await;
             let (now, tunables) = (shard.now(), shard.tunables());
+            shard.update_rights(&peer, now);
             let judged = losses.and_then(|losses| {
                 let judge =
                     |client: &mut Client| client.connection.check_subscribe(&wanted, &tunables.connection);
@@ -138,6 +139,7 @@ impl Shard {
             });
             let Some(Some((id, joining))) = next else { return };
             let (now, tunables) = (self.now(), self.tunables());
+            self.update_rights(peer, now);
             let judged = with_client(peer, |client| match &joining {
                 Joining::Subscribe(wanted) => client.connection.check_subscribe(wanted, &tunables.connection),
                 Joining::Unsubscribe(_) => Ok(()),

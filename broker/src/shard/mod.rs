@@ -318,6 +318,8 @@ impl Shard {
             Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),
             Stage::Opening(_) | Stage::Closing | Stage::Gone => {}
         }
+        // Nothing more is owed to it, and whoever writes its last words must not look for more.
+        *peer.backlog.borrow_mut() = None;
     }
 }
 

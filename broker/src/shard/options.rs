@@ -32,7 +32,17 @@ pub(super) struct Options {
     skipped: u32,
     pub(super) waiting: Waiting,
     /// Under `sample`: nothing is sent before the present interval ends.
-    pub(super) interval: bool,
+    pub(super) interval: Option<Interval>,
+}
+
+/// The timer of an interval. It ends with the subscription, or those who come and go would leave an hour's timers behind.
+#[derive(Debug)]
+pub(super) struct Interval(pub(super) tokio::task::AbortHandle);
+
+impl Drop for Interval {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is to be done with a message.
@@ -59,7 +69,7 @@ impl Options {
             filter,
             skipped: 0,
             waiting: Waiting::new(policy),
-            interval: false,
+            interval: None,
         }))
     }
 
@@ -143,6 +153,12 @@ impl Waiting {
     /// The loss has been told.
     pub(super) fn told(&mut self) {
         self.lost = None;
+    }
+
+    /// The first number that waits, as a message or as a loss to be told.
+    pub(super) fn begins(&self) -> Option<u64> {
+        let first = self.messages.first_key_value().map(|(seq, _)| *seq);
+        first.into_iter().chain(self.lost.map(|lost| lost.from)).min()
     }
 
     /// The next message to be sent.
@@ -235,8 +251,9 @@ mod tests {
         }
         assert_eq!(waiting.lost(), Some(Lost { from: 1, to: 3 }));
         assert_eq!(waiting.first().unwrap().seq.0, 4);
+        assert_eq!(waiting.begins(), Some(1));
         waiting.told();
-        assert_eq!(waiting.lost(), None);
+        assert_eq!((waiting.lost(), waiting.begins()), (None, Some(4)));
     }
 
     #[test]

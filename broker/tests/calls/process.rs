@@ -133,7 +133,7 @@ async fn a_stop_answers_who_waits_and_ends_who_serves() {
         soon(server.next()).await.expect("a call"),
         soon(server.next()).await.expect("a call"),
     ];
-    let ending = tokio::task::spawn_blocking(move || broker.server.stop(PATIENCE));
+    let ending = tokio::task::spawn_blocking(move || broker.server.stop(Duration::from_secs(3)));
     refusal(soon(waits).await.expect("no panic"), Code::GoingAway);
     refused(soon(ann.outcome(id)).await, Code::GoingAway);
     for invocation in held {

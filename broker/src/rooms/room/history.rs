@@ -57,6 +57,15 @@ pub struct Lost {
     pub to: u64,
 }
 
+/// Where what comes from the disk must meet what is in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joint {
+    /// The number that the room gives next.
+    pub(super) next: u64,
+    /// The last that was given before the room was made: what the disk does not have up to here is nowhere.
+    pub(super) begun: u64,
+}
+
 impl History {
     pub(super) fn new(budget: StdArc<Budget>) -> Self {
         Self {
@@ -78,14 +87,19 @@ impl History {
 
     /// Puts older messages, newest last, in front of what is there, as many as fit. Those that are there already are passed over:
     /// some may have come while the others were looked up.
-    pub(super) fn backfill(&mut self, older: Vec<(u64, Shared)>, keep: Keep, now_ms: u64) {
-        let first = self.first().unwrap_or(u64::MAX);
+    ///
+    /// They must reach up to it: what lies between would pass for lost while it is only on its way to the disk.
+    pub(super) fn backfill(&mut self, older: Vec<(u64, Shared)>, joint: Joint, keep: Keep, now_ms: u64) {
+        let first = self.first().unwrap_or(joint.next);
+        let mut meets = first == joint.begun + 1;
         let older = older.into_iter().rev();
         for (at_ms, publication) in older.skip_while(|(_, publication)| publication.seq.0 >= first) {
+            // Holes further back are the disk's own.
+            meets |= publication.seq.0 + 1 == first;
             let full = self.entries.len() >= keep.messages as usize
                 || keep.bytes > 0 && (self.bytes + publication.cost()) as u64 > keep.bytes
                 || self.budget.is_over();
-            if full {
+            if full || !meets {
                 break;
             }
             self.charge(publication.cost());
@@ -294,8 +308,38 @@ mod tests {
         history.push(&message(10, 1), keep, 100);
         history.push(&message(11, 1), keep, 100);
         // 10 and 11 came while the others were looked up.
-        history.backfill((3..=11).map(|seq| (50, message(seq, 1))).collect(), keep, 100);
+        let older = |to: u64| (3..=to).map(|seq| (50, message(seq, 1))).collect::<Vec<_>>();
+        let joint = Joint { next: 12, begun: 2 };
+        history.backfill(older(8), joint, keep, 100);
+        assert_eq!(
+            numbers(history.after(0)),
+            [10, 11],
+            "9 may be on its way to the disk"
+        );
+        history.backfill(older(11), joint, keep, 100);
         assert_eq!(numbers(history.after(0)), [7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn what_a_crash_left_unused_is_a_hole_that_stays() {
+        let keep = Keep {
+            messages: 5,
+            age_ms: 0,
+            bytes: 0,
+        };
+        let older = || (1..=3).map(|seq| (50, message(seq, 1))).collect::<Vec<_>>();
+        let (next, begun) = (102, 100);
+        let mut history = History::new(StdArc::new(Budget::new(usize::MAX)));
+        history.push(&message(101, 1), keep, 100);
+        history.backfill(older(), Joint { next, begun }, keep, 100);
+        assert_eq!(numbers(history.after(0)), [1, 2, 3, 101]);
+        let mut empty = History::new(StdArc::new(Budget::new(usize::MAX)));
+        empty.backfill(older(), Joint { next, begun }, keep, 100);
+        assert_eq!(
+            numbers(empty.after(0)),
+            [0; 0],
+            "101 may be on its way to the disk"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use cauce_protocol::message::Direction;
 use cauce_protocol::{Epoch, Position, Seq};
 
 use super::durable::Backfill;
-use super::history::{History, Lost};
+use super::history::{History, Joint, Lost};
 use super::{DURABLE_IN_MEMORY, Room, State};
 use crate::publication::Shared;
 use crate::rooms::class::Keep;
@@ -220,7 +220,12 @@ impl Room {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let keep = state.memory();
+        let mut joint = Joint {
+            next: state.seq + 1,
+            begun: state.seq,
+        };
         if let Some(durable) = &mut state.durable {
+            joint.begun = durable.begun;
             durable.backfill = match older {
                 Some(_) => Backfill::Done,
                 None => Backfill::Needed,
@@ -239,7 +244,7 @@ impl Room {
             state
                 .history
                 .get_or_insert_with(|| Box::new(History::new(budget.clone())))
-                .backfill(older, keep, now_ms);
+                .backfill(older, joint, keep, now_ms);
         }
     }
 
