@@ -229,9 +229,12 @@ impl Shard {
         let local = rooms.get_mut(&room)?;
         let seen = local.seen;
         let member = local.member(peer)?;
-        Some(match member.feed {
-            Feed::Live => seen.max(member.after),
-            Feed::Behind | Feed::Held => member.after,
+        let waiting = member.options.as_ref().and_then(|o| o.waiting.begins());
+        Some(match (member.feed, waiting) {
+            // Delivered here, and not to this one yet.
+            (Feed::Live, Some(begins)) => Seq(begins - 1),
+            (Feed::Live, None) => seen.max(member.after),
+            (Feed::Behind | Feed::Held, _) => member.after,
         })
     }
 }

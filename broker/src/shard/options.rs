@@ -135,6 +135,12 @@ impl Waiting {
         }
     }
 
+    /// The first number that the subscriber has still to be given or told.
+    pub(super) fn begins(&self) -> Option<u64> {
+        let first = self.messages.first_key_value().map(|(&seq, _)| seq);
+        self.lost.map(|lost| lost.from).into_iter().chain(first).min()
+    }
+
     /// What has given way since it was last asked.
     pub(super) fn lost(&self) -> Option<Lost> {
         self.lost
@@ -225,6 +231,18 @@ mod tests {
                 prop_assert_eq!(waiting.lost(), None);
             }
         }
+    }
+
+    #[test]
+    fn what_waits_first_or_is_lost_is_where_the_subscriber_stands() {
+        let mut waiting = Waiting::new(Policy::DropOldest);
+        assert_eq!(waiting.begins(), None);
+        for seq in 5..=5 + DROP_OLDEST_MESSAGES_MAX as u64 {
+            waiting.add(&message(seq, "", 10), usize::MAX);
+            assert_eq!(waiting.begins(), Some(5));
+        }
+        waiting.told();
+        assert_eq!(waiting.begins(), Some(6));
     }
 
     #[test]
