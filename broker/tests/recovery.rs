@@ -398,6 +398,26 @@ async fn who_joins_again_stands_before_what_waits_for_it() {
 }
 
 #[tokio::test]
+async fn what_excludes_a_subscriber_does_not_take_the_place_of_what_waits_for_it() {
+    let broker = keeping(100, "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    peer.ask(json!({"id": 1, "hello": {"version": 1, "features": 1}}))
+        .await;
+    let sample = json!({"room": "r", "delivery": "sample", "sample_ms": 1_000});
+    subscribe_with(&mut peer, sample).await;
+    let mut publisher = broker.join(&token("a", "pub")).await;
+    for exclude in [vec![], vec![], vec![peer.connection]] {
+        let publish =
+            json!({"id": 1, "publish": {"room": "r", "event": "e", "key": "k", "exclude": exclude}});
+        publisher.ask(publish).await;
+    }
+    assert_eq!(peer.receive().await["push"]["seq"], 1);
+    // The newest of its key that is for it, and only then the word of the one that is not.
+    assert_eq!(peer.receive().await["push"]["seq"], 2);
+    assert_eq!(peer.receive().await["advance"]["seq"], 3);
+}
+
+#[tokio::test]
 async fn a_filter_lets_events_and_keys_through_and_keeps_the_position_near() {
     let broker = keeping(1_000, "");
     let mut peer = broker.join(&token("a", "ann")).await;

@@ -105,7 +105,7 @@ impl Shard {
 
     /// Queues the message for one subscriber, or the word that it was not for it.
     pub(super) fn give(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
-        if !publication.excluded.is_empty() && is_excluded(peer, &publication.excluded) {
+        if is_excluded(peer, &publication.excluded) {
             return self.pass(peer, publication, outbox_bytes_max);
         }
         match self.offer(peer, || publication.bytes(peer.dialect).clone(), outbox_bytes_max) {
@@ -141,7 +141,7 @@ impl Shard {
         };
         let mut count = 0;
         let mut give = |peer: &Rc<Peer>| {
-            if direct.excluded.is_empty() || !is_excluded(peer, &direct.excluded) {
+            if !is_excluded(peer, &direct.excluded) {
                 self.queue(peer, direct.bytes(peer.dialect).clone(), outbox_bytes_max);
                 count += 1;
             }
@@ -268,6 +268,9 @@ pub(super) fn knows(peer: &Peer, feature: Feature) -> bool {
 
 /// Whether this connection, or an earlier one of the same client, is on the list.
 pub(super) fn is_excluded(peer: &Peer, excluded: &[ConnectionId]) -> bool {
+    if excluded.is_empty() {
+        return false;
+    }
     excluded.contains(&peer.id)
         || client(peer, |client| {
             let previous = client.connection.previous();
