@@ -32,8 +32,8 @@ pub(crate) const SLOTS: usize = 8;
 const USERS: [&str; SLOTS / 2] = ["ann", "ann", "bob", "carl"];
 
 /// A burst is larger than what sockets and outbox hold of one who does not read.
-const BURST_MESSAGES: u64 = 60;
-const BURST_BYTES: usize = 48 * 1024;
+const BURST_MESSAGES: u64 = 120;
+const BURST_BYTES: usize = 56 * 1024;
 
 /// How long one who was lost is held to be present: for ever in one tenant, not at all in the other.
 const GRACE_MS: [u64; TENANTS.len()] = [3_600_000, 0];
@@ -203,7 +203,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start() -> Self {
         let broker = Broker::with(
-            "limits.outbox_bytes=256KiB\nlimits.stall_timeout=2m\nlimits.mailbox_bytes=64MiB\nthreads.client_shards=3",
+            "limits.outbox_bytes=256KiB\nlimits.stall_timeout=2m\nlimits.mailbox_bytes=64MiB\nlimits.history_bytes_per_tenant=1GiB\nthreads.client_shards=3",
         );
         let room = |keep: u32| RoomLog::new(keep.into());
         let mut world = Self {
