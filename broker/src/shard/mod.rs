@@ -15,6 +15,7 @@ mod deliver;
 mod devices;
 mod drain;
 mod history;
+mod joining;
 mod limiting;
 mod notifications;
 mod options;
@@ -80,6 +81,10 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    /// Who waits for the newest messages of a durable room to come from the store. He need not have joined it yet.
+    fetching: RefCell<HashMap<RoomKey, Vec<tokio::sync::oneshot::Sender<()>>, foldhash::fast::RandomState>>,
+    /// The last subscription's.
+    tickets: Cell<u32>,
     rechecks: RefCell<Rechecks>,
     watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
@@ -110,6 +115,8 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            fetching: RefCell::default(),
+            tickets: Cell::default(),
             rechecks: RefCell::default(),
             watchers: RefCell::default(),
             marked: RefCell::default(),

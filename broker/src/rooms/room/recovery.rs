@@ -215,8 +215,8 @@ impl Room {
     }
 
     /// Takes the newest messages from the store, oldest first, each with its time in monotonic milliseconds; none if fetching
-    /// failed, and then the next reader tries again. Answers the shards that wait, a bit each.
-    pub fn backfill(&self, older: Option<Vec<(u64, Shared)>>, now_ms: u64) -> u64 {
+    /// failed, and then the next reader tries again.
+    pub fn backfill(&self, older: Option<Vec<(u64, Shared)>>, now_ms: u64) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let keep = state.memory();
@@ -226,14 +226,26 @@ impl Room {
                 None => Backfill::Needed,
             };
         }
-        if let Some(older) = older.filter(|_| keep.keeps()) {
+        let first = state.in_memory_after() + 1;
+        let fits = |older: &Vec<(u64, Shared)>| {
+            // What has left memory meanwhile is on the disk: with a hole in its place, readers would take it for lost.
+            let mut below = older.iter().rev().map(|(_, message)| message.seq.0);
+            let newest = below.find(|&seq| seq < first).unwrap_or(0);
+            let begun = state.durable.as_ref().map_or(0, |durable| durable.begun);
+            keep.keeps() && first <= newest.max(begun) + 1
+        };
+        if let Some(older) = older.filter(fits) {
             let budget = &state.budget;
             state
                 .history
                 .get_or_insert_with(|| Box::new(History::new(budget.clone())))
                 .backfill(older, keep, now_ms);
         }
-        state.shards
+    }
+
+    /// Where a subscriber would begin now. Nothing changes.
+    pub fn peek(&self, start: Start, now_ms: u64) -> Entered {
+        self.state.lock().enter(self.epoch, start, now_ms)
     }
 
     /// Everything after this number is in memory, or lost.
