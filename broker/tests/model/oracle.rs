@@ -257,16 +257,16 @@ impl Sub {
         }
     }
 
-    /// A message for it that neither came, nor was lost, nor gave way to a newer one of its key.
+    /// A message up to this number that was for it and neither came, nor was lost, nor gave way to a newer one of its key.
     fn missing(&self, room: &RoomLog, upto: u64) -> Option<u64> {
         let mut newer = BTreeSet::new();
-        for seq in (self.from + 1..=upto).rev() {
+        for seq in (self.from + 1..=room.head()).rev() {
             let said = room.get(seq);
             if self.fate(said) != Fate::Meant {
                 continue;
             }
             let had = self.got.contains(&seq) || self.lost.contains(&seq);
-            if !had && !newer.contains(&said.key) {
+            if seq <= upto && !had && !newer.contains(&said.key) {
                 return Some(seq);
             }
             newer.insert(said.key.clone());
