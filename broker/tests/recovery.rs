@@ -386,6 +386,44 @@ async fn sample_gives_each_key_at_most_once_an_interval() {
 }
 
 #[tokio::test]
+async fn who_joins_again_stands_before_what_waits_for_it() {
+    let broker = keeping(100, "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let hour = json!({"room": "r", "delivery": "sample", "sample_ms": 3_600_000});
+    subscribe_with(&mut peer, hour.clone()).await;
+    publish(&broker, "r", 1);
+    assert_eq!(pushes_until(&mut peer, 1).await, [1]);
+    // Number 2 waits for an hour: whoever came back with the position that is told now must get it.
+    publish(&broker, "r", 2);
+    let shards = &broker.server.hub().shards;
+    while shards.iter().any(|mailbox| mailbox.used() > 0) {
+        tokio::task::yield_now().await;
+    }
+    let (room, _) = subscribe_with(&mut peer, hour).await;
+    assert_eq!((&room["seq"], &room["head"]), (&json!(1), &json!(2)), "{room}");
+}
+
+#[tokio::test]
+async fn what_excludes_a_subscriber_does_not_take_the_place_of_what_waits_for_it() {
+    let broker = keeping(100, "");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    peer.ask(json!({"id": 1, "hello": {"version": 1, "features": 1}}))
+        .await;
+    let sample = json!({"room": "r", "delivery": "sample", "sample_ms": 1_000});
+    subscribe_with(&mut peer, sample).await;
+    let mut publisher = broker.join(&token("a", "pub")).await;
+    for exclude in [vec![], vec![], vec![peer.connection]] {
+        let publish =
+            json!({"id": 1, "publish": {"room": "r", "event": "e", "key": "k", "exclude": exclude}});
+        publisher.ask(publish).await;
+    }
+    assert_eq!(peer.receive().await["push"]["seq"], 1);
+    // The newest of its key that is for it, and only then the word of the one that is not.
+    assert_eq!(peer.receive().await["push"]["seq"], 2);
+    assert_eq!(peer.receive().await["advance"]["seq"], 3);
+}
+
+#[tokio::test]
 async fn a_filter_lets_events_and_keys_through_and_keeps_the_position_near() {
     let broker = keeping(1_000, "");
     let mut peer = broker.join(&token("a", "ann")).await;

@@ -14,8 +14,8 @@ use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Code, Refusal, RoomId, Seq};
 
 use super::Shard;
-use super::deliver::{Feed, Given, LocalRoom, Member, Ticket, knows};
-use super::options::{Interval, Verdict};
+use super::deliver::{Feed, Given, LocalRoom, Member, Ticket, is_excluded, knows};
+use super::options::{Interval, Meant, Verdict};
 use super::peer::Peer;
 use crate::hub::{ShardMessage, Tenant, restored};
 use crate::publication::{RoomKey, Shared, message_frame};
@@ -75,7 +75,11 @@ impl Shard {
         let Some(options) = &mut member.options else {
             return;
         };
-        options.waiting.add(publication, outbox_bytes_max / 4);
+        let meant = match is_excluded(&member.peer, &publication.excluded) {
+            false => Meant::Yes,
+            true => Meant::No,
+        };
+        options.waiting.add(publication, meant, outbox_bytes_max / 4);
         if options.interval.is_none() {
             self.fall_behind(&member.peer, publication.key);
         }

@@ -110,7 +110,7 @@ impl Shard {
 
     /// Queues the message for one subscriber, or the word that it was not for it.
     pub(super) fn give(&self, peer: &Rc<Peer>, publication: &Publication, outbox_bytes_max: usize) -> Given {
-        if !publication.excluded.is_empty() && is_excluded(peer, &publication.excluded) {
+        if is_excluded(peer, &publication.excluded) {
             return self.pass(peer, publication, outbox_bytes_max);
         }
         match self.offer(peer, || publication.bytes(peer.dialect).clone(), outbox_bytes_max) {
@@ -146,7 +146,7 @@ impl Shard {
         };
         let mut count = 0;
         let mut give = |peer: &Rc<Peer>| {
-            if direct.excluded.is_empty() || !is_excluded(peer, &direct.excluded) {
+            if !is_excluded(peer, &direct.excluded) {
                 self.queue(peer, direct.bytes(peer.dialect).clone(), outbox_bytes_max);
                 count += 1;
             }
@@ -236,16 +236,12 @@ impl Shard {
         let local = rooms.get_mut(&room)?;
         let seen = local.seen;
         let member = local.member(peer)?;
-        Some(match member.feed {
-            Feed::Live => {
-                let waiting = member
-                    .options
-                    .as_ref()
-                    .and_then(|options| options.waiting.begins());
-                // What waits under a policy is still to come.
-                waiting.map_or(seen.max(member.after), |first| Seq(first - 1))
-            }
-            Feed::Behind | Feed::Held => member.after,
+        let waiting = member.options.as_ref().and_then(|o| o.waiting.begins());
+        Some(match (member.feed, waiting) {
+            // Delivered here, and not to this one yet.
+            (Feed::Live, Some(begins)) => Seq(begins - 1),
+            (Feed::Live, None) => seen.max(member.after),
+            (Feed::Behind | Feed::Held, _) => member.after,
         })
     }
 }
@@ -287,6 +283,9 @@ pub(super) fn knows(peer: &Peer, feature: Feature) -> bool {
 
 /// Whether this connection, or an earlier one of the same client, is on the list.
 pub(super) fn is_excluded(peer: &Peer, excluded: &[ConnectionId]) -> bool {
+    if excluded.is_empty() {
+        return false;
+    }
     excluded.contains(&peer.id)
         || client(peer, |client| {
             let previous = client.connection.previous();

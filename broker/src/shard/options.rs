@@ -97,6 +97,13 @@ impl Options {
     }
 }
 
+/// Whether a message is for the subscriber, or excludes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    Yes,
+    No,
+}
+
 /// Messages that wait for a slow reader, lowest number first.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
@@ -120,9 +127,10 @@ impl Waiting {
         self.messages.is_empty() && self.lost.is_none()
     }
 
-    /// Adds the newest message; older ones give way.
-    pub(super) fn add(&mut self, publication: &Shared, bytes_max: usize) {
-        if self.by_key {
+    /// Adds the newest message; older ones give way. One that is not `for_it` waits to be told as such, and takes nobody's
+    /// place.
+    pub(super) fn add(&mut self, publication: &Shared, for_it: Meant, bytes_max: usize) {
+        if self.by_key && for_it == Meant::Yes {
             let key = publication.topic.as_bytes().clone();
             if let Some(older) = self.newest.insert(key, publication.seq.0) {
                 // Replaced, not lost: that is what the subscriber asked for.
@@ -145,6 +153,12 @@ impl Waiting {
         }
     }
 
+    /// The first number that the subscriber has still to be given or told.
+    pub(super) fn begins(&self) -> Option<u64> {
+        let first = self.messages.first_key_value().map(|(&seq, _)| seq);
+        self.lost.map(|lost| lost.from).into_iter().chain(first).min()
+    }
+
     /// What has given way since it was last asked.
     pub(super) fn lost(&self) -> Option<Lost> {
         self.lost
@@ -153,12 +167,6 @@ impl Waiting {
     /// The loss has been told.
     pub(super) fn told(&mut self) {
         self.lost = None;
-    }
-
-    /// The first number that waits, as a message or as a loss to be told.
-    pub(super) fn begins(&self) -> Option<u64> {
-        let first = self.messages.first_key_value().map(|(seq, _)| *seq);
-        first.into_iter().chain(self.lost.map(|lost| lost.from)).min()
     }
 
     /// The next message to be sent.
@@ -184,8 +192,9 @@ impl Waiting {
 
     fn forget(&mut self, publication: &Publication) {
         self.bytes -= publication.cost();
-        if self.by_key {
-            self.newest.remove(publication.topic.as_bytes());
+        let key = publication.topic.as_bytes();
+        if self.newest.get(key) == Some(&publication.seq.0) {
+            self.newest.remove(key);
         }
     }
 }
@@ -222,7 +231,7 @@ mod tests {
                 match key {
                     Some(key) => {
                         seq += 1;
-                        waiting.add(&message(seq, &key.to_string(), bytes), usize::MAX);
+                        waiting.add(&message(seq, &key.to_string(), bytes), Meant::Yes, usize::MAX);
                         model.insert(key.to_string(), seq);
                     }
                     None => {
@@ -244,10 +253,22 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_first_or_is_lost_is_where_the_subscriber_stands() {
+        let mut waiting = Waiting::new(Policy::DropOldest);
+        assert_eq!(waiting.begins(), None);
+        for seq in 5..=5 + DROP_OLDEST_MESSAGES_MAX as u64 {
+            waiting.add(&message(seq, "", 10), Meant::Yes, usize::MAX);
+            assert_eq!(waiting.begins(), Some(5));
+        }
+        waiting.told();
+        assert_eq!(waiting.begins(), Some(6));
+    }
+
+    #[test]
     fn the_oldest_gives_way_and_is_named() {
         let mut waiting = Waiting::new(Policy::DropOldest);
         for seq in 1..=DROP_OLDEST_MESSAGES_MAX as u64 + 3 {
-            waiting.add(&message(seq, "same", 10), usize::MAX);
+            waiting.add(&message(seq, "same", 10), Meant::Yes, usize::MAX);
         }
         assert_eq!(waiting.lost(), Some(Lost { from: 1, to: 3 }));
         assert_eq!(waiting.first().unwrap().seq.0, 4);
@@ -261,12 +282,12 @@ mod tests {
         let mut waiting = Waiting::new(Policy::Latest);
         let cost = message(1, "a", 1_000).cost();
         for (seq, key) in [(1, "a"), (2, "b"), (3, "c")] {
-            waiting.add(&message(seq, key, 1_000), 2 * cost);
+            waiting.add(&message(seq, key, 1_000), Meant::Yes, 2 * cost);
         }
         assert_eq!(waiting.lost(), Some(Lost { from: 1, to: 1 }));
         assert!(waiting.bytes <= 2 * cost);
         // A key that gave way is taken again like a new one.
-        waiting.add(&message(4, "a", 10), 2 * cost);
+        waiting.add(&message(4, "a", 10), Meant::Yes, 2 * cost);
         assert_eq!(waiting.newest.len(), waiting.messages.len());
     }
 
