@@ -8,6 +8,9 @@ mod real {
     pub(crate) use crossbeam_queue::SegQueue;
     pub(crate) use parking_lot::Mutex;
 
+    /// Before a call into a structure that the checker does not see.
+    pub(crate) fn step() {}
+
     pub(crate) fn random() -> u64 {
         let mut bytes = [0; 8];
         // Without randomness the machine could not have made a TLS key either; the clock still tells lives apart.
@@ -23,6 +26,11 @@ mod checked {
     use std::collections::VecDeque;
 
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+    /// Before a call into a structure that the checker does not see: others may come first.
+    pub(crate) fn step() {
+        shuttle::thread::yield_now();
+    }
 
     pub(crate) fn random() -> u64 {
         use shuttle::rand::RngCore as _;

@@ -208,7 +208,7 @@ async fn sends_reach_people_and_not_rooms() {
 
 #[tokio::test]
 async fn a_room_outlives_its_listeners_by_the_linger_time_and_then_begins_anew() {
-    let broker = Broker::with("rooms.linger=1s\nlimits.rooms_per_tenant=1");
+    let broker = Broker::with("rooms.linger=1s\nrooms.history_messages=0\nlimits.rooms_per_tenant=1");
     let rooms = |tenant: &str| {
         broker
             .server

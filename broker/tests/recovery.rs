@@ -243,7 +243,7 @@ async fn a_slow_reader_is_told_what_it_lost_and_stays() {
     peer.say(json!({"id": 2, "subscribe": {"rooms": ["r"]}})).await;
     peer.hear_json().await;
     let a = broker.server.handle().tenant("a").expect("tenant a");
-    for n in 1..=2_000u64 {
+    for n in 1..=5_000u64 {
         a.publish("r", "e", Payload::text(format!("{n:0>4000}")))
             .expect("published");
         if n % 64 == 0 {
@@ -251,7 +251,7 @@ async fn a_slow_reader_is_told_what_it_lost_and_stays() {
         }
     }
     let (mut next, mut lost) = (1, 0);
-    while next <= 2_000 {
+    while next <= 5_000 {
         let Heard::Text(text) = peer.hear().await else {
             continue;
         };
@@ -268,7 +268,13 @@ async fn a_slow_reader_is_told_what_it_lost_and_stays() {
     }
     assert!(
         lost > 100,
-        "it read nothing for 2,000 messages, of which 10 were kept"
+        "it read nothing for 5,000 messages, of which 10 were kept"
+    );
+    let metrics = broker.server.handle();
+    let counted = metrics.metrics().total(|shard| &shard.lost);
+    assert_eq!(
+        counted, lost,
+        "each loss is counted once, however often it was tried"
     );
 }
 

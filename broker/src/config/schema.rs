@@ -212,7 +212,8 @@ section! {
         rooms_per_tenant: usize = count(1, 10_000_000), "100000", Restart;
         /// Users of one room that its presence lists; more are counted only.
         presence_users_per_room: usize = count(1, 1_000_000), "10000", Live;
-        /// Bytes that may wait for one reader before it is closed as too slow.
+        /// Bytes that may wait for one reader. Messages of rooms take three quarters of them, and wait in their rooms' history
+        /// beyond; if all is taken by what cannot wait elsewhere, the reader is closed as too slow.
         outbox_bytes: usize = size(64 * KIB, 64 * MIB), "1MiB", Live;
         /// A reader that is behind and takes nothing for this long is closed as too slow.
         stall_timeout: Duration = millis(100, HOUR), "10s", Live;
@@ -374,7 +375,8 @@ section! {
 section! {
     /// Rooms.
     pub Rooms ROOMS "rooms" false {
-        /// How long a room's numbering goes on after the last subscriber has left.
+        /// How long a room's numbering goes on after the last subscriber has left; longer while its newest message is younger
+        /// than the age that its class keeps, and while idempotency keys are promised.
         linger: Duration = millis(SECOND, DAY), "60s", Restart;
         /// How long a repeated idempotency key is recognised.
         dedup_window: Duration = millis(SECOND, HOUR), "5m", Live;
@@ -382,11 +384,11 @@ section! {
         dedup_keys: usize = count(1, 1_000_000), "1024", Live;
         /// Messages that a room keeps for those who come back, where its class says nothing. 0 keeps none.
         history_messages: u32 = count(0, 100_000), "100", Live;
-        /// How long a room keeps a message, where its class says nothing. 0 is for as long as there is space.
+        /// How long a room keeps a message, where its class says nothing. 0 is for as long as there is space and the room is used.
         history_age: Duration = millis(0, 30 * DAY), "2m", Live;
         /// Bytes that a room keeps in memory, where its class says nothing.
         history_bytes: u64 = size(KIB, GIB), "1MiB", Live;
-        /// How long a room without subscribers keeps its numbering and what it holds, so that who comes back continues.
+        /// How far back a position reaches for those who may not read history. Who may reaches back as far as there is history.
         recovery_window: Duration = millis(0, DAY), "5m", Live;
         /// From the end of a user's last connection in a room to the leave, where the class says nothing. A reconnect within it
         /// is neither leave nor join.

@@ -286,6 +286,15 @@ impl Connection {
         rooms: Vec<Wanted>,
         settings: &ConnectionSettings,
     ) -> Result<Action, Refusal> {
+        self.check_subscribe(&rooms, settings)?;
+        Ok(Action::Subscribe { id, rooms })
+    }
+
+    /// Judges a subscribe by number and right; again if it has waited since.
+    ///
+    /// # Errors
+    /// `quota_exceeded` or `forbidden`.
+    pub fn check_subscribe(&self, rooms: &[Wanted], settings: &ConnectionSettings) -> Result<(), Refusal> {
         let new = rooms
             .iter()
             .filter(|wanted| !self.has_joined(wanted.room.as_str()))
@@ -294,7 +303,7 @@ impl Connection {
             let message = format!("a connection may join {} rooms", settings.subscriptions_max);
             return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(1_000));
         }
-        for wanted in &rooms {
+        for wanted in rooms {
             let room = wanted.room.as_str();
             self.may(Right::Subscribe, room)?;
             if wanted.recent > 0 {
@@ -304,7 +313,7 @@ impl Connection {
                 self.may(Right::Presence, room)?;
             }
         }
-        Ok(Action::Subscribe { id, rooms })
+        Ok(())
     }
 
     fn publish(&self, id: u32, publish: Publish) -> Result<Action, Refusal> {

@@ -191,6 +191,18 @@ impl Node {
         sum("cauce_deliveries", "Messages handed to subscribers", |m| {
             &m.deliveries
         })?;
+        sum(
+            "cauce_fell_behind",
+            "Subscribers that read too slowly and went on from the room's history",
+            |m| &m.fell_behind,
+        )?;
+        sum(
+            "cauce_recovered",
+            "Messages given from history to those who came back or fell behind",
+            |m| &m.recovered,
+        )?;
+        sum("cauce_gaps", "Losses that subscribers were told", |m| &m.gaps)?;
+        sum("cauce_lost", "Messages that those losses add up to", |m| &m.lost)?;
         out.counters(
             "cauce_publications",
             "Messages taken by the door they came through",
@@ -265,14 +277,20 @@ impl Node {
             "Frames of devices that came too fast",
             |m| &m.device_frames_throttled,
         )?;
-        let (mut tenants, mut rooms, mut devices) = (0, 0, 0);
+        let (mut tenants, mut rooms, mut history, mut devices) = (0, 0, 0, 0);
         self.0.hub.tenants.for_each(|tenant| {
             tenants += 1;
             rooms += tenant.rooms.len() as u64;
+            history += tenant.rooms.history_bytes() as u64;
             devices += tenant.devices_len() as u64;
         });
         out.gauge("cauce_tenants", "Tenants", tenants)?;
         out.gauge("cauce_rooms", "Rooms that exist now", rooms)?;
+        out.gauge(
+            "cauce_history_bytes",
+            "Bytes of history that rooms keep in memory",
+            history,
+        )?;
         out.gauge("cauce_devices", "Devices that are known", devices)
     }
 

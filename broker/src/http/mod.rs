@@ -23,6 +23,7 @@ mod metrics;
 mod notifications;
 mod openapi;
 mod page;
+mod past;
 mod presence;
 mod process;
 mod publish;
@@ -107,6 +108,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(users::disconnect_user))
         .routes(routes!(users::list_clients))
         .routes(routes!(users::get_client, users::disconnect_client))
+        .routes(routes!(past::get_history))
         .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))
         .routes(routes!(devices::get_device, devices::put_device))

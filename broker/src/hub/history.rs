@@ -14,8 +14,10 @@ use crate::store::{MessageQuery, StoredMessage};
 /// Messages of a page where the caller names no number.
 const PAGE_DEFAULT: u32 = 100;
 
-/// Bytes of one page's messages: an answer must not fill a reader's outbox. One message is always given.
+/// Bytes of one page's messages, and the part of an outbox that they may take: an answer must not fill it. One message is
+/// always given.
 const PAGE_BYTES: usize = 128 * 1024;
+const PAGE_OUTBOX_DIVISOR: usize = 4;
 
 /// Messages of a room in the order that was asked for.
 #[derive(Debug)]
@@ -66,12 +68,16 @@ impl Hub {
         Ok(self.page_in_memory(&room, asked))
     }
 
+    fn page_bytes(&self) -> usize {
+        PAGE_BYTES.min(self.tunables().outbox_bytes_max / PAGE_OUTBOX_DIVISOR)
+    }
+
     fn page_in_memory(&self, room: &Room, asked: &History) -> Option<HistoryPage> {
         if asked.epoch.is_some_and(|epoch| epoch != room.epoch) {
             return Some(HistoryPage::empty(room.epoch, room.seq()));
         }
         let (limit, now_ms) = (limit(asked) as usize, self.clock.now().mono_ms);
-        let page = room.page(asked.from, asked.direction, limit, PAGE_BYTES, now_ms);
+        let page = room.page(asked.from, asked.direction, limit, self.page_bytes(), now_ms);
         (!page.in_store).then_some(HistoryPage {
             epoch: room.epoch,
             first: page.first,
@@ -99,7 +105,7 @@ impl Hub {
             from: asked.from,
             direction: asked.direction,
             limit: limit(asked),
-            bytes_max: PAGE_BYTES,
+            bytes_max: self.page_bytes(),
         };
         let stored = self.records.messages(query).await?;
         let restored = |message: StoredMessage| super::restored(&room, message);

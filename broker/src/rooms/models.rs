@@ -4,12 +4,16 @@
 //! linearizable), `std::sync::Arc`, nor tokio's `Notify` in a tap, so what these do wrong it would not find. It explores
 //! sequentially consistent interleavings only: an ordering that is too relaxed would not be found either.
 
+mod durable;
+mod presence;
+mod recovery;
+
 use cauce_protocol::{Code, Epoch, Payload, RoomName, Seq};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicU64 as Shared64, Ordering::SeqCst};
 use shuttle::thread;
 
-use super::room::{Accepted, Joined, Listener, Repeat, Tap};
+use super::room::{Accepted, Joined, Listener, Manner, Repeat, Start, Tap};
 use super::table::{RoomTable, TableLimits};
 use crate::mailbox::{Mailbox, Wake};
 use crate::publication::{Draft, Shared};
@@ -36,6 +40,7 @@ impl World {
         let limits = TableLimits {
             rooms_max,
             linger_ms: 1,
+            history_bytes_max: usize::MAX,
         };
         Arc::new(Self {
             table: RoomTable::new(limits, Default::default()),
@@ -57,12 +62,12 @@ impl World {
 
     fn publish(&self, n: u64) -> Result<Accepted, cauce_protocol::Refusal> {
         self.table
-            .publish("room", draft(n), None, self.now(), &self.mailboxes)
+            .publish("room", draft(n), Manner::default(), self.now(), &self.mailboxes)
     }
 
     fn join(&self, shard: usize) -> Joined {
         self.table
-            .join(&name(), Listener::Shard(shard), self.now())
+            .join(&name(), Listener::Shard(shard), Start::Now, self.now())
             .expect("room for a room")
     }
 
@@ -145,7 +150,7 @@ fn who_joined_gets_every_later_message_once_and_in_order() {
             sweeper.join().expect("a sweeper");
             let joined: Vec<Joined> = joiners.into_iter().map(|j| j.join().expect("a joiner")).collect();
             let mut contents = Vec::new();
-            for (shard, Joined { room, seq }) in joined.iter().enumerate() {
+            for (shard, Joined { room, seq, .. }) in joined.iter().enumerate() {
                 let all = world.drain(shard);
                 let last = room.seq();
                 assert_eq!(
@@ -304,7 +309,16 @@ fn a_repeated_key_is_sent_once_however_often_it_comes_at_once() {
                         };
                         world
                             .table
-                            .publish("room", draft(n), Some(repeat), world.now(), &world.mailboxes)
+                            .publish(
+                                "room",
+                                draft(n),
+                                Manner {
+                                    repeat: Some(repeat),
+                                    ..Manner::default()
+                                },
+                                world.now(),
+                                &world.mailboxes,
+                            )
                             .expect("published")
                     })
                 })
@@ -338,7 +352,7 @@ fn a_tap_sees_no_gap_before_it_is_cut_off() {
             let tap = std::sync::Arc::new(Tap::new(2 * draft(1).cost()));
             let joined = world
                 .table
-                .join(&name(), Listener::Tap(&tap), world.now())
+                .join(&name(), Listener::Tap(&tap), Start::Now, world.now())
                 .expect("room for a room");
             let mut seen = Vec::new();
             seen.extend(tap.try_next());
@@ -377,7 +391,7 @@ fn the_number_of_rooms_holds_under_races() {
                             .publish(
                                 &format!("room-{n}"),
                                 draft(n),
-                                None,
+                                Manner::default(),
                                 world.now(),
                                 &world.mailboxes,
                             )

@@ -305,8 +305,13 @@ impl Room {
     pub(super) fn classify(&self, class: StdArc<RoomClass>, now_ms: u64) -> Reclassified {
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        if state.closed {
+            return Reclassified::Kept;
+        }
         if state.durable.is_some() && !class.is_durable() {
             state.closed = true;
+            // It leaves no head: its numbering ends here.
+            state.durable = None;
             return Reclassified::Closed { shards: state.shards };
         }
         if class.is_durable() && state.durable.is_none() {
@@ -377,8 +382,17 @@ impl Room {
             Idle::Since(now_ms)
         } else if state.idle_since_ms > idle_before_ms {
             Idle::Since(state.idle_since_ms)
+        } else if state
+            .durable
+            .as_ref()
+            .is_some_and(|durable| !durable.is_settled())
+        {
+            // Who wakes it reads the disk, and would take for lost what is still on its way there.
+            Idle::Since(now_ms)
         } else {
             state.closed = true;
+            // The table lets go of a room some time after it has left: its memory is given back now.
+            state.history = None;
             Idle::Closed
         }
     }

@@ -12,7 +12,7 @@ use super::room::{
 };
 use crate::mailbox::{Mailbox, Wake};
 use crate::publication::{Draft, RoomKey, Shared};
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, random};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, random, step};
 
 /// What is asked of a publisher when a shard is full: about what a full mailbox takes to drain.
 const OVERLOADED_RETRY_MS: u32 = 200;
@@ -43,12 +43,18 @@ pub struct RoomTable {
     next_id: AtomicU64,
     /// Rooms that may have to close, by the time of the next look.
     lingering: Mutex<VecDeque<(u64, StdArc<Room>)>>,
-    /// Durable rooms that are not in use.
-    dormant: Mutex<HashMap<RoomName, Head, foldhash::fast::RandomState>>,
-    classify: Mutex<StdArc<Classify>>,
+    making: Mutex<Making>,
     budget: StdArc<Budget>,
     limits: TableLimits,
     keys: StdArc<RoomKeys>,
+}
+
+/// What a room is made after. Rooms enter and leave the table under its lock, so a new one goes on where the last of its name
+/// ended, and is of the class that holds now or is told of a later one like all others.
+struct Making {
+    classify: StdArc<Classify>,
+    /// Durable rooms that are not in use.
+    dormant: HashMap<RoomName, Head, foldhash::fast::RandomState>,
 }
 
 impl fmt::Debug for RoomTable {
@@ -71,8 +77,10 @@ impl RoomTable {
             count: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             lingering: Mutex::new(VecDeque::new()),
-            dormant: Mutex::new(HashMap::default()),
-            classify: Mutex::new(StdArc::new(|_| StdArc::default())),
+            making: Mutex::new(Making {
+                classify: StdArc::new(|_| StdArc::default()),
+                dormant: HashMap::default(),
+            }),
             budget: StdArc::new(Budget::new(limits.history_bytes_max)),
             limits,
             keys,
@@ -90,6 +98,7 @@ impl RoomTable {
 
     /// The room, if it exists.
     pub fn get(&self, name: &str) -> Option<StdArc<Room>> {
+        step();
         self.rooms.pin().get(name).cloned()
     }
 
@@ -101,7 +110,7 @@ impl RoomTable {
         if let Some(room) = self.get(name.as_str()) {
             return Ok(Some(room));
         }
-        if self.dormant.lock().contains_key(name) {
+        if self.making.lock().dormant.contains_key(name) {
             return self.get_or_make(name.as_str(), now_ms).map(Some);
         }
         Ok(None)
@@ -197,13 +206,13 @@ impl RoomTable {
 
     /// How rooms that are made from now on find their class.
     pub fn set_classify(&self, classify: StdArc<Classify>) {
-        *self.classify.lock() = classify;
+        self.making.lock().classify = classify;
     }
 
     /// Gives every open room its class again. Calls `closed` with those that had to close, and the shards that have
     /// subscribers there, a bit each.
     pub fn reclassify(&self, now_ms: u64, mut closed: impl FnMut(&StdArc<Room>, u64)) {
-        let classify = self.classify.lock().clone();
+        let classify = self.making.lock().classify.clone();
         let mut must_go = Vec::new();
         self.for_each(|room| {
             let class = classify(room.name.as_str());
@@ -218,14 +227,14 @@ impl RoomTable {
         for (room, shards) in must_go {
             self.remove(&room);
             // What the disk knows of it is of an earlier numbering from now on.
-            self.dormant.lock().remove(&room.name);
+            self.making.lock().dormant.remove(&room.name);
             closed(&room, shards);
         }
     }
 
     /// Takes up where a durable room stood when the broker last ran.
     pub fn restore(&self, name: RoomName, head: Head) {
-        self.dormant.lock().insert(name, head);
+        self.making.lock().dormant.insert(name, head);
     }
 
     /// Bytes of history in memory.
@@ -254,9 +263,10 @@ impl RoomTable {
         }
         let key = RoomKey(self.keys.0.fetch_add(1, Ordering::Relaxed));
         let id = RoomId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let class = self.classify.lock().clone()(name.as_str());
+        let making = self.making.lock();
+        let class = (making.classify)(name.as_str());
         let head = match class.is_durable() {
-            true => self.dormant.lock().get(&name).cloned(),
+            true => making.dormant.get(&name).cloned(),
             false => None,
         };
         let made = StdArc::new(Room::new(Make {
@@ -269,7 +279,9 @@ impl RoomTable {
             budget: self.budget.clone(),
             now_ms,
         }));
+        step();
         let room = self.rooms.pin().get_or_insert(name, made.clone()).clone();
+        drop(making);
         if StdArc::ptr_eq(&room, &made) {
             self.linger(&room, now_ms);
         } else {
@@ -281,18 +293,15 @@ impl RoomTable {
 
     /// Takes a closed room out of the table; whoever comes second finds another one there, or none.
     fn remove(&self, room: &StdArc<Room>) {
-        // Before it can be made again.
-        if let Some(head) = room.head() {
-            let mut dormant = self.dormant.lock();
-            // Whoever comes late must not put an earlier head over a later one.
-            let known = dormant.get(&room.name);
-            if known.is_none_or(|known| known.epoch != head.epoch || known.given <= head.given) {
-                dormant.insert(room.name.clone(), head);
-            }
-        }
+        let mut making = self.making.lock();
+        step();
         let rooms = self.rooms.pin();
         if let Ok(Some(_)) = rooms.remove_if(room.name.as_str(), |_, other| StdArc::ptr_eq(other, room)) {
             self.count.fetch_sub(1, Ordering::Relaxed);
+            // Before it can be made again.
+            if let Some(head) = room.head() {
+                making.dormant.insert(room.name.clone(), head);
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Code, Refusal, RoomId, Seq};
 
 use super::Shard;
-use super::deliver::{Feed, Given, Member, knows};
+use super::deliver::{Feed, Given, LocalRoom, Member, Ticket, knows};
 use super::peer::Peer;
 use crate::hub::{ShardMessage, Tenant, restored};
 use crate::publication::{RoomKey, Shared, message_frame};
@@ -139,7 +139,7 @@ impl Shard {
                 }
             }
         }
-        if !peer.blocked.get() {
+        if !peer.blocked.get() && !peer.is_closing() {
             self.mark(peer);
             self.hub.shards[self.index].notify();
         }
@@ -269,22 +269,26 @@ impl Shard {
     /// Tells what is lost. A client that would not understand it is closed instead: it must not believe that it has all.
     /// Answers whether there was room for the word.
     fn tell_gap(&self, peer: &Rc<Peer>, room: RoomId, lost: Lost, outbox_bytes_max: usize) -> bool {
-        self.metrics().gaps.increment();
-        self.metrics().lost.add(lost.to - lost.from + 1);
+        let count = || {
+            self.metrics().gaps.increment();
+            self.metrics().lost.add(lost.to - lost.from + 1);
+        };
         if knows(peer, Feature::Gap) {
             let gap = wire::Gap {
                 room: room.0,
                 from: lost.from,
                 to: lost.to,
             };
-            return self.offer(
-                peer,
-                || message_frame(&gap.into(), peer.dialect),
-                outbox_bytes_max,
-            );
+            let frame = || message_frame(&gap.into(), peer.dialect);
+            let told = self.offer(peer, frame, outbox_bytes_max);
+            if told {
+                count();
+            }
+            return told;
         }
         let mut overflowed = self.overflowed.borrow_mut();
         if !overflowed.iter().any(|other| Rc::ptr_eq(other, peer)) {
+            count();
             overflowed.push(peer.clone());
         }
         false
@@ -296,17 +300,19 @@ impl Shard {
         let Some(tenant) = super::deliver::client(&member.peer, |c| c.membership.tenant.clone()) else {
             return;
         };
-        let (shard, peer, room) = (self.clone(), member.peer.clone(), room.clone());
+        let (shard, peer, room, ticket) = (self.clone(), member.peer.clone(), room.clone(), member.ticket);
         tokio::task::spawn_local(async move {
             if let Some(messages) = fetch {
-                shard.fetch_newest(&tenant, &room, messages).await;
+                // Should it fail, the loop below tries again.
+                let _ = shard.fetch_newest(&tenant, &room, messages).await;
             }
-            shard.feed_from_store(&peer, &tenant, &room).await;
+            shard.feed_from_store(&peer, ticket, &tenant, &room).await;
         });
     }
 
-    /// Brings the newest messages of a durable room into memory, for everyone who waits for them.
-    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) {
+    /// Brings the newest messages of a durable room into memory, for everyone who waits for them. If that fails, it says so
+    /// after a pause.
+    async fn fetch_newest(&self, tenant: &Tenant, room: &Room, messages: u32) -> Result<(), Refusal> {
         let query = MessageQuery {
             tenant: tenant.id.clone(),
             room: room.name.clone(),
@@ -318,76 +324,82 @@ impl Shard {
         };
         let page = self.hub.records.messages(query).await;
         let now = self.now();
-        let older = page.ok().map(|page| {
+        let (older, outcome) = match page {
+            Ok(page) => (Some(page), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let older = older.map(|page| {
             let publication = |message: StoredMessage| {
                 let age_ms = now.unix_ms.saturating_sub(message.unix_ms);
                 (now.mono_ms.saturating_sub(age_ms), restored(room, message))
             };
             page.messages.into_iter().rev().map(publication).collect()
         });
-        let failed = older.is_none();
-        let shards = room.backfill(older, now.mono_ms);
-        if failed {
+        room.backfill(older, now.mono_ms);
+        if outcome.is_err() {
             // Whoever waits tries again in a while.
             tokio::time::sleep(RETRY_FIRST).await;
         }
-        for shard in (0..self.hub.shards.len()).filter(|shard| shards & 1 << shard != 0) {
-            self.hub.shards[shard].send(ShardMessage::Fetched(room.key));
+        // Whoever waits may not have joined yet, so all are told.
+        for mailbox in &self.hub.shards[..self.hub.plan.clients] {
+            mailbox.send(ShardMessage::Fetched(room.key));
         }
+        outcome
     }
 
     /// The newest messages of a room have come from the store, or could not.
     pub(super) fn fetched(&self, room: RoomKey) {
-        let waiting = match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => std::mem::take(&mut local.fetching),
-            None => return,
-        };
-        for waiter in waiting {
+        let waiting = self.fetching.borrow_mut().remove(&room);
+        for waiter in waiting.into_iter().flatten() {
             // One who is gone does not wait.
             let _ = waiter.send(());
         }
     }
 
-    /// Waits until somebody has fetched the newest messages of the room.
+    /// Waits until somebody has fetched the newest messages of the room. To be called where the room has just said that they are
+    /// coming: the word is taken by this thread, so it cannot come in between.
     async fn until_fetched(&self, room: RoomKey) {
         let (done, fetched) = tokio::sync::oneshot::channel();
-        match self.rooms.borrow_mut().get_mut(&room) {
-            Some(local) => local.fetching.push(done),
-            None => return,
-        }
+        self.fetching.borrow_mut().entry(room).or_default().push(done);
         let _ = fetched.await;
     }
 
     /// The number after which a held subscriber goes on; `None` if it is no longer one.
-    fn held_after(&self, peer: &Rc<Peer>, room: RoomKey) -> Option<Seq> {
+    fn held_after(&self, peer: &Rc<Peer>, ticket: Ticket, room: RoomKey) -> Option<Seq> {
         let mut rooms = self.rooms.borrow_mut();
-        let member = rooms.get_mut(&room)?.member(peer)?;
-        (member.feed == Feed::Held).then_some(member.after)
+        held(rooms.get_mut(&room)?, peer, ticket).map(|member| member.after)
     }
 
     /// Lets a held subscriber go on.
-    pub(super) fn resume(&self, peer: &Rc<Peer>, room: RoomKey, after: Seq) {
+    pub(super) fn resume(&self, peer: &Rc<Peer>, ticket: Ticket, room: RoomKey) {
         let mut rooms = self.rooms.borrow_mut();
-        let Some(member) = rooms.get_mut(&room).and_then(|local| local.member(peer)) else {
+        let Some(member) = rooms.get_mut(&room).and_then(|local| held(local, peer, ticket)) else {
             return;
         };
-        member.after = member.after.max(after);
         member.feed = Feed::Behind;
         drop(rooms);
         self.fall_behind(peer, room);
     }
 
     /// Feeds a held subscriber until memory can go on.
-    async fn feed_from_store(self: &Rc<Self>, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>) {
+    async fn feed_from_store(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        ticket: Ticket,
+        tenant: &Tenant,
+        room: &Arc<Room>,
+    ) {
         let mut pause = RETRY_FIRST;
-        while let Some(after) = self.held_after(peer, room.key) {
+        while let Some(after) = self.held_after(peer, ticket, room.key) {
             match room.catch_up(after) {
-                CatchUp::Messages { .. } => return self.resume(peer, room.key, after),
+                CatchUp::Messages { .. } => return self.resume(peer, ticket, room.key),
                 CatchUp::Coming => self.until_fetched(room.key).await,
-                CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
+                CatchUp::Fetch { messages } => {
+                    let _ = self.fetch_newest(tenant, room, messages).await;
+                }
                 CatchUp::InStore => match self.stored_after(tenant, room, after, PAGE_MESSAGES).await {
                     Ok(page) => {
-                        if self.give_page(peer, room, page) {
+                        if self.give_page(peer, ticket, room, page) {
                             return;
                         }
                         pause = RETRY_FIRST;
@@ -409,7 +421,7 @@ impl Shard {
         after: Seq,
         limit: u32,
     ) -> Result<MessagePage, Refusal> {
-        let committed = room.committed();
+        let settled = room.settled();
         let mut page = self
             .hub
             .records
@@ -423,20 +435,29 @@ impl Shard {
                 bytes_max: PAGE_BYTES,
             })
             .await?;
-        if page.messages.is_empty() && committed <= after {
+        if page.messages.is_empty() && settled <= after {
             // What comes next has left memory and is still on its way to the disk.
             return Err(Refusal::new(Code::Unavailable, "the store is behind"));
         }
         // What came to the disk while we looked is for the next look.
-        page.messages.retain(|message| message.seq <= committed);
+        page.messages.retain(|message| message.seq <= settled);
         Ok(page)
     }
 
     /// Gives a page of the store to a held subscriber. Answers whether it goes on by itself.
-    fn give_page(self: &Rc<Self>, peer: &Rc<Peer>, room: &Arc<Room>, page: MessagePage) -> bool {
+    fn give_page(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        ticket: Ticket,
+        room: &Arc<Room>,
+        page: MessagePage,
+    ) -> bool {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
         let mut rooms = self.rooms.borrow_mut();
-        let Some(member) = rooms.get_mut(&room.key).and_then(|local| local.member(peer)) else {
+        let Some(member) = rooms
+            .get_mut(&room.key)
+            .and_then(|local| held(local, peer, ticket))
+        else {
             return true;
         };
         let (none, more) = (page.messages.is_empty(), page.more);
@@ -477,18 +498,18 @@ impl Shard {
     /// back. Nothing, if he has gone meanwhile.
     pub(super) async fn loss_after(
         self: &Rc<Self>,
-        peer: &Rc<Peer>,
         tenant: &Tenant,
         room: &Arc<Room>,
         after: Seq,
     ) -> Result<Option<Lost>, Refusal> {
         let mut tries = 0;
-        // Looked at before each wait: with the last subscriber goes what would wake us, and a loop that never waits would keep
-        // the thread from whoever fetches.
-        while self.held_after(peer, room.key).is_some() {
-            match room.catch_up(after) {
+        loop {
+            let tried = match room.catch_up(after) {
                 CatchUp::Messages { .. } => return Ok(room.loss(after)),
-                CatchUp::Coming => self.until_fetched(room.key).await,
+                CatchUp::Coming => {
+                    self.until_fetched(room.key).await;
+                    continue;
+                }
                 CatchUp::Fetch { messages } => self.fetch_newest(tenant, room, messages).await,
                 CatchUp::InStore => match self.stored_after(tenant, room, after, 1).await {
                     Ok(page) => {
@@ -499,17 +520,17 @@ impl Shard {
                             to,
                         }));
                     }
-                    Err(refusal) => {
-                        tries += 1;
-                        if tries == 5 {
-                            return Err(refusal);
-                        }
-                        tokio::time::sleep(RETRY_FIRST * tries).await;
-                    }
+                    Err(refusal) => Err(refusal),
                 },
+            };
+            if let Err(refusal) = tried {
+                tries += 1;
+                if tries == 5 {
+                    return Err(refusal);
+                }
+                tokio::time::sleep(RETRY_FIRST * tries).await;
             }
         }
-        Ok(None)
     }
 
     /// Gives what rooms of devices are like now. Answers whether more must wait for room in the outbox.
@@ -548,4 +569,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// The subscription, if it still waits for the store.
+pub(super) fn held<'a>(local: &'a mut LocalRoom, peer: &Rc<Peer>, ticket: Ticket) -> Option<&'a mut Member> {
+    local
+        .member(peer)
+        .filter(|member| member.feed == Feed::Held && member.ticket == ticket)
 }

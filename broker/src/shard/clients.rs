@@ -11,6 +11,7 @@ use cauce_protocol::{
     wire,
 };
 
+use super::joining::Joining;
 use super::limiting::is_abusive;
 use super::peer::{Client, Peer, Stage};
 use super::renewal::expires_in_ms;
@@ -176,6 +177,7 @@ impl Shard {
             connection,
             membership,
             calling: None,
+            joining: None,
             since_unix_ms: now.unix_ms,
         }));
         self.answer(peer, id, welcome);
@@ -218,10 +220,11 @@ impl Shard {
                 };
                 self.answer(peer, id, welcome);
             }
-            Action::Subscribe { id, rooms } => self.subscribe(peer, tenant, id, rooms, now, tunables),
+            Action::Subscribe { id, rooms } => {
+                self.change_subscriptions(peer, tenant, id, Joining::Subscribe(rooms), now, tunables);
+            }
             Action::Unsubscribe { id, rooms } => {
-                self.unsubscribe(peer, tenant, &rooms, now);
-                self.answer(peer, id, wire::Unsubscribed {});
+                self.change_subscriptions(peer, tenant, id, Joining::Unsubscribe(rooms), now, tunables);
             }
             Action::Publish {
                 id,

@@ -30,8 +30,6 @@ pub(super) struct LocalRoom {
     /// The last number that was delivered here.
     seen: Seq,
     pub(super) members: Vec<Member>,
-    /// Who waits for the newest messages to come from the store.
-    pub(super) fetching: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -40,9 +38,16 @@ pub(super) struct Member {
     /// It has everything up to here that it is going to get; while it is live, this is where it joined or caught up.
     pub(super) after: Seq,
     pub(super) feed: Feed,
+    /// Tells this subscription from an earlier or later one of the same peer to the same room: what waits for the store belongs
+    /// to one of them.
+    pub(super) ticket: Ticket,
     /// `None` for those who want everything, reliably: nearly all.
     pub(super) options: Option<Box<Options>>,
 }
+
+/// One subscription of one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ticket(u32);
 
 /// Where a subscriber's messages come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,15 +191,16 @@ impl Shard {
             room: joined.room.clone(),
             seen: joined.seq,
             members: Vec::new(),
-            fetching: Vec::new(),
         });
+        let ticket = Ticket(self.tickets.get().wrapping_add(1));
+        self.tickets.set(ticket.0);
         local.members.push(Member {
+            ticket,
             peer: peer.clone(),
             after: joined.entered.from,
-            feed: match joined.entered {
-                entered if entered.ask_store => Feed::Held,
-                entered if entered.from < joined.seq => Feed::Behind,
-                _ => Feed::Live,
+            feed: match joined.entered.from < joined.seq {
+                true => Feed::Behind,
+                false => Feed::Live,
             },
             options,
         });
@@ -203,6 +209,7 @@ impl Shard {
 
     /// Ends a subscription.
     pub(super) fn part(&self, peer: &Rc<Peer>, tenant: &Tenant, room: &Arc<Room>, now_ms: u64) {
+        forget(peer, room);
         let mut rooms = self.rooms.borrow_mut();
         let Some(local) = rooms.get_mut(&room.key) else {
             return;
@@ -233,6 +240,14 @@ impl Shard {
             Feed::Live => seen.max(member.after),
             Feed::Behind | Feed::Held => member.after,
         })
+    }
+}
+
+/// What waits for a subscriber of this room goes with the subscription: the right to it may have gone, too.
+pub(super) fn forget(peer: &Peer, room: &Room) {
+    if let Some(backlog) = peer.backlog.borrow_mut().as_mut() {
+        backlog.states.retain(|states| states.room != room.id);
+        backlog.rooms.retain(|&key| key != room.key);
     }
 }
 

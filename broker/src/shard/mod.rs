@@ -15,6 +15,7 @@ mod deliver;
 mod devices;
 mod drain;
 mod history;
+mod joining;
 mod limiting;
 mod notifications;
 mod options;
@@ -80,6 +81,10 @@ pub struct Shard {
     peers: RefCell<HashMap<ConnectionId, Rc<Peer>, foldhash::fast::RandomState>>,
     rooms: RefCell<HashMap<RoomKey, LocalRoom, foldhash::fast::RandomState>>,
     rosters: RefCell<Rosters>,
+    /// Who waits for the newest messages of a durable room to come from the store. He need not have joined it yet.
+    fetching: RefCell<HashMap<RoomKey, Vec<tokio::sync::oneshot::Sender<()>>, foldhash::fast::RandomState>>,
+    /// The last subscription's.
+    tickets: Cell<u32>,
     rechecks: RefCell<Rechecks>,
     watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
@@ -110,6 +115,8 @@ impl Shard {
             peers: RefCell::default(),
             rooms: RefCell::default(),
             rosters: RefCell::default(),
+            fetching: RefCell::default(),
+            tickets: Cell::default(),
             rechecks: RefCell::default(),
             watchers: RefCell::default(),
             marked: RefCell::default(),
@@ -301,6 +308,7 @@ impl Shard {
     /// Takes the peer out of rooms, rosters and its device, according to what it was. `code` says why, if it is we who close.
     fn leave(&self, peer: &Rc<Peer>, code: Option<Code>) {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
+        *peer.backlog.borrow_mut() = None;
         match stage {
             Stage::Client(client) => {
                 let logbook = &client.membership.tenant.logbook;

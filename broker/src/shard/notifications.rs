@@ -36,6 +36,9 @@ impl Shard {
         let Some(reader) = client(peer, reader) else {
             return;
         };
+        if let Err(refusal) = self.takes_pages(peer) {
+            return self.refuse(peer, id, &refusal);
+        }
         let bytes_max = self.tunables().outbox_bytes_max / PAGE_OUTBOX_DIVISOR;
         let page = self.hub.notifications(tenant, reader, &asked, bytes_max);
         let (hub, shard, connection) = (self.hub.clone(), self.index, peer.id);
@@ -108,7 +111,7 @@ impl Shard {
     }
 
     /// Whether a frame that can do without should.
-    fn is_congested(&self, peer: &Rc<Peer>, outbox_bytes_max: usize) -> bool {
+    pub(super) fn is_congested(&self, peer: &Rc<Peer>, outbox_bytes_max: usize) -> bool {
         let mut outbox = peer.outbox.borrow_mut();
         if outbox.is_congested(outbox_bytes_max) {
             self.relieve(peer, &mut outbox);

@@ -8,6 +8,7 @@ use cauce_protocol::ConnectionId;
 use cauce_protocol::server::Dialect;
 
 use super::calls::Calling;
+use super::joining::Waiting;
 use super::outbox::Outbox;
 use super::states::States;
 use crate::connection::{Connection, Opening};
@@ -64,6 +65,8 @@ pub(super) struct Client {
     pub(super) since_unix_ms: u64,
     /// Set by its first call or serve.
     pub(super) calling: Option<Box<Calling>>,
+    /// Changes of its subscriptions that wait behind one which asks the store; `None` if none does.
+    pub(super) joining: Option<Box<Waiting>>,
 }
 
 #[derive(Debug)]

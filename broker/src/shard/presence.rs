@@ -224,7 +224,10 @@ impl Shard {
             limit,
             counts_only,
         };
-        match self.hub.presence(tenant, room.as_str(), query) {
+        let page = self
+            .takes_pages(peer)
+            .and_then(|()| self.hub.presence(tenant, room.as_str(), query));
+        match page {
             Ok(page) => self.answer(peer, id, wire::PresencePage::from(page)),
             Err(refusal) => self.refuse(peer, id, &refusal),
         }

@@ -99,7 +99,7 @@ impl Shard {
         }
     }
 
-    fn has_joined(&self, peer: &Peer, room: &str) -> bool {
+    pub(super) fn has_joined(&self, peer: &Peer, room: &str) -> bool {
         match &*peer.stage.borrow() {
             Stage::Client(client) => client
                 .connection

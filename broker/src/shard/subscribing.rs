@@ -7,7 +7,8 @@ use cauce_protocol::message::Subscription as Wanted;
 use cauce_protocol::wire::{self, Feature};
 use cauce_protocol::{Refusal, RoomName, Seq};
 
-use super::deliver::{Chosen, knows};
+use super::deliver::{Chosen, forget, knows};
+use super::joining::Losses;
 use super::options::Options;
 use super::peer::{Peer, Stage};
 use super::presence::{check_watches, watches};
@@ -15,62 +16,28 @@ use super::states::{States, devices_of};
 use super::{Shard, Tunables};
 use crate::auth::Action as Right;
 use crate::clock::Now;
-use crate::connection::Subscription;
+use crate::connection::{Connection, Subscription};
 use crate::hub::Tenant;
 use crate::publication::{RoomKey, message_frame};
 use crate::rooms::{Exit, Lost, Recovered, Room, Start};
 
-/// A room just joined whose past is partly in the store: what of it is lost must be asked there.
-struct Open {
-    /// Its place in the answer.
-    at: usize,
-    room: Arc<Room>,
-    after: Seq,
-    /// It brought a position, and is told what became of it.
-    positioned: bool,
-}
-
 impl Shard {
-    /// All rooms or none. A room that was joined before is answered with where its pushes stand.
+    /// All rooms or none. A room that was joined before is answered with where its pushes stand. `losses` is what the store
+    /// said of rooms whose past is partly there.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each of them is needed")]
     pub(super) fn subscribe(
         self: &Rc<Self>,
         peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         id: u32,
         wanted: Vec<Wanted>,
+        losses: &Losses,
         now: Now,
         tunables: &Tunables,
     ) {
-        let joined = self.join_all(peer, tenant, wanted, now, tunables);
-        match joined {
+        match self.join_all(peer, tenant, wanted, losses, now, tunables) {
+            Ok(rooms) => self.subscribed(peer, id, rooms),
             Err(refusal) => self.refuse(peer, id, &refusal),
-            Ok((rooms, open)) if open.is_empty() => self.subscribed(peer, id, rooms),
-            Ok((mut rooms, open)) => {
-                let (shard, peer, tenant) = (self.clone(), peer.clone(), tenant.clone());
-                tokio::task::spawn_local(async move {
-                    match shard.settle(&peer, &tenant, &mut rooms, &open).await {
-                        Ok(()) => {
-                            shard.subscribed(&peer, id, rooms);
-                            for Open {
-                                at: _, room, after, ..
-                            } in open
-                            {
-                                shard.resume(&peer, room.key, after);
-                            }
-                        }
-                        Err(refusal) => {
-                            let names: Vec<_> = rooms
-                                .iter()
-                                .filter_map(|room| RoomName::new(&room.name).ok())
-                                .collect();
-                            shard.unsubscribe(&peer, &tenant, &names, shard.now());
-                            if !peer.is_closing() {
-                                shard.refuse(&peer, id, &refusal);
-                            }
-                        }
-                    }
-                });
-            }
         }
     }
 
@@ -90,19 +57,20 @@ impl Shard {
         peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         wanted: Vec<Wanted>,
+        losses: &Losses,
         now: Now,
         tunables: &Tunables,
-    ) -> Result<(Vec<wire::RoomPosition>, Vec<Open>), Refusal> {
+    ) -> Result<Vec<wire::RoomPosition>, Refusal> {
         check_watches(tenant, &wanted)?;
         let mut stage = peer.stage.borrow_mut();
         let Stage::Client(client) = &mut *stage else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Vec::new());
         };
         let connection = &mut client.connection;
         let before = connection.subscriptions.len();
-        let (mut positions, mut open) = (Vec::with_capacity(wanted.len()), Vec::new());
+        let mut positions = Vec::with_capacity(wanted.len());
         let watches = watches(&wanted);
-        for wanted in wanted {
+        for (at, wanted) in wanted.into_iter().enumerate() {
             let joined = connection
                 .subscriptions
                 .iter()
@@ -113,27 +81,14 @@ impl Shard {
                 positions.push(position(&room, seq, room.seq()));
                 continue;
             }
-            let start = match wanted.since {
-                Some(position) => Start::Since {
-                    position,
-                    within_ms: (!connection
-                        .principal
-                        .grant
-                        .allows(Right::History, wanted.room.as_str()))
-                    .then_some(tunables.recovery_window_ms),
-                },
-                None if wanted.recent > 0 => Start::Recent(wanted.recent),
-                None => Start::Now,
-            };
+            let start = start(connection, &wanted, tunables);
+            let lost = losses
+                .iter()
+                .find(|(place, _)| *place == at)
+                .and_then(|(_, lost)| *lost);
             let name = wanted.room.clone();
-            match self.join_one(peer, tenant, wanted, start, now) {
-                Ok((room, answer, unsettled)) => {
-                    open.extend(unsettled.map(|after| Open {
-                        at: positions.len(),
-                        room: room.clone(),
-                        after,
-                        positioned: matches!(start, Start::Since { .. }),
-                    }));
+            match self.join_one(peer, tenant, wanted, start, lost, now) {
+                Ok((room, answer)) => {
                     connection.subscriptions.push(Subscription { room });
                     positions.push(answer);
                 }
@@ -147,18 +102,19 @@ impl Shard {
             }
         }
         self.attend(peer, connection, before, &watches, now);
-        Ok((positions, open))
+        Ok(positions)
     }
 
-    /// Joins a room. Answers what the client is told, and where it stands if the store must be asked what is lost.
+    /// Joins a room. Answers what the client is told.
     fn join_one(
         &self,
         peer: &Rc<Peer>,
         tenant: &Arc<Tenant>,
         wanted: Wanted,
         start: Start,
+        lost: Option<Lost>,
         now: Now,
-    ) -> Result<(Arc<Room>, wire::RoomPosition, Option<Seq>), Refusal> {
+    ) -> Result<(Arc<Room>, wire::RoomPosition), Refusal> {
         let options = match (wanted.policy, wanted.filter) {
             (Some(policy), filter) => Chosen::Client(Options::new(policy, filter)),
             (None, Some(filter)) => {
@@ -176,17 +132,23 @@ impl Shard {
             Recovered::Partial(lost) => partial(&mut answer, lost),
             Recovered::Reset => answer.recovery = wire::Recovery::Reset.into(),
         }
-        if entered.ask_store {
-            return Ok((joined.room, answer, Some(entered.from)));
+        if let Some(lost) = lost.filter(|lost| entered.ask_store && lost.to <= joined.seq.0) {
+            if matches!(start, Start::Since { .. }) {
+                partial(&mut answer, lost);
+            }
+            if lost.from == entered.from.0 + 1 {
+                // Told in the answer, so not again by a gap; and who asked for the newest few gets as many as there are.
+                answer.seq = lost.to;
+                self.skip_to(peer, joined.room.key, Seq(lost.to));
+            }
         }
         if entered.from < joined.seq {
             self.fall_behind(peer, joined.room.key);
         }
-        let continued = matches!(entered.recovered, Recovered::Continued | Recovered::Partial(_));
-        if !continued {
+        if matches!(entered.recovered, Recovered::None | Recovered::Reset) {
             self.owe_states(peer, tenant, &joined.room);
         }
-        Ok((joined.room, answer, None))
+        Ok((joined.room, answer))
     }
 
     /// Who joins a room of devices is told first what they are like.
@@ -206,48 +168,6 @@ impl Shard {
             .push_back(States { room, devices });
         drop(backlog);
         self.mark(peer);
-    }
-
-    /// Asks the store what is lost of each open room, and writes it into the answer.
-    async fn settle(
-        self: &Rc<Self>,
-        peer: &Rc<Peer>,
-        tenant: &Arc<Tenant>,
-        rooms: &mut [wire::RoomPosition],
-        open: &[Open],
-    ) -> Result<(), Refusal> {
-        for Open {
-            at,
-            room,
-            after,
-            positioned,
-        } in open
-        {
-            let lost = self.loss_after(peer, tenant, room, *after).await?;
-            if peer.is_closing() {
-                return Ok(());
-            }
-            let Some(answer) = rooms.get_mut(*at) else {
-                continue;
-            };
-            match lost {
-                Some(lost) if *positioned => {
-                    partial(answer, lost);
-                    if lost.from == after.0 + 1 {
-                        // Told in the answer, so not again by a gap.
-                        answer.seq = lost.to;
-                        self.skip_to(peer, room.key, Seq(lost.to));
-                    }
-                }
-                // Who asked for the newest few gets as many as there are.
-                Some(lost) if lost.from == after.0 + 1 => {
-                    answer.seq = lost.to;
-                    self.skip_to(peer, room.key, Seq(lost.to));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     fn skip_to(&self, peer: &Rc<Peer>, room: RoomKey, seq: Seq) {
@@ -291,6 +211,7 @@ impl Shard {
                     Some(at) => {
                         let Subscription { room } = subscriptions.swap_remove(at);
                         self.depart(&member.peer, &user, &room, Exit::Left, self.now().mono_ms);
+                        forget(&member.peer, &room);
                         room.id
                     }
                     None => continue,
@@ -311,6 +232,24 @@ impl Shard {
             error: Some(refusal.into()),
         };
         self.say(peer, message_frame(&ended.into(), peer.dialect));
+    }
+}
+
+/// Where a client that asks so begins. Who may not read history reaches back only so far.
+pub(super) fn start(connection: &Connection, wanted: &Wanted, tunables: &Tunables) -> Start {
+    match wanted.since {
+        Some(position) => {
+            let all = connection
+                .principal
+                .grant
+                .allows(Right::History, wanted.room.as_str());
+            Start::Since {
+                position,
+                within_ms: (!all).then_some(tunables.recovery_window_ms),
+            }
+        }
+        None if wanted.recent > 0 => Start::Recent(wanted.recent),
+        None => Start::Now,
     }
 }
 

@@ -143,7 +143,7 @@ impl Shard {
     }
 
     fn flushed(self: &Rc<Self>, peer: &Rc<Peer>) {
-        if peer.backlog.borrow().is_some() {
+        if peer.backlog.borrow().is_some() && !peer.is_closing() {
             return self.catch_up(peer);
         }
         if let Some(buffer) = peer.outbox.borrow_mut().take_buffer() {

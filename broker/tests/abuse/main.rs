@@ -19,6 +19,7 @@
 //! | requests without end, good or bad | 4101 `rate_limited` with the time to wait, it stays |
 //! | a 129th room | 4106 `quota_exceeded`, it stays |
 
+mod behind;
 mod framing;
 mod requests;
 #[path = "../support/mod.rs"]

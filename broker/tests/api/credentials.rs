@@ -54,7 +54,7 @@ async fn a_key_is_good_for_its_scopes_only() {
     let device = "/v1/devices/8CBFEAA133F0";
     broker.put(device, json!({})).await.ok();
     let call = format!("{device}/call");
-    let operations: [(Scope, Method, &str, Value); 10] = [
+    let operations: [(Scope, Method, &str, Value); 11] = [
         (
             Scope::Publish,
             Method::POST,
@@ -85,6 +85,12 @@ async fn a_key_is_good_for_its_scopes_only() {
         (Scope::Tokens, Method::GET, "/v1/device-tokens", Value::Null),
         (Scope::Keys, Method::GET, "/v1/api-keys", Value::Null),
         (Scope::Stats, Method::GET, "/v1/stats", Value::Null),
+        (
+            Scope::Connections,
+            Method::POST,
+            "/v1/users/ada/disconnect",
+            json!({}),
+        ),
     ];
     for held in Scope::ALL.iter().copied().filter(|&scope| scope != Scope::All) {
         let key = broker.key("default", &[held]).await;

@@ -48,6 +48,7 @@ async fn metrics_count_what_happens_and_name_no_tenant() {
         "cauce_http_requests_unauthenticated_total 1",
         "cauce_tenants 2",
         "cauce_rooms 1",
+        "# TYPE cauce_history_bytes gauge",
         "# TYPE cauce_delivery_latency_seconds histogram",
         "# TYPE cauce_closes_total counter",
     ] {

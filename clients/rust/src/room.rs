@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -148,6 +149,10 @@ pub(crate) struct Inboxes {
     notices: Fan<Noticed>,
     /// The user's unread notifications, once the broker has said so.
     unread: watch::Sender<Option<u32>>,
+    /// Those up to this one are in the number, once it is known.
+    counted_up_to: AtomicU64,
+    /// The newest that was heard of.
+    newest: AtomicU64,
 }
 
 impl Default for Inboxes {
@@ -156,6 +161,8 @@ impl Default for Inboxes {
             directs: Fan::default(),
             notices: Fan::default(),
             unread: watch::Sender::new(None),
+            counted_up_to: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
         }
     }
 }
@@ -186,7 +193,19 @@ impl Inboxes {
     }
 
     pub(crate) fn notify(&self, notification: wire::Notification) {
-        self.set_unread(notification.unread);
+        self.newest.fetch_max(notification.id, Ordering::Relaxed);
+        let counted = notification.id <= self.counted_up_to.load(Ordering::Relaxed);
+        match notification.unread {
+            // The broker leaves the counting to us.
+            0 if !counted && !notification.read => {
+                self.unread.send_if_modified(|known| {
+                    *known = known.map(|unread| unread.saturating_add(1));
+                    known.is_some()
+                });
+            }
+            0 => {}
+            unread => self.set_unread(unread),
+        }
         self.notified(&Noticed::Notification(notification.into()));
     }
 
@@ -196,6 +215,23 @@ impl Inboxes {
             ids: read.ids,
             up_to: read.up_to,
         });
+    }
+
+    /// The broker's count, in which the newest is this one.
+    pub(crate) fn count_unread(&self, unread: u32, newest: u64) {
+        self.counted_up_to.store(newest, Ordering::Relaxed);
+        self.newest.fetch_max(newest, Ordering::Relaxed);
+        let begins = self.unread.borrow().is_none();
+        self.set_unread(unread);
+        if begins {
+            self.notified(&Noticed::Begins(newest));
+        }
+    }
+
+    /// The newest notification that was heard of; `None` before the broker has said for the first time what there is.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        let known = self.unread.borrow().is_some();
+        known.then(|| self.newest.load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_unread(&self, unread: u32) {

@@ -152,14 +152,14 @@ impl<'a> Subscribe<'a> {
         // Before the command, so that a future that is dropped takes back what it asked for.
         let subscription = Subscription::new(room.clone(), Arc::clone(&queue), Arc::clone(handle));
         let (joined, answer) = oneshot::channel();
-        let command = Command::Subscribe(Box::new(Joining {
+        let command = Command::Subscribe(Joining {
             room,
             queue,
             joined,
             manner: self.manner,
             start: self.start,
             interest: self.interest,
-        }));
+        });
         handle.command(command).await?;
         let beginning = answer.await.map_err(|_| handle.closed())??;
         Ok(subscription.joined_at(beginning))

@@ -71,12 +71,23 @@ async fn count(mut devices: Subscription, tally: Arc<Mutex<Tally>>, clock: Arc<O
             }
             Event::Gap { missed } => tally.missed += missed.count(),
             Event::Lagged { missed } => tally.missed += missed,
-            Event::Resubscribed { continuity, .. } => match continuity {
-                Continuity::Continued => {}
-                Continuity::Lost(missed) => tally.missed += missed.count(),
-                // Nobody knows how many, but surely not none.
-                Continuity::Reset => tally.missed += 1,
-            },
+            Event::Resubscribed {
+                position,
+                head,
+                continuity,
+            } => {
+                let lost = match continuity {
+                    Continuity::Continued => 0,
+                    Continuity::Lost(missed) => missed.count(),
+                    // Nobody knows how many, but surely not none.
+                    Continuity::Reset => 1,
+                };
+                tally.missed += lost;
+                tally.returned.returns += 1;
+                tally.returned.continued += u64::from(continuity == Continuity::Continued);
+                tally.returned.missed += head.0.saturating_sub(position.seq.0) + lost;
+                tally.returned.lost += lost;
+            }
             _ => {}
         }
     }

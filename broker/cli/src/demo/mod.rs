@@ -7,6 +7,7 @@
 
 mod audience;
 mod hands;
+mod outage;
 mod screen;
 mod stage;
 mod summary;
@@ -30,6 +31,7 @@ use crate::output::{self, Format, FormatArgs};
 use crate::simulate::parse_rate;
 use audience::Subscriber;
 use hands::{Commands, Hands};
+use outage::{Outage, Plan, Wire};
 use screen::Screen;
 use stage::{DEVICES, DataDir, LOBBY, Load};
 use summary::{Counted, Heard, Summary, TenantSummary, changing_frames};
@@ -41,6 +43,9 @@ const TENANTS: [&str; 2] = ["clinic", "shop"];
 
 /// Subscribers in each tenant.
 const USERS: [&str; 2] = ["ana", "luis"];
+
+/// One more in the first tenant, who loses its network for a while.
+const TRAVELLER: &str = "eva";
 
 /// Between two pictures.
 const TICK: Duration = Duration::from_millis(500);
@@ -145,7 +150,12 @@ impl Demo {
         let runtime = runtime()?;
         let started = Instant::now();
         let devices = Background::start("cauce-fleet")?;
-        let (mut parties, commands) = runtime.block_on(self.show(&server, &devices, format))?;
+        let shown = runtime.block_on(self.show(&server, &devices, format))?;
+        let Shown {
+            mut parties,
+            commands,
+            outage,
+        } = shown;
         drop(devices);
         let seconds = started.elapsed().as_secs_f64();
 
@@ -172,6 +182,7 @@ impl Demo {
                 ..stats
             },
             commands,
+            outage,
             latency_us,
             tenants: tenants
                 .map(|(((party, subscribers), devices_known), rows)| TenantSummary {
@@ -193,16 +204,17 @@ impl Demo {
     }
 
     /// Sets the stage, lets it run, stops the fleet and waits for the last messages.
-    async fn show(
-        &self,
-        server: &Server,
-        devices: &Background,
-        format: Format,
-    ) -> Result<(Vec<Party>, Commands), Failure> {
+    async fn show(&self, server: &Server, devices: &Background, format: Format) -> Result<Shown, Failure> {
         let clock = Arc::new(OnceLock::new());
         let mut parties = Vec::with_capacity(TENANTS.len());
         for name in TENANTS {
             parties.push(gather(server, name, &clock).await?);
+        }
+        let mut wire = Wire::lay(server.address(), Plan::new(self.until(format))).await?;
+        if let Some(party) = parties.first_mut() {
+            party
+                .subscribers
+                .push(travel(server, &party.tenant, &wire).await?);
         }
         if format == Format::Text {
             for line in self.welcome(server, &parties).await? {
@@ -228,7 +240,7 @@ impl Demo {
             let _ = clock.set(fleet.clock());
             party.fleet = Some(fleet);
         }
-        let commands = self.watch(server, &parties, format).await?;
+        let (commands, away) = self.watch(server, &parties, &mut wire, format).await?;
         for party in &mut parties {
             if let Some(fleet) = party.fleet.take() {
                 party.sent = fleet.stop().await;
@@ -248,19 +260,38 @@ impl Demo {
         };
         // A switch that was found off never gets one, so this is only waited for and not demanded.
         let _ = timeout(ZEROS, zeros).await;
+        let mut subscribers = parties.iter().flat_map(|party| &party.subscribers);
+        let traveller = subscribers.find(|subscriber| subscriber.user == TRAVELLER);
+        let returned = traveller.map(|subscriber| subscriber.tally().returned);
+        let outage = Outage::new(TRAVELLER, away, returned.unwrap_or_default());
         for subscriber in parties.iter().flat_map(|party| &party.subscribers) {
             subscriber.leave().await;
         }
-        Ok((parties, commands))
+        Ok(Shown {
+            parties,
+            commands,
+            outage,
+        })
     }
 
-    /// Draws until the time is over or somebody asks to end.
-    async fn watch(&self, server: &Server, parties: &[Party], format: Format) -> Result<Commands, Failure> {
-        let until = match (self.seconds, format) {
+    /// When it ends by itself.
+    fn until(&self, format: Format) -> Option<Duration> {
+        match (self.seconds, format) {
             (Some(seconds), _) => Some(Duration::from_secs(seconds)),
             (None, Format::Json) => Some(Duration::from_secs(10)),
             (None, Format::Text) => None,
-        };
+        }
+    }
+
+    /// Draws until the time is over or somebody asks to end.
+    async fn watch(
+        &self,
+        server: &Server,
+        parties: &[Party],
+        wire: &mut Wire,
+        format: Format,
+    ) -> Result<(Commands, Duration), Failure> {
+        let until = self.until(format);
         let over = async {
             match until {
                 Some(until) => tokio::time::sleep(until).await,
@@ -283,6 +314,7 @@ impl Demo {
                 result = &mut interrupted => { result?; break }
                 _ = ticks.tick() => {}
             }
+            wire.keep(started.elapsed());
             rates.sample(total_messages(parties), started.elapsed());
             screen.draw(&picture(
                 server,
@@ -293,7 +325,8 @@ impl Demo {
             ))?;
             hands.work(online(parties));
         }
-        Ok(hands.rest().await)
+        let away = wire.mend(started.elapsed());
+        Ok((hands.rest().await, away))
     }
 
     /// What a newcomer needs, before the view takes the screen.
@@ -330,6 +363,20 @@ impl Demo {
         }
         Ok(lines)
     }
+}
+
+/// What the demo leaves to be compared.
+struct Shown {
+    parties: Vec<Party>,
+    commands: Commands,
+    outage: Outage,
+}
+
+/// The one more, on a wire of its own. What it gets late says nothing of how fast the broker is, so it has no clock.
+async fn travel(server: &Server, tenant: &stage::Tenant, wire: &Wire) -> Result<Subscriber, Failure> {
+    let token = stage::token(server.admin(), &tenant.id, TRAVELLER).await?;
+    let url = format!("ws://{}/v1/ws", wire.address());
+    Subscriber::join(&url, TRAVELLER, token, Arc::default()).await
 }
 
 /// A tenant with its subscribers, before there is anything to hear.

@@ -121,6 +121,10 @@ fn config(listen: &str, dir: &Path, demand: &Load) -> Result<Config, Failure> {
         format!("limits.devices_per_tenant={}", demand.devices.max(10_000)),
         format!("limits.device_messages_per_minute={frames_a_minute}"),
         format!("limits.device_messages_burst={frames_at_once}"),
+        // Enough for the one who loses its network for a while, at any rate but the wildest.
+        "rooms.history_messages=100000".to_owned(),
+        "rooms.history_bytes=64MiB".to_owned(),
+        "limits.history_bytes_per_tenant=256MiB".to_owned(),
     ];
     let inputs = LoadInputs {
         flags,

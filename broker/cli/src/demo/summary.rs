@@ -4,6 +4,7 @@ use cauce_fleet::FleetStats;
 use serde::Serialize;
 
 use super::hands::Commands;
+use super::outage::Outage;
 use super::tally::{Percentiles, Tally};
 use super::view::shown_us;
 
@@ -97,6 +98,8 @@ pub(crate) struct Summary {
     pub(crate) broker: Counted,
     /// Switchings of plugs in the second tenant.
     pub(crate) commands: Commands,
+    /// The client that lost its network.
+    pub(crate) outage: Outage,
     /// From the frame's making in the device to the message in the subscriber's hands.
     pub(crate) latency_us: Option<Percentiles>,
     pub(crate) tenants: Vec<TenantSummary>,
@@ -168,6 +171,16 @@ impl Summary {
             self.commands.sent,
         );
         compare(
+            format!("{}: messages recovered after the outage", self.outage.user),
+            self.outage.recovered,
+            self.outage.missed,
+        );
+        compare(
+            format!("{}: returns that continued", self.outage.user),
+            self.outage.continued,
+            self.outage.returns,
+        );
+        compare(
             "database: rows not taken".to_owned(),
             self.broker.unwritten_rows,
             0,
@@ -205,6 +218,18 @@ impl Summary {
         lines.push(format!(
             "{} of {} commands to plugs were answered",
             self.commands.answered, self.commands.sent
+        ));
+        let Outage {
+            user,
+            seconds,
+            missed,
+            recovered,
+            continued,
+            returns,
+            ..
+        } = &self.outage;
+        lines.push(format!(
+            "{user} had no network for {seconds:.1} s and missed {missed} messages; {recovered} came afterwards, in order ({continued} of {returns} returns continued)"
         ));
         if let Some(latency) = &self.latency_us {
             lines.push(format!(
@@ -265,6 +290,15 @@ mod tests {
                 unwritten_rows: 0,
             },
             commands: Commands { sent: 2, answered: 2 },
+            outage: Outage {
+                user: "eva".into(),
+                seconds: 5.0,
+                missed: 4,
+                recovered: 4,
+                lost: 0,
+                returns: 1,
+                continued: 1,
+            },
             latency_us: None,
             tenants: vec![TenantSummary {
                 tenant: "clinic".into(),
@@ -290,7 +324,7 @@ mod tests {
     #[test]
     fn every_lost_doubled_or_foreign_message_shows() {
         type Spoil = fn(&mut Summary);
-        let spoils: [Spoil; 11] = [
+        let spoils: [Spoil; 13] = [
             |s| s.tenants[0].subscribers[0].updates_for_frames += 1,
             |s| s.tenants[0].subscribers[1].updates_for_frames -= 1,
             |s| s.tenants[0].subscribers[1].updates += 1,
@@ -302,6 +336,8 @@ mod tests {
             |s| s.broker.device_changes += 1,
             |s| s.broker.device_frames -= 1,
             |s| s.commands.answered -= 1,
+            |s| s.outage.recovered -= 1,
+            |s| s.outage.continued = 0,
         ];
         for (at, spoil) in spoils.into_iter().enumerate() {
             let mut spoilt = summary();

@@ -104,9 +104,23 @@ pub(crate) struct Tally {
     pub(crate) unreadable: u64,
     /// From the frame's making in the device to the message in the subscriber's hands, in microseconds.
     pub(crate) latency_us: Histogram<u64>,
+    /// What lost connections did.
+    pub(crate) returned: Return,
     devices: HashMap<String, Seen>,
     /// The last message to the lobby.
     pub(crate) lobby: Option<String>,
+}
+
+/// What lost connections did to a subscriber of the devices' room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Return {
+    pub(crate) returns: u64,
+    /// Returns after which nothing was missing.
+    pub(crate) continued: u64,
+    /// Messages that were published meanwhile.
+    pub(crate) missed: u64,
+    /// Those of them that did not come afterwards.
+    pub(crate) lost: u64,
 }
 
 /// What all devices of a tenant add up to.
@@ -132,6 +146,7 @@ impl Tally {
             missed: 0,
             unreadable: 0,
             latency_us: latency_us.expect("1 is above 0, the maximum above 2, 3 digits are below 6"),
+            returned: Return::default(),
             devices: HashMap::new(),
             lobby: None,
         }

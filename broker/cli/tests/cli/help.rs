@@ -2,7 +2,7 @@
 
 use super::support::{printed, run};
 
-const COMMANDS: [&[&str]; 23] = [
+const COMMANDS: [&[&str]; 31] = [
     &["serve"],
     &["demo"],
     &["token"],
@@ -12,6 +12,14 @@ const COMMANDS: [&[&str]; 23] = [
     &["migrate"],
     &["config"],
     &["completions"],
+    &["answer"],
+    &["call"],
+    &["connections"],
+    &["disconnect"],
+    &["history"],
+    &["notify"],
+    &["presence"],
+    &["revoke"],
     &["device"],
     &["device", "list"],
     &["device", "call"],
@@ -55,6 +63,14 @@ fn what_does_not_exist_is_wrong_usage() {
         &["demo", "--devices", "1"],
         &["demo", "--rate", "nan"],
         &["simulate", "--rate", "0"],
+        &["sub", "orders", "--since", "42"],
+        &["sub", "orders", "--policy", "newest"],
+        &["call", "echo", "[1]"],
+        &["answer", "echo"],
+        &["notify", "hello"],
+        &["disconnect"],
+        &["revoke", "--user", "ana", "--jti", "x"],
+        &["history", "orders", "--last", "3", "--backwards"],
     ] {
         let output = run(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");

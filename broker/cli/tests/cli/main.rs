@@ -8,6 +8,8 @@ mod drain;
 mod durable;
 mod help;
 mod messages;
+mod people;
+mod rooms;
 mod serve;
 mod simulate;
 mod support;

@@ -5,7 +5,7 @@
 //!   after a crash, numbering that goes on behind the lease gives no number twice.
 //! - Whoever waits for a commit is told exactly once: when the message is on the disk, or that it is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc as StdArc;
 
@@ -21,6 +21,9 @@ pub const LEASE_NUMBERS: u64 = 4_096;
 
 /// Messages that the disk refused which a room remembers.
 const GIVEN_UP_MAX: usize = 256;
+
+/// Publishers who wait for the same message: the first and those who repeat it.
+const WAITING_FOR_ONE_MAX: usize = 64;
 
 /// What is asked of a publisher when the store is behind.
 const UNAVAILABLE_RETRY_MS: u32 = 1_000;
@@ -123,6 +126,10 @@ impl Durable {
             commits: StdArc::new(Commits(Mutex::new(Inner {
                 leased: lease,
                 committed,
+                // What an earlier life has given is settled: a room closes only when all of it is.
+                settled: seq,
+                unsettled: BTreeSet::new(),
+                late: 0,
                 waiting: BTreeMap::new(),
                 given_up: BTreeMap::new(),
             }))),
@@ -132,8 +139,9 @@ impl Durable {
     /// Whether the number may be given to a message of this cost now; if so, the journal has room for it.
     pub(super) fn admit(&self, seq: u64, cost: usize, journal: Option<&dyn Journal>) -> Result<(), Refusal> {
         if self.leased() < seq {
-            let message = "the store is behind: no more numbers may be given before it has written";
-            return Err(Refusal::new(Code::Unavailable, message).retry_after(UNAVAILABLE_RETRY_MS));
+            return Err(behind(
+                "the store is behind: no more numbers may be given before it has written",
+            ));
         }
         match journal {
             Some(journal) => journal.reserve(cost),
@@ -154,6 +162,17 @@ impl Durable {
         self.commits.0.lock().committed
     }
 
+    /// Up to this number, what the disk does not have it never will.
+    pub(super) fn settled(&self) -> u64 {
+        let inner = self.commits.0.lock();
+        inner.unsettled.first().map_or(inner.settled, |first| first - 1)
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub(super) fn is_settled(&self) -> bool {
+        self.commits.0.lock().unsettled.is_empty()
+    }
+
     /// What a message must carry to the disk.
     pub(super) fn entry(
         &mut self,
@@ -166,6 +185,7 @@ impl Durable {
         if self.lease.saturating_sub(seq) < LEASE_NUMBERS / 2 {
             self.lease = seq + LEASE_NUMBERS;
         }
+        self.commits.0.lock().unsettled.insert(seq);
         let (commits, lease) = (self.commits.clone(), self.lease);
         let waiting = commits.clone();
         JournalEntry {
@@ -182,7 +202,7 @@ impl Durable {
     /// Calls back when the message is on the disk. Answers whether it is already.
     ///
     /// # Errors
-    /// If the disk has refused it for good.
+    /// If the disk has refused it for good, or takes too long, or too many wait already.
     pub(super) fn wait(&self, accepted: Accepted, on_commit: &dyn Fn() -> OnCommit) -> Result<bool, Refusal> {
         let mut inner = self.commits.0.lock();
         if let Some(refusal) = inner.given_up.get(&accepted.seq.0) {
@@ -191,13 +211,20 @@ impl Durable {
         if inner.committed >= accepted.seq.0 {
             return Ok(true);
         }
-        inner
-            .waiting
-            .entry(accepted.seq.0)
-            .or_default()
-            .push((accepted, on_commit()));
+        if accepted.seq.0 <= inner.late {
+            return Err(behind("the message is not on the disk yet; it may be later"));
+        }
+        let waiting = inner.waiting.entry(accepted.seq.0).or_default();
+        if waiting.len() >= WAITING_FOR_ONE_MAX {
+            return Err(behind("many wait for this message to be on the disk already"));
+        }
+        waiting.push((accepted, on_commit()));
         Ok(false)
     }
+}
+
+fn behind(message: &'static str) -> Refusal {
+    Refusal::new(Code::Unavailable, message).retry_after(UNAVAILABLE_RETRY_MS)
 }
 
 /// Who waits for which number.
@@ -206,6 +233,12 @@ struct Commits(Mutex<Inner>);
 struct Inner {
     leased: u64,
     committed: u64,
+    /// The last number of which the disk has said what became of it.
+    settled: u64,
+    /// On their way to the disk. As many as its queue takes.
+    unsettled: BTreeSet<u64>,
+    /// Whoever waited for numbers up to this one was told that the disk takes too long.
+    late: u64,
     waiting: BTreeMap<u64, Vec<(Accepted, OnCommit)>>,
     /// The newest messages that the disk would never take: a repeat of one must not pass for written.
     given_up: BTreeMap<u64, Refusal>,
@@ -215,6 +248,8 @@ impl Commits {
     fn settle(&self, seq: u64, lease: u64, result: Result<(), Refusal>) {
         let waiting = {
             let mut inner = self.0.lock();
+            inner.unsettled.remove(&seq);
+            inner.settled = inner.settled.max(seq);
             match &result {
                 Ok(()) => {
                     inner.leased = inner.leased.max(lease);
@@ -239,7 +274,11 @@ impl Commits {
 impl Commits {
     /// Who waits for this number is told; the number and its lease are settled when the row is.
     fn late(&self, seq: u64, refusal: &Refusal) {
-        let waiting = self.0.lock().waiting.remove(&seq);
+        let waiting = {
+            let mut inner = self.0.lock();
+            inner.late = inner.late.max(seq);
+            inner.waiting.remove(&seq)
+        };
         for (accepted, on_commit) in waiting.into_iter().flatten() {
             on_commit(accepted, Err(refusal.clone()));
         }
@@ -254,5 +293,78 @@ impl fmt::Debug for Commits {
             .field("committed", &inner.committed)
             .field("waiting", &inner.waiting.len())
             .finish()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::publication::{Draft, Publication, RoomKey};
+    use crate::rooms::Written;
+    use cauce_protocol::message::Text;
+    use cauce_protocol::{Epoch, Payload, RoomId};
+
+    fn entry(durable: &mut Durable, seq: u64) -> JournalEntry {
+        let draft = Draft::new(Text::from("e"), Payload::NULL);
+        let mut publication = Publication::draft(draft, RoomKey(1), RoomId(1), Epoch(1));
+        publication.seq = Seq(seq);
+        let name = RoomName::new("r").unwrap();
+        durable.entry(&StdArc::new(publication), &name, None, Keep::NONE)
+    }
+
+    fn accepted(seq: u64) -> Accepted {
+        Accepted {
+            epoch: Epoch(1),
+            seq: Seq(seq),
+            receivers: 0,
+            repeated: true,
+            written: Written::No,
+        }
+    }
+
+    #[test]
+    fn who_repeats_a_message_that_the_disk_does_not_take_never_waits_for_ever_nor_without_bound() {
+        let mut durable = Durable::new(0, None);
+        let row = entry(&mut durable, 1);
+        let told = StdArc::new(AtomicUsize::new(0));
+        let on_commit = || -> OnCommit {
+            let told = told.clone();
+            Box::new(move |_, result| {
+                result.unwrap_err();
+                told.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        for _ in 0..WAITING_FOR_ONE_MAX {
+            assert_eq!(durable.wait(accepted(1), &on_commit), Ok(false));
+        }
+        let refusal = durable.wait(accepted(1), &on_commit).unwrap_err();
+        assert_eq!(refusal.code, Code::Unavailable);
+        (row.late)(behind("late"));
+        assert_eq!(told.load(Ordering::Relaxed), WAITING_FOR_ONE_MAX);
+        // Nobody would call again before the disk has taken it.
+        let refusal = durable.wait(accepted(1), &on_commit).unwrap_err();
+        assert_eq!(refusal.code, Code::Unavailable);
+        (row.committed)(Ok(()));
+        assert_eq!(durable.wait(accepted(1), &on_commit), Ok(true));
+        assert_eq!(told.load(Ordering::Relaxed), WAITING_FOR_ONE_MAX);
+    }
+
+    #[test]
+    fn numbers_are_settled_that_were_given_before_or_that_the_disk_has_taken_or_refused() {
+        let head = Head {
+            epoch: Epoch(1),
+            last: 100,
+            given: 4_196,
+            lease: 8_292,
+            keys: Vec::new(),
+        };
+        let mut durable = Durable::new(head.given, Some(&head));
+        assert_eq!((durable.committed(), durable.settled()), (100, 4_196));
+        (entry(&mut durable, 4_197).committed)(Err(behind("refused")));
+        assert_eq!((durable.committed(), durable.settled()), (100, 4_197));
+        (entry(&mut durable, 4_198).committed)(Ok(()));
+        assert_eq!((durable.committed(), durable.settled()), (4_198, 4_198));
     }
 }

@@ -215,8 +215,8 @@ impl Room {
     }
 
     /// Takes the newest messages from the store, oldest first, each with its time in monotonic milliseconds; none if fetching
-    /// failed, and then the next reader tries again. Answers the shards that wait, a bit each.
-    pub fn backfill(&self, older: Option<Vec<(u64, Shared)>>, now_ms: u64) -> u64 {
+    /// failed, and then the next reader tries again.
+    pub fn backfill(&self, older: Option<Vec<(u64, Shared)>>, now_ms: u64) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let keep = state.memory();
@@ -241,7 +241,11 @@ impl Room {
                 .get_or_insert_with(|| Box::new(History::new(budget.clone())))
                 .backfill(older, keep, now_ms);
         }
-        state.shards
+    }
+
+    /// Where a subscriber would begin now. Nothing changes.
+    pub fn peek(&self, start: Start, now_ms: u64) -> Entered {
+        self.state.lock().enter(self.epoch, start, now_ms)
     }
 
     /// Everything after this number is in memory, or lost.
@@ -254,13 +258,13 @@ impl Room {
         self.state.lock().first_loss(after.0)
     }
 
-    /// The last number of a durable room that is on the disk; the last number of any other.
-    pub fn committed(&self) -> Seq {
+    /// Up to this number, what the store does not have of a durable room it never will. Of any other room, the last number.
+    pub fn settled(&self) -> Seq {
         let state = self.state.lock();
         Seq(state
             .durable
             .as_ref()
-            .map_or(state.seq, |durable| durable.committed()))
+            .map_or(state.seq, |durable| durable.settled()))
     }
 
     /// A page of what is kept in memory: at most `limit` messages and `bytes_max` bytes, but one at least.

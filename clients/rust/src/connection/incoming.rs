@@ -225,7 +225,7 @@ impl Connection {
             request: Some(Request::Notifications(wire::Notifications {
                 before: 0,
                 limit: 1,
-                unread_only: true,
+                unread_only: false,
             })),
         });
         self.inboxes.notified(&Noticed::Online);
@@ -234,10 +234,13 @@ impl Connection {
     fn handle_unread_reply(&mut self, outcome: Result<Outcome, Error>) {
         self.unread_asked = None;
         match outcome {
-            Ok(Outcome::NotificationPage(page)) => self.inboxes.set_unread(page.unread),
+            Ok(Outcome::NotificationPage(page)) => {
+                let newest = page.notifications.first().map_or(0, |newest| newest.id);
+                self.inboxes.count_unread(page.unread, newest);
+            }
             Ok(other) => tracing::debug!(error = %unexpected(&other), "unread notifications"),
             Err(error) => {
-                tracing::debug!(%error, "the broker does not say how many notifications are unread")
+                tracing::debug!(%error, "the broker does not say how many notifications are unread");
             }
         }
     }

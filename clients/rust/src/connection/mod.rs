@@ -78,7 +78,7 @@ pub(crate) struct Settings {
 /// Application to connection, in order.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Subscribe(Box<Joining>),
+    Subscribe(Joining),
     Request(Submission),
     Serve(Box<Serving>),
 }
@@ -244,7 +244,7 @@ impl Connection {
                 let expires = now + self.settings.request_timeout + self.settings.offline.age_max;
                 let together_max = self.rooms_max();
                 let room = joining.room.clone();
-                match self.rooms.add(*joining, expires, together_max) {
+                match self.rooms.add(joining, expires, together_max) {
                     Added::Settled => {}
                     Added::Waits(key) => self.timers.set(expires, Timer::Reader(key)),
                     Added::Rejoins(key) => {

@@ -79,7 +79,9 @@ pub(crate) enum Noticed {
         ids: Vec<u64>,
         up_to: u64,
     },
-    /// The broker has welcomed us: what came before is to be asked for.
+    /// The broker has said for the first time what there is: this is the newest.
+    Begins(u64),
+    /// The broker has welcomed us: what came meanwhile is to be asked for.
     Online,
     Lagged(u64),
 }
@@ -89,7 +91,7 @@ impl Item for Noticed {
         match self {
             Self::Notification(n) => n.title.len() + n.message.len() + n.json.len(),
             Self::Read { ids, .. } => ids.len() * size_of::<u64>(),
-            Self::Online | Self::Lagged(_) => 0,
+            Self::Begins(_) | Self::Online | Self::Lagged(_) => 0,
         }
     }
 
@@ -97,7 +99,7 @@ impl Item for Noticed {
         match self {
             Self::Notification(_) => 1,
             Self::Lagged(missed) => *missed,
-            Self::Read { .. } | Self::Online => 0,
+            Self::Read { .. } | Self::Begins(_) | Self::Online => 0,
         }
     }
 

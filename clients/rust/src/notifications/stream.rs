@@ -1,9 +1,9 @@
 //! Notifications as they come, also those that came while there was no connection. Progress lies in the fields, so that
 //! reading can be given up and taken up at any time.
 //!
-//! What must stay true: each notification is told once, in the order of ids within what was missed and within what comes.
+//! What must stay true: each notification is told once; what was missed in the order of ids, what comes as it comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +21,9 @@ use crate::queue::Queue;
 
 /// Missed notifications that are fetched after a lost connection at most; the rest is told as [`NotificationEvent::Missed`].
 const MISSED_MAX: usize = 1000;
+
+/// Ids of told ones that are remembered, so that what overtook is not mistaken for what came before.
+const TOLD_IDS_MAX: usize = 1024;
 
 /// Before a page that was refused for now is asked for again, where the broker names no time.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -45,8 +48,10 @@ pub struct Notifications {
     queue: Arc<Queue<Noticed>>,
     handle: Arc<Handle>,
     inbox: NotificationInbox,
-    /// The newest that was told or was there before; `None` until the first page says.
-    newest: Option<u64>,
+    /// What is missed lies behind this one; `None` until the broker has said for the first time what there is.
+    floor: Option<u64>,
+    /// Those behind it that were told. Not always in the order of ids: urgent ones overtake.
+    told_ids: BTreeSet<u64>,
     step: Step,
     /// Missed ones as pages bring them, newest first.
     missed: Vec<Notification>,
@@ -66,13 +71,16 @@ type PageFuture = Pin<Box<dyn Future<Output = (u64, Result<NotificationPage, Err
 impl Notifications {
     pub(crate) fn new(handle: &Arc<Handle>) -> Self {
         let queue = Arc::new(Queue::new(handle.buffer_events, handle.buffer_bytes));
+        // First the ear, then the question: what comes between the two is told.
         handle.inboxes().listen(&queue);
+        let floor = handle.inboxes().newest();
         Self {
             queue,
             handle: Arc::clone(handle),
             inbox: NotificationInbox::new(handle),
-            newest: None,
-            step: Step::Load { before: 0 },
+            floor,
+            told_ids: BTreeSet::new(),
+            step: Step::Idle,
             missed: Vec::new(),
             told: VecDeque::new(),
         }
@@ -119,14 +127,26 @@ impl Notifications {
     fn hear(&mut self, noticed: Noticed) {
         match noticed {
             Noticed::Notification(notification) => {
-                if self.newest.is_none_or(|newest| notification.id > newest) {
-                    self.newest = Some(notification.id);
-                    self.told.push_back(NotificationEvent::New(notification));
+                // What a page has brought already is not told again.
+                if !self.told_ids.contains(&notification.id) {
+                    self.tell(notification);
                 }
             }
             Noticed::Read { ids, up_to } => self.told.push_back(NotificationEvent::Read { ids, up_to }),
+            Noticed::Begins(newest) => self.floor = self.floor.or(Some(newest)),
+            Noticed::Online | Noticed::Lagged(_) if self.floor.is_none() => {}
             Noticed::Online | Noticed::Lagged(_) => self.step = Step::Load { before: 0 },
         }
+    }
+
+    fn tell(&mut self, notification: Notification) {
+        self.told_ids.insert(notification.id);
+        if self.told_ids.len() > TOLD_IDS_MAX {
+            self.floor = self
+                .floor
+                .map(|floor| self.told_ids.pop_first().unwrap_or(floor).max(floor));
+        }
+        self.told.push_back(NotificationEvent::New(notification));
     }
 
     fn load(&mut self, before: u64, answer: Result<NotificationPage, Error>) {
@@ -145,18 +165,13 @@ impl Notifications {
                 return;
             }
         };
-        let Some(newest) = self.newest else {
-            // From now on: what is there was there before.
-            self.newest = Some(page.notifications.first().map_or(0, |first| first.id));
-            self.step = Step::Idle;
-            return;
-        };
+        let floor = self.floor.unwrap_or(0);
         let last = page.notifications.last().map(|last| last.id);
-        let count = page.notifications.len();
-        let new = page.notifications.into_iter().filter(|n| n.id > newest);
-        let known = self.missed.len();
-        self.missed.extend(new);
-        let reached = self.missed.len() - known < count || !page.more;
+        let reached = !page.more || last.is_none_or(|last| last <= floor);
+        let told_ids = &self.told_ids;
+        let missed = page.notifications.into_iter();
+        self.missed
+            .extend(missed.filter(|n| n.id > floor && !told_ids.contains(&n.id)));
         match last {
             Some(last) if !reached && self.missed.len() < MISSED_MAX => {
                 self.step = Step::Load { before: last };
@@ -165,9 +180,9 @@ impl Notifications {
                 if !reached {
                     self.told.push_back(NotificationEvent::Missed);
                 }
-                self.newest = self.missed.first().map(|first| first.id).or(self.newest);
-                let missed = self.missed.drain(..).rev();
-                self.told.extend(missed.map(NotificationEvent::New));
+                for notification in std::mem::take(&mut self.missed).into_iter().rev() {
+                    self.tell(notification);
+                }
                 self.step = Step::Idle;
             }
         }
@@ -191,7 +206,7 @@ impl Drop for Notifications {
 impl fmt::Debug for Notifications {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifications")
-            .field("newest", &self.newest)
+            .field("floor", &self.floor)
             .finish_non_exhaustive()
     }
 }

@@ -404,6 +404,13 @@ impl Rooms {
         let Some(key) = self.by_number.remove(&number) else {
             return;
         };
+        // Asked for again meanwhile: the answer to that counts.
+        if let Some(room) = self.rooms.get_mut(key)
+            && room.membership != Membership::Joined
+        {
+            room.number = None;
+            return;
+        }
         if let Some(mut room) = self.rooms.try_remove(key) {
             self.by_name.remove(&room.name);
             for reader in &mut room.readers {

@@ -218,7 +218,7 @@ impl Room {
             }
             let Some(waiting) = reader.waiting.take() else {
                 match (&again, reader.interest) {
-                    (Some(again), Interest::Messages(_)) => reader.queue.push(again.clone()),
+                    (Some(again), Interest::Messages(_)) => reader.tell_again(again),
                     (None, Interest::Messages(_)) => {}
                     // Whoever watches who is there has to look again, however the room was joined.
                     (_, Interest::PresenceOnly) => reader.queue.push(resubscribed.clone()),
@@ -392,6 +392,38 @@ impl Answered {
 }
 
 impl Reader {
+    /// How the room goes on, as far as it is of this reader's time.
+    fn tell_again(&self, again: &Event) {
+        let missed = |missed: SeqRange| {
+            let first = missed.first.max(Seq(self.after.0.saturating_add(1)));
+            (first <= missed.last).then_some(SeqRange { first, ..missed })
+        };
+        match *again {
+            Event::Gap { missed: range } => {
+                if let Some(missed) = missed(range) {
+                    self.queue.push(Event::Gap { missed });
+                }
+            }
+            Event::Resubscribed {
+                position,
+                head,
+                continuity,
+            } => {
+                let continuity = match continuity {
+                    Continuity::Lost(range) => missed(range).map_or(Continuity::Continued, Continuity::Lost),
+                    other => other,
+                };
+                let seq = position.seq.max(self.after);
+                self.queue.push(Event::Resubscribed {
+                    position: Position { seq, ..position },
+                    head: head.max(seq),
+                    continuity,
+                });
+            }
+            _ => {}
+        }
+    }
+
     /// A reader who still waits for its first answer gets this one and is gone; one who had joined stays.
     pub(super) fn answer_waiting(&mut self, error: &Error) -> Answered {
         match self.waiting.take() {

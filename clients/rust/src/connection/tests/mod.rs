@@ -8,6 +8,7 @@ use cauce_protocol::{Refusal, server};
 mod life;
 mod requests;
 mod rooms;
+mod services;
 
 use super::*;
 use crate::backoff;
@@ -178,14 +179,14 @@ impl Bench {
     ) -> Reading {
         let queue = Arc::new(Queue::new(1000, 1_000_000));
         let (joined, answer) = oneshot::channel();
-        let command = Command::Subscribe(Box::new(Joining {
+        let command = Command::Subscribe(Joining {
             room: RoomName::new(room).unwrap(),
             queue: Arc::clone(&queue),
             joined,
             manner,
             start,
             interest,
-        }));
+        });
         self.connection.handle_command(self.now, command);
         (queue, answer)
     }

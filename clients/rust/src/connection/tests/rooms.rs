@@ -229,7 +229,7 @@ fn a_reader_that_left_before_it_was_heard_of_leaves_nothing_behind() {
         start: Start::Now,
         interest: Interest::Messages(Watch::None),
     };
-    let command = Command::Subscribe(Box::new(joining));
+    let command = Command::Subscribe(joining);
     bench.connection.handle_command(bench.now, command);
     assert!(bench.sent().is_empty());
     assert_eq!(bench.connection.rooms.len(), 0);
@@ -249,5 +249,145 @@ fn an_answer_that_does_not_fit_the_question_ends_the_connection() {
         let [ask] = bench.sent().try_into().unwrap();
         bench.reply(ask.id, wire::Subscribed { rooms });
         assert!(matches!(bench.actions()[..], [Action::Disconnect { .. }]));
+    }
+}
+
+fn subscriptions(frame: &wire::ClientFrame) -> &[wire::Subscription] {
+    match &frame.request {
+        Some(Request::Subscribe(subscribe)) => &subscribe.subscriptions,
+        other => panic!("not a subscribe: {other:?}"),
+    }
+}
+
+#[test]
+fn the_position_is_brought_from_the_first_join_on() {
+    let mut bench = Bench::online(settings());
+    let _queue = joined(&mut bench, "a");
+    bench.lose();
+    bench.reopen();
+    let [ask] = bench.sent().try_into().unwrap();
+    let [wanted] = subscriptions(&ask) else {
+        panic!("not one")
+    };
+    assert_eq!((wanted.room.as_str(), wanted.epoch, wanted.seq), ("a", 1, 10));
+}
+
+#[test]
+fn a_gap_is_told_in_its_place_and_the_room_goes_on_behind_it() {
+    let mut bench = Bench::online(settings());
+    let queue = joined(&mut bench, "a");
+    bench.push(100, 11);
+    for (from, to) in [(12, 14), (9, 13)] {
+        bench.frame(wire::Gap { room: 100, from, to }.into());
+    }
+    bench.push(100, 15);
+    let told = events(&queue);
+    let missed = SeqRange {
+        first: Seq(12),
+        last: Seq(14),
+    };
+    assert!(matches!(told[1], Event::Gap { missed: m } if m == missed));
+    assert_eq!(told.len(), 3);
+}
+
+#[test]
+fn what_a_filter_passes_over_is_no_gap() {
+    let mut bench = Bench::online(settings());
+    let interest = Interest::Messages(Watch::None);
+    let (queue, _joined) = bench.subscribe_as("a", Manner::of_events(["e"]), Start::Now, interest);
+    let [ask] = bench.sent().try_into().unwrap();
+    assert_eq!(subscriptions(&ask)[0].events, ["e"]);
+    bench.join(&ask, 1, 10);
+    bench.push(100, 13);
+    bench.push(100, 20);
+    assert_eq!(seqs(&queue), [13, 20]);
+}
+
+#[test]
+fn a_second_way_to_follow_a_room_is_refused() {
+    let mut bench = Bench::online(settings());
+    let _queue = joined(&mut bench, "a");
+    let interest = Interest::Messages(Watch::None);
+    for (manner, start) in [
+        (Manner::of_events(["e"]), Start::Now),
+        (Manner::default(), Start::Recent(5)),
+    ] {
+        let (_queue, mut answer) = bench.subscribe_as("a", manner, start, interest);
+        assert_eq!(answer.try_recv().unwrap().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert!(bench.sent().is_empty());
+}
+
+#[test]
+fn a_room_watched_later_is_joined_anew_from_where_it_stands() {
+    let mut bench = Bench::online(settings());
+    let queue = joined(&mut bench, "a");
+    let (view, mut answer) = bench.subscribe_as("a", Manner::default(), Start::Now, Interest::PresenceOnly);
+    let [leave, ask] = bench.sent().try_into().unwrap();
+    assert!(matches!(leave.request, Some(Request::Unsubscribe(_))));
+    let wanted = &subscriptions(&ask)[0];
+    assert_eq!((wanted.seq, wanted.presence), (10, wire::Watch::Users as i32));
+    // What was under way counts, and does not come twice.
+    bench.push(100, 11);
+    assert!(answer.try_recv().is_err());
+    let rooms = vec![wire::RoomPosition {
+        name: "a".into(),
+        room: 100,
+        epoch: 1,
+        seq: 10,
+        head: 12,
+        recovery: wire::Recovery::Continued as i32,
+        ..wire::RoomPosition::default()
+    }];
+    bench.reply(ask.id, wire::Subscribed { rooms });
+    assert!(answer.try_recv().unwrap().is_ok());
+    bench.push(100, 11);
+    bench.push(100, 12);
+    let change = wire::PresenceChange {
+        room: 100,
+        version: 3,
+        users: 2,
+        ..wire::PresenceChange::default()
+    };
+    bench.frame(change.into());
+    assert_eq!(seqs(&queue), [11, 12]);
+    assert!(matches!(&events(&view)[..], [Event::Presence(change)] if change.version == 3));
+}
+
+#[test]
+fn a_subscription_that_the_broker_ends_says_why_and_is_forgotten() {
+    let mut bench = Bench::online(settings());
+    let queue = joined(&mut bench, "a");
+    let error = Some((&refusal(Code::Forbidden)).into());
+    bench.frame(wire::Ended { room: 100, error }.into());
+    assert!(
+        matches!(&events(&queue)[..], [Event::Ended { reason }] if reason.code() == Some(Code::Forbidden))
+    );
+    assert_eq!(bench.connection.rooms.len(), 0);
+    bench.lose();
+    bench.reopen();
+    assert!(bench.sent().is_empty());
+}
+
+#[test]
+fn earlier_connections_are_named_newest_first_and_no_more_than_the_broker_takes() {
+    let mut bench = Bench::new(settings());
+    bench.actions();
+    for id in 1..=12u64 {
+        bench.connection.handle_connected(bench.now, String::new());
+        let [hello] = bench.sent().try_into().unwrap();
+        let Some(Request::Hello(said)) = hello.request else {
+            panic!("not hello")
+        };
+        let expected: Vec<u64> = (1..id).rev().take(limits::PREVIOUS_MAX).collect();
+        assert_eq!(said.previous, expected);
+        let welcome = wire::Welcome {
+            connection: id,
+            ..bench.welcome()
+        };
+        bench.reply(hello.id, welcome);
+        bench.lose();
+        bench.wait_for_attempt();
+        bench.actions();
     }
 }
