@@ -147,6 +147,21 @@ impl Ledger {
         room.kept = kept;
     }
 
+    /// Every number that anybody has seen is there, and no number was left out: after a stop in order, acknowledged or not.
+    pub(super) fn check_nothing_was_numbered_in_vain(&self) {
+        for (name, room) in &self.rooms {
+            let kept: HashSet<&At> = room.kept.values().collect();
+            for (at, id) in &room.numbers {
+                assert!(
+                    kept.contains(at),
+                    "{name}: {id} at {at:?} was numbered and is not there"
+                );
+            }
+            let last = kept.iter().map(|at| at.1.0).max().unwrap_or(0);
+            assert_eq!(kept.len() as u64, last, "{name}: a number was left out");
+        }
+    }
+
     /// Everything that a publisher insisted on is there.
     pub(super) fn check_complete(&self) {
         for (id, room) in &self.insisted {

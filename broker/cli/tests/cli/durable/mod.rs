@@ -32,10 +32,17 @@ const KILLED_AT_START: u32 = 4;
 /// How long such a start may last, in milliseconds.
 const START_MS: std::ops::Range<u64> = 1..150;
 
+/// From the start of the load to the end of a process that was told to end: the load's second, and its deadline for the rest.
+const DEADLINE: Duration = Duration::from_secs(31);
+
 /// The room that publishers share.
 const ROOM: &str = "orders";
 
-const SETS: [&str; 12] = [
+const SETS: [&str; 16] = [
+    "--set",
+    "drain.deadline=30s",
+    "--set",
+    "drain.spread=1s",
     "--set",
     "limits.connections_per_user=1000",
     "--set",
@@ -95,32 +102,93 @@ async fn connect(url: &str, token: &str) -> Client {
 fn a_broker_that_is_killed_again_and_again_loses_doubles_and_renumbers_nothing() {
     let rounds = std::env::var(ROUNDS_ENV).map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
     let dir = tempfile::tempdir().unwrap();
-    let token = prepare(dir.path());
-    let ledger = Arc::new(Mutex::new(Ledger::default()));
-    let mut publishers: Vec<Publisher> = (0..PUBLISHERS).map(Publisher::new).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let mut storm = Storm::prepare(dir.path());
     let began = Instant::now();
     for round in 0..rounds {
         if round % KILLED_AT_START == KILLED_AT_START - 1 {
             kill_at_start(dir.path(), round);
         }
-        let broker = Broker::start(dir.path(), &SETS);
+        let time = Duration::from_millis(pick(ROUND_MS, round.into()));
+        let end = storm.round(&format!("fresh-{round}"), time, "KILL");
+        assert_eq!(end, None, "it was killed, and did not end by itself");
+    }
+    storm.repeat_in_peace();
+    let ledger = storm.ledger.lock().unwrap();
+    ledger.check_complete();
+    println!("{rounds} rounds in {:?}: {ledger}", began.elapsed());
+    assert!(
+        ledger.acknowledged() > u64::from(rounds),
+        "there was load: {ledger}"
+    );
+}
+
+#[test]
+fn a_broker_that_is_terminated_while_durable_rooms_are_written_ends_well_with_all_that_it_numbered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut storm = Storm::prepare(dir.path());
+    let began = Instant::now();
+    let end = storm.round("fresh", Duration::from_secs(1), "TERM");
+    assert_eq!(end, Some(0));
+    let took = began.elapsed();
+    assert!(took < DEADLINE, "{took:?}");
+    storm.look();
+    storm.ledger.lock().unwrap().check_nothing_was_numbered_in_vain();
+    storm.repeat_in_peace();
+    let ledger = storm.ledger.lock().unwrap();
+    ledger.check_complete();
+    ledger.check_nothing_was_numbered_in_vain();
+    println!("terminated: {ledger}");
+}
+
+/// One data directory, those who write to it and read from it, and what they have seen.
+struct Storm<'a> {
+    dir: &'a Path,
+    token: String,
+    publishers: Vec<Publisher>,
+    ledger: Arc<Mutex<Ledger>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl<'a> Storm<'a> {
+    fn prepare(dir: &'a Path) -> Self {
+        Self {
+            dir,
+            token: prepare(dir),
+            publishers: (0..PUBLISHERS).map(Publisher::new).collect(),
+            ledger: Arc::default(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
+        }
+    }
+
+    fn start(&self) -> (Broker, String) {
+        let broker = Broker::start(self.dir, &SETS);
         let url = format!("{}/v1/ws", broker.url.replace("http", "ws"));
-        publishers = runtime.block_on(async {
-            let reader = connect(&url, &token).await;
-            check(&reader, &ledger).await;
-            let follower = follow(reader, &ledger).await;
-            let fresh = format!("fresh-{round}");
+        (broker, url)
+    }
+
+    /// Starts the broker, compares the ledgers, publishes for so long, and sends the signal. Answers the exit code.
+    fn round(&mut self, fresh: &str, time: Duration, signal: &str) -> Option<i32> {
+        let (mut broker, url) = self.start();
+        let (ledger, token) = (&self.ledger, &self.token);
+        let publishers = std::mem::take(&mut self.publishers);
+        self.publishers = self.runtime.block_on(async {
+            let reader = connect(&url, token).await;
+            check(&reader, ledger).await;
+            let follower = follow(reader, ledger).await;
             let mut load = Vec::new();
-            for publisher in publishers.drain(..) {
-                let client = connect(&url, &token).await;
-                load.push(tokio::spawn(publisher.run(client, fresh.clone(), ledger.clone())));
+            for publisher in publishers {
+                let client = connect(&url, token).await;
+                load.push(tokio::spawn(publisher.run(
+                    client,
+                    fresh.to_owned(),
+                    ledger.clone(),
+                )));
             }
-            tokio::time::sleep(Duration::from_millis(pick(ROUND_MS, round.into()))).await;
-            broker.process.signal("KILL");
+            tokio::time::sleep(time).await;
+            broker.process.signal(signal);
             let mut publishers = Vec::new();
             for publisher in load {
                 publishers.push(publisher.await.unwrap());
@@ -128,32 +196,39 @@ fn a_broker_that_is_killed_again_and_again_loses_doubles_and_renumbers_nothing()
             follower.await.unwrap();
             publishers
         });
-        let mut broker = broker;
-        assert_eq!(
-            broker.process.end(),
-            None,
-            "it was killed, and did not end by itself"
-        );
+        broker.process.end()
     }
-    // The last repeats, in peace: then every message that anybody insisted on is there, once.
-    let broker = Broker::start(dir.path(), &SETS);
-    let url = format!("{}/v1/ws", broker.url.replace("http", "ws"));
-    runtime.block_on(async {
-        let reader = connect(&url, &token).await;
-        check(&reader, &ledger).await;
-        for publisher in &mut publishers {
-            let client = connect(&url, &token).await;
-            publisher.repeat(&client, &ledger).await.unwrap();
-        }
-        check(&reader, &ledger).await;
-    });
-    let ledger = ledger.lock().unwrap();
-    ledger.check_complete();
-    println!("{rounds} rounds in {:?}: {ledger}", began.elapsed());
-    assert!(
-        ledger.acknowledged() > u64::from(rounds),
-        "there was load: {ledger}"
-    );
+
+    /// Compares the ledgers with what the broker shows after a start.
+    fn look(&self) {
+        let (broker, url) = self.start();
+        self.runtime.block_on(async {
+            check(&connect(&url, &self.token).await, &self.ledger).await;
+        });
+        terminate(broker);
+    }
+
+    /// The last repeats, in peace: then every message that anybody insisted on is there, once.
+    fn repeat_in_peace(&mut self) {
+        let (broker, url) = self.start();
+        let (ledger, token) = (&self.ledger, &self.token);
+        let publishers = &mut self.publishers;
+        self.runtime.block_on(async {
+            let reader = connect(&url, token).await;
+            check(&reader, ledger).await;
+            for publisher in publishers {
+                let client = connect(&url, token).await;
+                publisher.repeat(&client, ledger).await.unwrap();
+            }
+            check(&reader, ledger).await;
+        });
+        terminate(broker);
+    }
+}
+
+fn terminate(mut broker: Broker) {
+    broker.process.signal("TERM");
+    assert_eq!(broker.process.end(), Some(0));
 }
 
 /// What is kept of every room agrees with what anybody was told or saw.
