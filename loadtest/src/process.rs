@@ -78,7 +78,7 @@ pub(crate) fn listening(address: SocketAddr) -> Option<u32> {
         .iter()
         .flatten()
         .filter_map(|table| listener(table, address.port()));
-    let wanted = format!("socket:[{}]", inodes.next()?);
+    let wanted = PathBuf::from(format!("socket:[{}]", inodes.next()?));
     let processes = std::fs::read_dir("/proc").ok()?;
     let mut pids = processes
         .flatten()
@@ -86,9 +86,7 @@ pub(crate) fn listening(address: SocketAddr) -> Option<u32> {
     pids.find(|pid| {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
         descriptors.is_ok_and(|mut list| {
-            list.any(|fd| {
-                fd.is_ok_and(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == PathBuf::from(&wanted)))
-            })
+            list.any(|fd| fd.is_ok_and(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == wanted)))
         })
     })
 }

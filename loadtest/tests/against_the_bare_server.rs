@@ -31,7 +31,6 @@ impl Server {
     fn load(&self, arguments: &[&str]) -> Run {
         let output = Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
             .arg("run")
-            .args(arguments)
             .args(["--quiet", "--json", "-", "--target", &self.address.to_string()])
             .args([
                 "--warmup",
@@ -41,6 +40,7 @@ impl Server {
                 "--set",
                 "load.drain_seconds=20",
             ])
+            .args(arguments)
             .output()
             .unwrap();
         Run::new(&output)
