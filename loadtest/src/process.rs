@@ -39,6 +39,32 @@ pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Time of all cores since the machine started, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Cores {
+    /// In processes; interrupts are left out, because they are ours as much as others'.
+    pub(crate) processes: f64,
+    /// Wanted, and given to another machine by the hypervisor.
+    pub(crate) stolen: f64,
+}
+
+/// What the whole machine has done so far.
+pub(crate) fn cores() -> Option<Cores> {
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let (processes, stolen) = core_ticks(&std::fs::read_to_string("/proc/stat").ok()?)?;
+    Some(Cores {
+        processes: processes as f64 / ticks,
+        stolen: stolen as f64 / ticks,
+    })
+}
+
+/// Ticks in processes (user, nice, system) and stolen ones.
+fn core_ticks(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|n| n.parse().ok()).collect();
+    Some((ticks.get(..3)?.iter().sum(), ticks.get(7).copied().unwrap_or(0)))
+}
+
 /// Resident memory, from where it costs the process nothing to tell.
 ///
 /// # Errors
@@ -151,6 +177,14 @@ mod tests {
         let stat = "12 (a) b (c) S 1 1 1 0 -1 4194560 100 0 0 0 250 17 0 0 20 0 3 0 100 1 1";
         assert_eq!(ticks(stat), Some(267));
         assert_eq!(ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn the_machines_time_is_that_of_processes_and_what_was_stolen() {
+        let stat = "cpu  100 20 30 4000 5 6 7 8 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(core_ticks(stat), Some((150, 8)));
+        assert_eq!(core_ticks("cpu 1"), None);
+        assert!(cores().unwrap().processes > 0.0);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::clock::SECOND_NS;
 use crate::engine::{self, LoadPlan, Loaded, Pace, SecondRow, Tally, Window, histogram};
-use crate::process::{self, Reading};
+use crate::process::{self, Cores, Reading};
 use crate::report::{Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, micros};
 use crate::scenario::{Scenario, Shape};
 use crate::session::{Place, Session, seconds_ns};
@@ -27,6 +27,8 @@ const LATE_US_MAX: f64 = 500.0;
 const IDLE_SHARE_MIN: f64 = 0.05;
 /// A server that leaves less than this share of its cores has none left either.
 const SERVER_FULL_SHARE: f64 = 0.95;
+/// Cores that others may use, or that may be stolen, before it is worth a word.
+const OTHERS_CORES_MAX: f64 = 0.1;
 
 /// Runs one steady scenario. `name` is the scenario's, `server` what is loaded.
 ///
@@ -181,6 +183,8 @@ struct Collector {
     server_until: Option<Reading>,
     own_cpu_from: f64,
     own_cpu_until: f64,
+    cores_from: Option<Cores>,
+    cores_until: Option<Cores>,
     cpu_before: f64,
 }
 
@@ -197,6 +201,8 @@ impl Collector {
             server_until: None,
             own_cpu_from: 0.0,
             own_cpu_until: 0.0,
+            cores_from: None,
+            cores_until: None,
             cpu_before: 0.0,
         }
     }
@@ -241,6 +247,7 @@ impl Collector {
         if second == 0 {
             self.server_from = self.read_server();
             self.own_cpu_from = Self::own_cpu();
+            self.cores_from = process::cores();
             self.cpu_before = self.server_from.map_or(0.0, |r| r.cpu_seconds);
             return;
         }
@@ -256,6 +263,7 @@ impl Collector {
         if second == seconds {
             self.server_until = self.read_server();
             self.own_cpu_until = Self::own_cpu();
+            self.cores_until = process::cores();
         }
     }
 
@@ -366,8 +374,10 @@ impl Collector {
             Better::Neither,
         );
         let mut server_full = None;
+        let mut known = own;
         if let (Some(from), Some(until)) = (self.server_from, self.server_until) {
             let cpu = until.cpu_seconds - from.cpu_seconds;
+            known += cpu;
             figures.put("server_cpu", cpu / length, Unit::Cores, Better::Lower);
             figures.put("server_cpu_per_delivery", each(cpu), Unit::Micros, Better::Lower);
             let private = until.private_bytes as f64;
@@ -377,6 +387,23 @@ impl Collector {
             figures.count("server_descriptors", until.descriptors);
             let cores = self.server.and_then(process::cores_usable);
             server_full = cores.map(|cores| cpu / length / cores as f64);
+        }
+        let mut notes: Vec<_> = account
+            .tally
+            .reasons
+            .iter()
+            .map(|(why, n)| format!("{n} × {why}"))
+            .collect();
+        if let (Some(from), Some(until)) = (self.cores_from, self.cores_until) {
+            let others = ((until.processes - from.processes - known) / length).max(0.0);
+            let stolen = (until.stolen - from.stolen) / length;
+            figures.put("others_cpu", others, Unit::Cores, Better::Lower);
+            figures.put("stolen_cpu", stolen, Unit::Cores, Better::Lower);
+            if others > OTHERS_CORES_MAX || stolen > OTHERS_CORES_MAX {
+                notes.push(format!(
+                    "the machine was not quiet: others used {others:.2} cores, and {stolen:.2} were stolen; trust ratios at most"
+                ));
+            }
         }
         figures.put(
             "ready_p99",
@@ -404,12 +431,7 @@ impl Collector {
             machine: Machine::here(),
             verdict,
             metrics: figures.0,
-            notes: account
-                .tally
-                .reasons
-                .iter()
-                .map(|(why, n)| format!("{n} × {why}"))
-                .collect(),
+            notes,
             series: self.seconds.into_iter().map(|(second, ..)| second).collect(),
             curve: curve(&self.total),
             bars: bars(&self.total),

@@ -17,7 +17,7 @@ pub(crate) struct Signing {
     #[arg(
         long = "key",
         value_name = "SECRET",
-        env = "CAUCE_LOADTEST_KEY",
+        env = "LOADTEST_KEY",
         hide_env_values = true
     )]
     pub(crate) key: Option<String>,
