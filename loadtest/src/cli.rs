@@ -11,7 +11,7 @@ use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::t
 use crate::scenario::{BUILT_IN, Scenario, Shape};
 use crate::search::{Search, objection};
 use crate::session::Place;
-use crate::{idle, steady, storm};
+use crate::{disturbed, idle, storm};
 
 /// An assertion did not hold.
 const EXIT_ASSERTION: u8 = 3;
@@ -172,7 +172,7 @@ fn once(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<
     match scenario.shape {
         Shape::Storm { .. } => storm::run(scenario, name, server, place),
         Shape::Idle { .. } => idle::run(scenario, name, server, place),
-        _ => steady::run(scenario, name, server, place),
+        _ => disturbed::run(scenario, name, server, place),
     }
 }
 
@@ -182,7 +182,7 @@ impl Run {
         let name = self.what.name();
         let place = &self.what.place;
         let mut outcomes = Vec::new();
-        let calm = steady::undisturbed(&scenario);
+        let calm = disturbed::undisturbed(&scenario);
         outcomes.push(once(&scenario, &name, "target", place)?);
         if let Some(calm) = &calm {
             outcomes.push(once(calm, &name, "target, undisturbed", place)?);

@@ -7,6 +7,9 @@ use crate::report::{Better, Figures, Machine, Outcome, Unit, Verdict, micros};
 use crate::scenario::{Scenario, Shape};
 use crate::session::{Place, Session};
 
+/// No connection costs less than this, in bytes: its socket alone has a number and an entry in some table.
+const SLOPE_BELIEVED_MIN: f64 = 64.0;
+
 /// Opens connections and reads the server's memory.
 ///
 /// # Errors
@@ -35,6 +38,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         Better::Lower,
     );
     let mut readings = Vec::new();
+    let mut notes = Vec::new();
     let mut from = 0;
     for &goal in connections {
         let dialled = session.connect(from..goal, in_flight)?;
@@ -72,6 +76,9 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     {
         let slope = (most as f64 - least as f64) / f64::from(last - first);
         figures.put("bytes_a_connection", slope, Unit::Bytes, Better::Lower);
+        if slope < SLOPE_BELIEVED_MIN {
+            notes.push("the server had memory left from earlier connections: start it afresh".to_owned());
+        }
     }
     let ended = session.tally().disconnected;
     Ok(Outcome {
@@ -86,7 +93,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
             Verdict::NotWhole(format!("{ended} connections ended"))
         },
         metrics: figures.0,
-        notes: Vec::new(),
+        notes,
         series: Vec::new(),
         curve: Vec::new(),
         bars: Vec::new(),

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Form;
 
 /// The scenarios that come with the program, by name.
-pub(crate) const BUILT_IN: [(&str, &str); 7] = [
+pub(crate) const BUILT_IN: [(&str, &str); 8] = [
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("rooms", include_str!("../scenarios/rooms.toml")),
     ("pairs", include_str!("../scenarios/pairs.toml")),
     ("echo", include_str!("../scenarios/echo.toml")),
     ("slow", include_str!("../scenarios/slow.toml")),
+    ("noisy", include_str!("../scenarios/noisy.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
 ];
@@ -49,6 +50,15 @@ pub(crate) enum Shape {
     Echo { pairs: u32 },
     /// Like fanout, but some subscribers stop reading when the measurement begins.
     Slow { subscribers: u32, stalled: u32 },
+    /// Rooms, as measured for one tenant while another floods.
+    Noisy {
+        rooms: u32,
+        members: u32,
+        /// Messages a second that the other tenant publishes, to one room; 0 means that it is quiet.
+        flood_rate: f64,
+        /// Who listen to them.
+        flood_subscribers: u32,
+    },
     /// Connects, authenticates and subscribes all as fast as possible; then all lose their connection, miss some messages,
     /// come back and catch up.
     Storm {
@@ -150,6 +160,9 @@ impl Scenario {
             Shape::Slow { subscribers, stalled } if stalled >= subscribers => {
                 return Err("somebody must go on reading: fewer stalled than subscribers".to_owned());
             }
+            Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
+                return Err("shape.flood_rate must be messages a second, or 0".to_owned());
+            }
             Shape::Storm { .. } | Shape::Idle { .. } => return Ok(()),
             _ => {}
         }
@@ -189,6 +202,12 @@ impl Shape {
                 n => u64::from(*n) + 1,
             },
             Self::Rooms { rooms, members } => u64::from(*rooms) * u64::from(*members),
+            Self::Noisy {
+                rooms,
+                members,
+                flood_subscribers,
+                ..
+            } => u64::from(*rooms) * u64::from(*members) * u64::from(*flood_subscribers.min(&1)),
             Self::Pairs { connections } => u64::from(*connections),
             Self::Echo { pairs } => 2 * u64::from(*pairs),
             Self::Storm {

@@ -9,7 +9,7 @@ use crate::clock::SECOND_NS;
 use crate::engine::{self, LoadPlan, Loaded, Pace, SecondRow, Tally, Window, histogram};
 use crate::process::{self, Cores, Reading};
 use crate::report::{Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, micros};
-use crate::scenario::{Scenario, Shape};
+use crate::scenario::Scenario;
 use crate::session::{Place, Session, seconds_ns};
 
 /// Connections that are being opened at a time.
@@ -436,20 +436,6 @@ impl Collector {
             curve: curve(&self.total),
             bars: bars(&self.total),
         }
-    }
-}
-
-/// The scenario without its disturbance, for the ones that are measured against themselves.
-pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
-    match scenario.shape {
-        Shape::Slow { subscribers, stalled } if stalled > 0 => Some(Scenario {
-            shape: Shape::Slow {
-                subscribers,
-                stalled: 0,
-            },
-            ..scenario.clone()
-        }),
-        _ => None,
     }
 }
 

@@ -27,12 +27,42 @@ pub(crate) struct Signing {
     /// The tenant in the token, for an operator's key.
     #[arg(long)]
     pub(crate) tenant: Option<String>,
+    /// Where one tenant floods: its name, for an operator's key.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) flood_tenant: Option<String>,
+    /// Where one tenant floods: its own secret.
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "LOADTEST_FLOOD_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) flood_key: Option<String>,
     /// One token for all connections, instead of a key.
     #[arg(long, env = "CAUCE_TOKEN", hide_env_values = true, conflicts_with = "key")]
     pub(crate) token: Option<String>,
 }
 
 impl Signing {
+    /// The same for the tenant that floods.
+    ///
+    /// # Errors
+    /// If nothing tells it from the measured one; in words for people.
+    pub(crate) fn of_the_flood(&self) -> Result<Self, String> {
+        let anyone = self.key.is_none() && self.token.is_none();
+        if self.flood_key.is_none() && self.flood_tenant.is_none() && !anyone {
+            return Err("who floods must be of another tenant: give --flood-key, or --flood-tenant for an operator's key".to_owned());
+        }
+        Ok(Self {
+            key: self.flood_key.clone().or_else(|| self.key.clone()),
+            kid: self.kid.clone().filter(|_| self.flood_key.is_none()),
+            tenant: self.flood_tenant.clone(),
+            flood_tenant: None,
+            flood_key: None,
+            token: None,
+        })
+    }
+
     /// The token of the `index`-th user; empty for a server that asks for none.
     pub(crate) fn token(&self, index: u32) -> String {
         match (&self.token, &self.key) {
@@ -82,8 +112,11 @@ mod tests {
             key: Some("0123456789abcdef0123456789abcdef".into()),
             kid: Some("k1".into()),
             tenant: Some("bench".into()),
+            flood_tenant: None,
+            flood_key: None,
             token: None,
         };
+        assert!(signing.of_the_flood().is_err());
         let token = signing.token(7);
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
