@@ -222,8 +222,10 @@ impl Run {
 /// What a bare server can do of a scenario: it keeps no history.
 fn bare(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
-    if let Shape::Storm { missed, .. } = &mut scenario.shape {
-        *missed = 0;
+    match &mut scenario.shape {
+        Shape::Storm { missed, .. } => *missed = 0,
+        Shape::Soak { churn_per_second, .. } => *churn_per_second = 0.0,
+        _ => {}
     }
     scenario
 }

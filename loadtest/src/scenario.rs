@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Form;
 
 /// The scenarios that come with the program, by name.
-pub(crate) const BUILT_IN: [(&str, &str); 8] = [
+pub(crate) const BUILT_IN: [(&str, &str); 9] = [
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("rooms", include_str!("../scenarios/rooms.toml")),
     ("pairs", include_str!("../scenarios/pairs.toml")),
     ("echo", include_str!("../scenarios/echo.toml")),
     ("slow", include_str!("../scenarios/slow.toml")),
     ("noisy", include_str!("../scenarios/noisy.toml")),
+    ("soak", include_str!("../scenarios/soak.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
 ];
@@ -58,6 +59,13 @@ pub(crate) enum Shape {
         flood_rate: f64,
         /// Who listen to them.
         flood_subscribers: u32,
+    },
+    /// Rooms with one publisher each, whose subscribers come and go, for as long as one likes.
+    Soak {
+        rooms: u32,
+        subscribers: u32,
+        /// Subscribers a second that lose their connection and come back for what they missed.
+        churn_per_second: f64,
     },
     /// Connects, authenticates and subscribes all as fast as possible; then all lose their connection, miss some messages,
     /// come back and catch up.
@@ -163,6 +171,9 @@ impl Scenario {
             Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
                 return Err("shape.flood_rate must be messages a second, or 0".to_owned());
             }
+            Shape::Soak { churn_per_second, .. } if !(0.0..=100_000.0).contains(churn_per_second) => {
+                return Err("shape.churn_per_second must be 0 to 100000".to_owned());
+            }
             Shape::Storm { .. } | Shape::Idle { .. } => return Ok(()),
             _ => {}
         }
@@ -208,6 +219,9 @@ impl Shape {
                 flood_subscribers,
                 ..
             } => u64::from(*rooms) * u64::from(*members) * u64::from(*flood_subscribers.min(&1)),
+            Self::Soak {
+                rooms, subscribers, ..
+            } => u64::from(*rooms) * (u64::from(*subscribers) + 1) * u64::from(*subscribers.min(&1)),
             Self::Pairs { connections } => u64::from(*connections),
             Self::Echo { pairs } => 2 * u64::from(*pairs),
             Self::Storm {

@@ -9,7 +9,7 @@ use crate::clock::SECOND_NS;
 use crate::engine::{self, LoadPlan, Loaded, Pace, SecondRow, Tally, Window, histogram};
 use crate::process::{self, Cores, Reading};
 use crate::report::{Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, micros};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Shape};
 use crate::session::{Place, Session, seconds_ns};
 
 /// Connections that are being opened at a time.
@@ -56,6 +56,10 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     let plan = LoadPlan {
         window,
         pace,
+        churn_per_second: match scenario.shape {
+            Shape::Soak { churn_per_second, .. } => churn_per_second,
+            _ => 0.0,
+        },
         spin_ns: place.spin_ns(),
     };
     let (rows, collected) = channel();
@@ -346,6 +350,13 @@ impl Collector {
         figures.fault("told_lost", account.tally.told_lost);
         figures.fault("foreign", account.tally.foreign);
         figures.fault("disconnected", account.tally.disconnected);
+        if account.tally.churned > 0 {
+            let recovered = account.tally.recovered;
+            figures.count("churned", account.tally.churned);
+            figures.count("continued", recovered.continued);
+            figures.fault("partial", recovered.partial);
+            figures.fault("reset", recovered.reset);
+        }
         let lateness_p99_us = micros(loaded.lateness.value_at_quantile(0.99));
         if let Pace::Open { .. } = pace {
             figures.put(
@@ -385,6 +396,8 @@ impl Collector {
             let growth = private - from.private_bytes as f64;
             figures.put("server_private_growth", growth, Unit::Bytes, Better::Lower);
             figures.count("server_descriptors", until.descriptors);
+            let opened = until.descriptors as f64 - from.descriptors as f64;
+            figures.put("server_descriptors_growth", opened, Unit::Count, Better::Lower);
             let cores = self.server.and_then(process::cores_usable);
             server_full = cores.map(|cores| cpu / length / cores as f64);
         }

@@ -59,6 +59,15 @@ impl Topology {
                 let publishers = (0..rooms * members).map(|seat| (seat, seat % rooms)).collect();
                 Self::build(seats, publishers, rooms)
             }
+            Shape::Soak {
+                rooms, subscribers, ..
+            } => {
+                // Those who publish stay; those who come and go publish nothing.
+                let publish = (0..rooms).map(|_| Vec::new());
+                let listen = (0..rooms * subscribers).map(|seat| vec![seat % rooms]);
+                let seats = publish.chain(listen).collect();
+                Self::build(seats, (0..rooms).map(|room| (room, room)).collect(), rooms)
+            }
             Shape::Pairs { connections } => {
                 // A room is its subscriber's; the neighbour publishes to it.
                 let seats = (0..connections).map(|seat| vec![seat]).collect();
@@ -176,6 +185,21 @@ mod tests {
         }
         let rooms: Vec<_> = t.publishers[..4].iter().map(|p| p.room).collect();
         assert_eq!(rooms, [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn in_a_soak_nobody_who_listens_publishes() {
+        let t = Topology::new(&Shape::Soak {
+            rooms: 3,
+            subscribers: 4,
+            churn_per_second: 1.0,
+        });
+        assert_eq!((t.seats.len(), t.publishers.len(), t.receivers(2)), (15, 3, 4));
+        assert!(
+            t.publishers
+                .iter()
+                .all(|p| t.seats[p.seat as usize].rooms.is_empty())
+        );
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl Server {
 
     fn load(&self, arguments: &[&str]) -> Run {
         let output = Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
+            .env_remove("LOADTEST_KEY")
             .arg("run")
             .args(["--quiet", "--json", "-", "--target", &self.address.to_string()])
             .args([
@@ -267,6 +268,53 @@ fn those_who_stop_reading_are_not_waited_for() {
         "200",
     ]);
     run.assert_whole(7.0);
+}
+
+#[test]
+fn those_who_come_and_go_are_dialled_again_and_what_they_missed_is_counted() {
+    let server = Server::start(Writing::Coalesced, Faults::default());
+    let soak = [
+        "soak",
+        "--set",
+        "shape.rooms=2",
+        "--set",
+        "shape.subscribers=5",
+        "--rate",
+        "200",
+        "--threads",
+        "2",
+    ];
+    let churn = [
+        "--set",
+        "shape.churn_per_second=40",
+        "--set",
+        "load.drain_seconds=0.5",
+    ];
+    let run = server.load(&[&soak[..], &churn].concat());
+    assert!(run.figure("churned") >= 5.0, "{}", run.outcome);
+    assert_eq!(run.figure("disconnected"), 0.0, "{}", run.outcome);
+    // The bare server keeps nothing: what came while they were away is lost, and said so.
+    assert_eq!(
+        run.figure("received") + run.figure("lost"),
+        run.figure("sent") * 5.0
+    );
+}
+
+#[test]
+fn a_flood_runs_beside_the_measured_tenant() {
+    let server = Server::start(Writing::Coalesced, Faults::default());
+    let noisy = [
+        "noisy",
+        "--set",
+        "shape.rooms=2",
+        "--set",
+        "shape.members=2",
+        "--rate",
+        "100",
+    ];
+    let run = server.load(&[&noisy[..], &["--set", "shape.flood_rate=500"]].concat());
+    run.assert_whole(2.0);
+    assert!(run.figure("flood_messages_per_second") > 0.0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Type};
 use super::histogram;
 use super::shard::{Joined, Shard, Stage};
 use crate::clock::SECOND_NS;
-use crate::poll::{Interest, Wait};
+use crate::poll::{Interest, Ready, Wait};
 use crate::socket::Socket;
 use crate::wire;
 
@@ -119,18 +119,24 @@ impl Shard {
             let Some(ready) = self.poller.ready(event) else {
                 continue;
             };
-            let at = ready.key as usize;
-            if ready.writable {
-                match self.seats[at].stage {
-                    Stage::Connecting => self.upgrade(at),
-                    _ => self.flush_seat(at),
-                }
-            }
-            if ready.readable {
-                self.receive(at);
-            }
+            self.attend(ready);
         }
         Ok(())
+    }
+
+    /// Does what a socket is ready for.
+    #[inline]
+    pub(super) fn attend(&mut self, ready: Ready) {
+        let at = ready.key as usize;
+        if ready.writable {
+            match self.seats[at].stage {
+                Stage::Connecting => self.upgrade(at),
+                _ => self.flush_seat(at),
+            }
+        }
+        if ready.readable {
+            self.receive(at);
+        }
     }
 
     /// Reads until `done` says so; false when `patience_ns` pass without its saying so.
@@ -153,7 +159,7 @@ impl Shard {
         self.seats.iter().map(|seat| seat.joined.len() as u64).sum()
     }
 
-    fn connect(&mut self, at: usize) -> io::Result<()> {
+    pub(super) fn connect(&mut self, at: usize) -> io::Result<()> {
         let target = self.world.target;
         let seat = &mut self.seats[at];
         let socket = socket2::Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 
 use super::closed::ClosedLoop;
 use super::histogram;
-use super::shard::Shard;
+use super::shard::{Shard, Stage};
 use crate::clock::SECOND_NS;
 use crate::poll::Wait;
 use crate::schedule::Schedule;
@@ -39,6 +39,8 @@ pub(crate) struct LoadPlan {
     pub(crate) window: Window,
     /// Messages a second in all; otherwise so many are kept under way.
     pub(crate) pace: Pace,
+    /// Subscribers a second, on all threads together, that lose their connection and come back.
+    pub(crate) churn_per_second: f64,
     /// Below this distance to the next message a thread polls instead of sleeping, in nanoseconds.
     pub(crate) spin_ns: u64,
 }
@@ -176,6 +178,10 @@ struct Driver<'a> {
     mark: Mark,
     at_window: Mark,
     after_window: Option<Mark>,
+    /// When the next subscriber loses its connection, and where to look for it.
+    next_churn_ns: u64,
+    next_churned: usize,
+    churn_every_ns: u64,
 }
 
 impl<'a> Driver<'a> {
@@ -195,6 +201,12 @@ impl<'a> Driver<'a> {
             .map(|p| p.index)
             .filter(|p| *p < scheduled)
             .collect();
+        let churn = shared.plan.churn_per_second / shared.progress.len() as f64;
+        let churn_every_ns = if churn > 0.0 {
+            (SECOND_NS as f64 / churn) as u64
+        } else {
+            u64::MAX
+        };
         Self {
             scheduled: owned.len(),
             schedule: match shared.plan.pace {
@@ -215,6 +227,13 @@ impl<'a> Driver<'a> {
             mark: Mark::default(),
             at_window: Mark::default(),
             after_window: None,
+            next_churn_ns: if churn_every_ns == u64::MAX {
+                u64::MAX
+            } else {
+                from_ns
+            },
+            next_churned: 0,
+            churn_every_ns,
         }
     }
 
@@ -224,6 +243,7 @@ impl<'a> Driver<'a> {
         loop {
             let now = clock.now_ns();
             self.keep_seconds(now);
+            self.churn(now)?;
             if now >= window.until_ns && (self.shared.all_arrived() || now >= window.drained_ns) {
                 break;
             }
@@ -240,13 +260,7 @@ impl<'a> Driver<'a> {
                 let Some(ready) = self.shard.poller.ready(event) else {
                     continue;
                 };
-                let at = ready.key as usize;
-                if ready.writable {
-                    self.shard.flush_seat(at);
-                }
-                if ready.readable {
-                    self.shard.receive(at);
-                }
+                self.shard.attend(ready);
                 // A long batch of readers must not make messages late.
                 if next.is_some_and(|due| clock.now_ns() >= due) || !self.shard.freed.is_empty() {
                     next = self.send(clock.now_ns());
@@ -316,6 +330,23 @@ impl<'a> Driver<'a> {
         self.shard.flush();
     }
 
+    /// Cuts the next subscriber whose turn it is, and dials it again: it comes back with its position and misses nothing.
+    fn churn(&mut self, now: u64) -> io::Result<()> {
+        if now < self.next_churn_ns || now >= self.shared.plan.window.until_ns {
+            return Ok(());
+        }
+        // One a turn: a thread that is behind catches up turn by turn.
+        self.next_churn_ns += self.churn_every_ns.max(1);
+        for _ in 0..self.shard.seats.len() {
+            let at = self.next_churned;
+            self.next_churned = (at + 1) % self.shard.seats.len();
+            if self.shard.churns(at) {
+                return self.shard.redial(at);
+            }
+        }
+        Ok(())
+    }
+
     fn wait_for(&self, next: Option<u64>, now: u64) -> Wait {
         let window = self.shared.plan.window;
         if now >= window.until_ns {
@@ -332,6 +363,7 @@ impl<'a> Driver<'a> {
             u64::MAX
         };
         let until = next.unwrap_or(u64::MAX).min(edge).min(window.until_ns).min(first);
+        let until = until.min(self.next_churn_ns);
         match until.saturating_sub(now).min(NAP_NS) {
             near if near <= self.shared.plan.spin_ns => Wait::Not,
             far => Wait::AtMostNs(far),
@@ -404,5 +436,17 @@ impl Shard {
     fn sends(&self) -> bool {
         let scheduled = self.world.topology.scheduled;
         self.publishers.first().is_some_and(|p| p.index < scheduled)
+    }
+
+    /// A subscriber that is there, reads, and publishes nothing that could be lost on the way.
+    fn churns(&self, at: usize) -> bool {
+        let seat = &self.seats[at];
+        seat.stage == Stage::Ready && !seat.stalled && !self.publishers.iter().any(|p| p.seat == at)
+    }
+
+    fn redial(&mut self, at: usize) -> io::Result<()> {
+        self.cut_seat(at);
+        self.tally.churned += 1;
+        self.connect(at)
     }
 }

@@ -97,6 +97,8 @@ pub(crate) struct Tally {
     /// Messages that the broker said will not come.
     pub(crate) told_lost: u64,
     pub(crate) disconnected: u64,
+    /// Connections that were cut on purpose and dialled again.
+    pub(crate) churned: u64,
     pub(crate) recovered: Recovered,
     /// Why connections ended and requests were refused.
     pub(crate) reasons: BTreeMap<String, u64>,
@@ -120,6 +122,7 @@ impl Tally {
         self.sequence_breaks += other.sequence_breaks;
         self.told_lost += other.told_lost;
         self.disconnected += other.disconnected;
+        self.churned += other.churned;
         self.recovered.continued += other.recovered.continued;
         self.recovered.partial += other.recovered.partial;
         self.recovered.reset += other.recovered.reset;
@@ -310,7 +313,8 @@ impl Shard {
             Measured::Asker => publisher.seat != seat.index && stamp.publisher >= world.topology.scheduled,
         };
         if measured {
-            if stamp.due_ns >= self.meter.from_ns && stamp.due_ns < self.meter.until_ns {
+            // What was due while its receiver was away is not late by the server's doing.
+            if stamp.due_ns >= self.meter.from_ns.max(seat.ready_ns) && stamp.due_ns < self.meter.until_ns {
                 self.meter
                     .latency
                     .saturating_record(now.saturating_sub(stamp.due_ns));
@@ -462,12 +466,17 @@ impl Shard {
 
     /// Breaks all connections, as a network does: without a word. Positions and ledgers stay.
     pub(crate) fn cut(&mut self) {
-        for seat in &mut self.seats {
-            if let Some(socket) = seat.socket.take() {
-                // A reset, so that no port waits for a minute.
-                let _ = socket2::SockRef::from(&socket.stream).set_linger(Some(std::time::Duration::ZERO));
-                seat.stage = Stage::Away;
-            }
+        for at in 0..self.seats.len() {
+            self.cut_seat(at);
+        }
+    }
+
+    pub(super) fn cut_seat(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        if let Some(socket) = seat.socket.take() {
+            // A reset, so that no port waits for a minute.
+            let _ = socket2::SockRef::from(&socket.stream).set_linger(Some(std::time::Duration::ZERO));
+            seat.stage = Stage::Away;
         }
     }
 
