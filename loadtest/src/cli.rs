@@ -9,9 +9,9 @@ use crate::beside::Beside;
 use crate::limit::{Faults, LimitServer, Writing};
 use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::table};
 use crate::scenario::{BUILT_IN, Scenario, Shape};
-use crate::search::{Search, objection};
+use crate::search::highest;
 use crate::session::Place;
-use crate::{disturbed, idle, storm};
+use crate::{disturbed, idle, standard, storm};
 
 /// An assertion did not hold.
 const EXIT_ASSERTION: u8 = 3;
@@ -33,6 +33,11 @@ pub enum Command {
         after_help = "Example:\n  cauce-loadtest search rooms --assert 'p99<=2ms' --from 500 --to 50000 --pin 0:1"
     )]
     Search(SearchOptions),
+    /// Run the standard set, each run against its target, and print one table in Markdown
+    #[command(
+        after_help = "The server must be fresh, and configured as loadtest/server.toml shows.\n\nExample:\n  cauce-loadtest standard --pin 0:1 > table.md"
+    )]
+    Standard(StandardOptions),
     /// Show two results side by side
     Compare { first: PathBuf, second: PathBuf },
     /// List the scenarios that come with this program, or print one to change it
@@ -66,6 +71,15 @@ pub struct SearchOptions {
     /// The highest rate to try.
     #[arg(long, default_value_t = 200_000.0)]
     to: f64,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StandardOptions {
+    #[command(flatten)]
+    place: Place,
+    /// How often each run is made, in turns with what it is measured against; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
 }
 
 /// A scenario, what is changed in it, and what it must keep.
@@ -134,6 +148,10 @@ impl Command {
         let outcome = match self {
             Self::Run(run) => run.run(prefix),
             Self::Search(options) => options.run(),
+            Self::Standard(options) => standard::run(&options.place, options.rounds, prefix).map(|table| {
+                println!("{table}");
+                ExitCode::SUCCESS
+            }),
             Self::Compare { first, second } => compare_files(&first, &second),
             Self::Scenarios { name } => scenarios(name.as_deref()),
             Self::LimitServer(options) => options.run(),
@@ -168,7 +186,7 @@ impl What {
 }
 
 /// Runs a scenario once against one server.
-fn once(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
+pub(crate) fn once(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
     match scenario.shape {
         Shape::Storm { .. } => storm::run(scenario, name, server, place),
         Shape::Idle { .. } => idle::run(scenario, name, server, place),
@@ -220,7 +238,7 @@ impl Run {
 }
 
 /// What a bare server can do of a scenario: it keeps no history.
-fn bare(scenario: &Scenario) -> Scenario {
+pub(crate) fn bare(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
     match &mut scenario.shape {
         Shape::Storm { missed, .. } => *missed = 0,
@@ -256,30 +274,23 @@ impl SearchOptions {
         if !(self.from > 0.0 && self.to >= self.from && self.to.is_finite()) {
             return Err("--from must be above 0, and --to not below it".to_owned());
         }
-        let mut scenario = self.what.scenario()?;
+        let scenario = self.what.scenario()?;
         if let Shape::Storm { .. } | Shape::Idle { .. } = scenario.shape {
             return Err("this scenario has no rate".to_owned());
         }
         let name = self.what.name();
-        let mut search = Search::new(self.from, self.to);
-        while let Some(rate) = search.next() {
-            scenario.load.rate = Some(rate);
-            scenario.load.outstanding = None;
-            let outcome = once(&scenario, &name, "target", &self.what.place)?;
-            let objection = objection(&outcome, &self.what.assertions)?;
-            println!("{rate:>10.0}/s  {}", objection.as_deref().unwrap_or("kept"));
-            search.tried(rate, objection.is_none());
-        }
-        match search.kept {
-            Some(rate) => println!("highest rate that keeps the assertions: {rate:.0}/s"),
-            None => {
-                println!(
-                    "even {:.0}/s does not keep the assertions: begin lower with --from",
-                    self.from
-                );
-                return Ok(ExitCode::from(EXIT_ASSERTION));
-            }
-        }
+        let rules = &self.what.assertions;
+        let found = highest(&scenario, rules, (self.from, self.to), |scenario| {
+            once(scenario, &name, "target", &self.what.place)
+        })?;
+        let Some(rate) = found else {
+            println!(
+                "even {:.0}/s does not keep the assertions: begin lower with --from",
+                self.from
+            );
+            return Ok(ExitCode::from(EXIT_ASSERTION));
+        };
+        println!("highest rate that keeps the assertions: {rate:.0}/s");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,7 +5,7 @@
 //! - [`cli`] is what people type; [`scenario`] the files they change; `topology` and `schedule` what these mean
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
 //! - [`limit`] is the bare server that gives the machine's own limit
-//! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion` and `search` judge it
+//! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search` and `standard` judge it
 
 mod assertion;
 mod beside;
@@ -25,6 +25,7 @@ mod search;
 mod session;
 mod socket;
 mod stamp;
+mod standard;
 mod steady;
 mod storm;
 mod token;
