@@ -1,111 +1,101 @@
-//! What an idle connection costs: opens many, each authenticated and in a room, and reads the broker's memory from `/proc`.
+//! What a connection costs that is authenticated, subscribed and idle: the server's memory at several numbers of them.
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::peer::Peer;
-use crate::process::{private_bytes, resident_bytes};
+use crate::process;
+use crate::report::{Better, Figures, Machine, Outcome, Unit, Verdict, micros};
+use crate::scenario::{Scenario, Shape};
+use crate::session::{Place, Session};
 
-/// Connections that are being opened at a time.
-const IN_FLIGHT: u32 = 64;
+/// No connection costs less than this, in bytes: its socket alone has a number and an entry in some table.
+const SLOPE_BELIEVED_MIN: f64 = 64.0;
 
-#[derive(clap::Args)]
-pub(crate) struct Options {
-    /// Where the broker listens.
-    #[arg(long, default_value = "127.0.0.1:7700")]
-    target: SocketAddr,
-    /// Token of a user that may subscribe to `idle:*`.
-    #[arg(long, env = "CAUCE_TOKEN", hide_env_values = true)]
-    token: String,
-    /// The broker's process, on this machine.
-    #[arg(long)]
-    pid: u32,
-    /// Connections to open. Memory is read at each of these numbers.
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
-    connections: Vec<u32>,
-    /// Connections that share a room.
-    #[arg(long, default_value_t = 100)]
-    room_size: u32,
-    /// Time for the broker to come to rest before its memory is read, in seconds.
-    #[arg(long, default_value_t = 3)]
-    rest: u64,
-    /// One JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(serde::Serialize)]
-struct Reading {
-    connections: u32,
-    seconds: f64,
-    private_bytes: u64,
-    resident_bytes: u64,
-}
-
-pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    let mut peers = Vec::new();
-    let mut readings = vec![read(options.pid, 0, Duration::ZERO)?];
-    for &goal in &options.connections {
-        let began = Instant::now();
-        while (peers.len() as u32) < goal {
-            let first = peers.len() as u32;
-            let batch = (first..goal.min(first + IN_FLIGHT)).map(|index| open(&options, index));
-            for peer in futures_util::future::join_all(batch).await {
-                peers.push(peer.map_err(|e| format!("connection {}: {e}", peers.len()))?);
-            }
-        }
-        let took = began.elapsed();
-        tokio::time::sleep(Duration::from_secs(options.rest)).await;
-        readings.push(read(options.pid, goal, took)?);
-    }
-    let slope = match (&readings[..], readings.last()) {
-        ([_, first, ..], Some(last)) if last.connections > first.connections => Some(
-            (last.private_bytes as f64 - first.private_bytes as f64)
-                / f64::from(last.connections - first.connections),
-        ),
-        _ => None,
+/// Opens connections and reads the server's memory.
+///
+/// # Errors
+/// If it could not be run; in words for people.
+pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
+    let Shape::Idle {
+        ref connections,
+        in_flight,
+        rest_seconds,
+        ..
+    } = scenario.shape
+    else {
+        return Err(format!("{name} is not about idle connections"));
     };
-    if options.json {
-        println!(
-            "{}",
-            serde_json::json!({ "readings": readings, "bytes_a_connection": slope })
-        );
-        return Ok(());
-    }
-    println!(
-        "{:>12} {:>10} {:>14} {:>14}",
-        "connections", "seconds", "private KiB", "resident KiB"
+    let mut session = Session::open(scenario, place)?;
+    let pid = session
+        .server
+        .ok_or("the server's process is not known: name it with --pid")?;
+    let read = || process::read(pid).map_err(|e| format!("process {pid}: {e}"));
+    let mut figures = Figures::default();
+    let before = read()?;
+    figures.put(
+        "private_at_0",
+        before.private_bytes as f64,
+        Unit::Bytes,
+        Better::Lower,
     );
-    for r in &readings {
-        println!(
-            "{:>12} {:>10.2} {:>14} {:>14}",
-            r.connections,
-            r.seconds,
-            r.private_bytes / 1024,
-            r.resident_bytes / 1024
+    let mut readings = Vec::new();
+    let mut notes = Vec::new();
+    let mut from = 0;
+    for &goal in connections {
+        let dialled = session.connect(from..goal, in_flight)?;
+        from = goal;
+        // Pings of the server are not answered meanwhile; its patience is longer than a sensible rest.
+        std::thread::sleep(Duration::from_secs_f64(rest_seconds.clamp(0.0, 60.0)));
+        let reading = read()?;
+        let at = |what: &str| format!("{what}_at_{goal}");
+        figures.put(
+            &at("private"),
+            reading.private_bytes as f64,
+            Unit::Bytes,
+            Better::Lower,
         );
-    }
-    if let Some(slope) = slope {
-        println!(
-            "each connection beyond the first reading: {:.2} KiB",
-            slope / 1024.0
+        figures.put(
+            &at("resident"),
+            reading.resident_bytes as f64,
+            Unit::Bytes,
+            Better::Lower,
         );
+        figures.count(&at("descriptors"), reading.descriptors);
+        let opened = dialled.took_ns as f64 / crate::clock::SECOND_NS as f64;
+        figures.put(&at("opened_in"), opened, Unit::Seconds, Better::Lower);
+        figures.put(
+            &at("ready_p99"),
+            micros(dialled.ready.value_at_quantile(0.99)),
+            Unit::Micros,
+            Better::Lower,
+        );
+        readings.push((goal, reading.private_bytes));
     }
-    Ok(())
-}
-
-async fn open(options: &Options, index: u32) -> std::io::Result<Peer> {
-    let mut peer = Peer::connect(options.target, index, &options.token).await?;
-    peer.subscribe(&format!("idle:{}", index / options.room_size.max(1)))
-        .await?;
-    Ok(peer)
-}
-
-fn read(pid: u32, connections: u32, took: Duration) -> std::io::Result<Reading> {
-    Ok(Reading {
-        connections,
-        seconds: took.as_secs_f64(),
-        private_bytes: private_bytes(pid)?,
-        resident_bytes: resident_bytes(pid)?,
+    // What the first thousand need is partly the server's waking up; the slope beyond is the connection's own.
+    if let (Some(&(first, least)), Some(&(last, most))) = (readings.first(), readings.last())
+        && last > first
+    {
+        let slope = (most as f64 - least as f64) / f64::from(last - first);
+        figures.put("bytes_a_connection", slope, Unit::Bytes, Better::Lower);
+        if slope < SLOPE_BELIEVED_MIN {
+            notes.push("the server had memory left from earlier connections: start it afresh".to_owned());
+        }
+    }
+    let ended = session.tally().disconnected;
+    Ok(Outcome {
+        server: server.to_owned(),
+        scenario: serde_json::to_value(scenario).unwrap_or_default(),
+        name: name.to_owned(),
+        about: scenario.about.clone(),
+        machine: Machine::here(),
+        verdict: if ended == 0 {
+            Verdict::Sound
+        } else {
+            Verdict::NotWhole(format!("{ended} connections ended"))
+        },
+        metrics: figures.0,
+        notes,
+        series: Vec::new(),
+        curve: Vec::new(),
+        bars: Vec::new(),
     })
 }

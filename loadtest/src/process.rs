@@ -1,17 +1,163 @@
-//! What a process costs, read from `/proc`.
+//! What a process costs, read from `/proc`: CPU, memory, descriptors; and which process listens on a port.
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-/// Memory of a process that is its own, in bytes: what the machine would get back if it ended.
-pub(crate) fn private_bytes(pid: u32) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    Ok(kib(&text, "Private_Clean:") + kib(&text, "Private_Dirty:"))
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+
+/// A process at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Reading {
+    /// User and system time of all its threads so far.
+    pub(crate) cpu_seconds: f64,
+    /// Memory that is its own: what the machine would get back if it ended.
+    pub(crate) private_bytes: u64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) descriptors: u64,
 }
 
-/// Resident memory of a process, in bytes.
+/// # Errors
+/// If there is no such process, or it is another user's.
+pub(crate) fn read(pid: u32) -> io::Result<Reading> {
+    let memory = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    Ok(Reading {
+        cpu_seconds: cpu_seconds(pid)?,
+        private_bytes: kib(&memory, "Private_Clean:") + kib(&memory, "Private_Dirty:"),
+        resident_bytes: kib(&memory, "Rss:"),
+        descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
+    })
+}
+
+/// User and system time of a process so far.
+///
+/// # Errors
+/// If there is no such process.
+pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = ticks(&stat).ok_or_else(|| io::Error::other("/proc/…/stat reads otherwise than expected"))?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Time of all cores since the machine started, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Cores {
+    /// In processes; interrupts are left out, because they are ours as much as others'.
+    pub(crate) processes: f64,
+    /// Wanted, and given to another machine by the hypervisor.
+    pub(crate) stolen: f64,
+}
+
+/// What the whole machine has done so far.
+pub(crate) fn cores() -> Option<Cores> {
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let (processes, stolen) = core_ticks(&std::fs::read_to_string("/proc/stat").ok()?)?;
+    Some(Cores {
+        processes: processes as f64 / ticks,
+        stolen: stolen as f64 / ticks,
+    })
+}
+
+/// Ticks in processes (user, nice, system) and stolen ones.
+fn core_ticks(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|n| n.parse().ok()).collect();
+    Some((ticks.get(..3)?.iter().sum(), ticks.get(7).copied().unwrap_or(0)))
+}
+
+/// Resident memory, from where it costs the process nothing to tell.
+///
+/// # Errors
+/// If there is no such process.
 pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(kib(&text, "VmRSS:"))
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages = pages
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse::<u64>().ok());
+    Ok(pages.unwrap_or(0) * rustix::param::page_size() as u64)
+}
+
+/// How many cores a process can use at once: those it may run on, or fewer where it has fewer threads.
+pub(crate) fn cores_usable(pid: u32) -> Option<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let allowed = field("Cpus_allowed_list:")?
+        .split(',')
+        .map(|range| match range.split_once('-') {
+            Some((from, to)) => Some(to.parse::<usize>().ok()? + 1 - from.parse::<usize>().ok()?),
+            None => Some(1),
+        });
+    let allowed = allowed.sum::<Option<usize>>()?;
+    Some(allowed.min(field("Threads:")?.parse().ok()?).max(1))
+}
+
+/// The process that listens at this address on this machine, if we may see it.
+pub(crate) fn listening(address: SocketAddr) -> Option<u32> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+    let mut inodes = tables
+        .iter()
+        .flatten()
+        .filter_map(|table| listener(table, address.port()));
+    let wanted = PathBuf::from(format!("socket:[{}]", inodes.next()?));
+    let processes = std::fs::read_dir("/proc").ok()?;
+    let mut pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        descriptors.is_ok_and(|mut list| {
+            list.any(|fd| fd.is_ok_and(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == wanted)))
+        })
+    })
+}
+
+/// Pins all threads of a process (ourselves if None) to these cores. Threads that it starts later inherit it.
+///
+/// # Errors
+/// If the process is not ours, or a core does not exist.
+pub(crate) fn pin(pid: Option<u32>, cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for &core in cores {
+        if core >= CpuSet::MAX_CPU {
+            return Err(io::Error::other(format!("there is no core {core}")));
+        }
+        set.set(core);
+    }
+    let Some(pid) = pid else {
+        return Ok(sched_setaffinity(None, &set)?);
+    };
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = task?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(thread) = thread.and_then(Pid::from_raw) {
+            sched_setaffinity(Some(thread), &set)?;
+        }
+    }
+    Ok(())
+}
+
+/// The inode of the socket that listens on `port`, in a table of `/proc/net`.
+fn listener(table: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let local = fields.get(1)?.rsplit_once(':')?.1;
+        let matches = u16::from_str_radix(local, 16).ok()? == port && *fields.get(3)? == LISTEN;
+        matches.then(|| fields.get(9)?.parse().ok()).flatten()
+    })
+}
+
+/// User and system time in `/proc/…/stat`. The name before them may hold blanks and brackets.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 fn kib(text: &str, name: &str) -> u64 {
@@ -20,4 +166,44 @@ fn kib(text: &str, name: &str) -> u64 {
         .and_then(|n| n.parse::<u64>().ok())
         .unwrap_or(0)
         * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_a_name_of_any_kind() {
+        let stat = "12 (a) b (c) S 1 1 1 0 -1 4194560 100 0 0 0 250 17 0 0 20 0 3 0 100 1 1";
+        assert_eq!(ticks(stat), Some(267));
+        assert_eq!(ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn the_machines_time_is_that_of_processes_and_what_was_stolen() {
+        let stat = "cpu  100 20 30 4000 5 6 7 8 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(core_ticks(stat), Some((150, 8)));
+        assert_eq!(core_ticks("cpu 1"), None);
+        assert!(cores().unwrap().processes > 0.0);
+    }
+
+    #[test]
+    fn a_listener_is_found_by_its_port_and_state() {
+        let table = "  sl  local_address rem_address st ...\n\
+            0: 0100007F:1E14 0100007F:9999 01 0:0 0:0 0 0 0 5 1\n\
+            1: 0100007F:1E14 00000000:0000 0A 0:0 0:0 0 0 0 77 1\n";
+        assert_eq!(listener(table, 7700), Some(77));
+        assert_eq!(listener(table, 7701), None);
+    }
+
+    #[test]
+    fn our_own_listener_is_us() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(
+            listening(listener.local_addr().unwrap()),
+            Some(std::process::id())
+        );
+        let us = read(std::process::id()).unwrap();
+        assert!(us.private_bytes > 0 && us.resident_bytes >= us.private_bytes && us.descriptors > 2);
+    }
 }

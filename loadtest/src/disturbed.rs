@@ -1,0 +1,117 @@
+//! Scenarios that are measured against themselves: once undisturbed, once with somebody who misbehaves.
+
+use std::time::Duration;
+
+use crate::report::{Better, Outcome, Verdict};
+use crate::scenario::{Load, Scenario, Shape};
+use crate::session::Place;
+use crate::steady;
+
+/// From the flood's beginning to the measured tenant's.
+const HEAD_START: Duration = Duration::from_millis(300);
+
+/// The scenario without its disturbance; None where there is none.
+pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
+    let mut calm = scenario.clone();
+    match &mut calm.shape {
+        Shape::Slow { stalled, .. } if *stalled > 0 => *stalled = 0,
+        Shape::Noisy { flood_rate, .. } if *flood_rate > 0.0 => *flood_rate = 0.0,
+        _ => return None,
+    }
+    Some(calm)
+}
+
+/// Runs a steady scenario, with the flood that it asks for beside it.
+///
+/// # Errors
+/// If it could not be run; in words for people.
+pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
+    let Some(flood) = flood(scenario) else {
+        return steady::run(scenario, name, server, place);
+    };
+    let other = Place {
+        signing: place.signing.of_the_flood()?,
+        quiet: true,
+        ..place.clone()
+    };
+    let (flooded, outcome) = std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| steady::run(&flood, "flood", server, &other));
+        std::thread::sleep(HEAD_START);
+        let outcome = steady::run(scenario, name, server, place);
+        (flooding.join(), outcome)
+    });
+    let mut outcome = outcome?;
+    let flooded = flooded
+        .map_err(|_| "the flood panicked")?
+        .map_err(|e| format!("the flood: {e}"))?;
+    for figure in ["messages_per_second", "deliveries_per_second"] {
+        if let Some(metric) = flooded.metric(figure) {
+            let mut metric = metric.clone();
+            metric.name = format!("flood_{figure}");
+            metric.better = Better::Neither;
+            outcome.metrics.push(metric);
+        }
+    }
+    // The flood may be refused or thinned out: that is what bounds are for. It must be said, not judged.
+    if flooded.verdict != Verdict::Sound {
+        outcome
+            .notes
+            .push(format!("the flood itself: {:?}", flooded.verdict));
+    }
+    outcome
+        .notes
+        .extend(flooded.notes.iter().map(|note| format!("the flood: {note}")));
+    Ok(outcome)
+}
+
+/// What floods: one publisher of another tenant, for longer than the measurement.
+fn flood(scenario: &Scenario) -> Option<Scenario> {
+    let Shape::Noisy {
+        flood_rate,
+        flood_subscribers,
+        ..
+    } = scenario.shape
+    else {
+        return None;
+    };
+    let load = &scenario.load;
+    (flood_rate > 0.0).then(|| Scenario {
+        about: "the flood".to_owned(),
+        shape: Shape::Fanout {
+            subscribers: flood_subscribers,
+        },
+        load: Load {
+            rate: Some(flood_rate),
+            outstanding: None,
+            warmup_seconds: load.warmup_seconds + HEAD_START.as_secs_f64(),
+            seconds: load.seconds + 2.0 * HEAD_START.as_secs_f64(),
+            drain_seconds: 1.0,
+            ..load.clone()
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_disturbed_has_an_undisturbed_twin() {
+        let load = |name| Scenario::load(name, &[]).unwrap();
+        assert_eq!(undisturbed(&load("rooms")), None);
+        let calm = undisturbed(&load("slow")).unwrap();
+        assert!(matches!(calm.shape, Shape::Slow { stalled: 0, .. }));
+        assert_eq!(undisturbed(&calm), None);
+        let calm = undisturbed(&load("noisy")).unwrap();
+        assert_eq!((flood(&calm), undisturbed(&calm)), (None, None));
+    }
+
+    #[test]
+    fn the_flood_lasts_longer_than_what_it_disturbs() {
+        let noisy = Scenario::load("noisy", &[]).unwrap();
+        let flood = flood(&noisy).unwrap();
+        let length = |s: &Scenario| s.load.warmup_seconds + s.load.seconds;
+        assert!(length(&flood) > length(&noisy) + HEAD_START.as_secs_f64());
+        assert_eq!(flood.load.rate, Some(20_000.0));
+    }
+}

@@ -1,0 +1,285 @@
+//! Dialling: connect, upgrade, authenticate and subscribe, many at a time.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
+
+use cauce_protocol::wire as proto;
+use hdrhistogram::Histogram;
+use socket2::{Domain, Protocol, Type};
+
+use super::histogram;
+use super::shard::{Joined, Shard, Stage};
+use crate::clock::SECOND_NS;
+use crate::poll::{Interest, Ready, Wait};
+use crate::socket::Socket;
+use crate::wire;
+
+/// Ports of one source address that we use before taking the next: the system's range holds some 28,000.
+const PORTS_AN_ADDRESS: u32 = 20_000;
+/// From the last progress to giving up.
+const PATIENCE_NS: u64 = 30 * SECOND_NS;
+
+/// What dialling took.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    /// From the call to connect to the answer to subscribe.
+    pub(crate) ready: Histogram<u64>,
+    pub(crate) failed: u64,
+    /// From the first connect to the last answer.
+    pub(crate) took_ns: u64,
+}
+
+/// Dials those of `seats` that are not connected, `in_flight` at a time over all threads.
+///
+/// # Errors
+/// If the kernel refuses a socket or epoll.
+pub(crate) fn dial(shards: &mut [Shard], seats: Range<u32>, in_flight: u32) -> io::Result<Dialled> {
+    let share = in_flight.div_ceil(shards.len().max(1) as u32).max(1);
+    let outcomes: Vec<io::Result<Dialled>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = shards
+            .iter_mut()
+            .map(|shard| {
+                let seats = seats.clone();
+                scope.spawn(move || shard.dial(&seats, share))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+            })
+            .collect()
+    });
+    let mut all = Dialled {
+        ready: histogram(),
+        failed: 0,
+        took_ns: 0,
+    };
+    for outcome in outcomes {
+        let one = outcome?;
+        all.ready.add(&one.ready).map_err(io::Error::other)?;
+        all.failed += one.failed;
+        all.took_ns = all.took_ns.max(one.took_ns);
+    }
+    Ok(all)
+}
+
+impl Shard {
+    fn dial(&mut self, seats: &Range<u32>, in_flight: u32) -> io::Result<Dialled> {
+        let clock = self.world.clock;
+        let began = clock.now_ns();
+        let mut progress = began;
+        let mut ready = histogram();
+        let (mut next, mut failed) = (0, 0);
+        let mut under_way = Vec::new();
+        loop {
+            while under_way.len() < in_flight as usize && next < self.seats.len() {
+                if seats.contains(&self.seats[next].index) && self.seats[next].stage == Stage::Away {
+                    self.connect(next)?;
+                    under_way.push(next);
+                }
+                next += 1;
+            }
+            if under_way.is_empty() {
+                break;
+            }
+            self.turn(SECOND_NS)?;
+            let now = clock.now_ns();
+            under_way.retain(|&at| {
+                let seat = &self.seats[at];
+                match seat.stage {
+                    Stage::Ready => ready.saturating_record(seat.ready_ns - seat.began_ns),
+                    Stage::Away => failed += 1,
+                    _ => return true,
+                }
+                progress = now;
+                false
+            });
+            if now - progress > PATIENCE_NS {
+                for at in under_way.drain(..) {
+                    failed += 1;
+                    self.lose(at, "no answer to a handshake for half a minute");
+                }
+            }
+        }
+        Ok(Dialled {
+            ready,
+            failed,
+            took_ns: clock.now_ns() - began,
+        })
+    }
+
+    /// One turn of waiting and reading.
+    fn turn(&mut self, wait_ns: u64) -> io::Result<()> {
+        let events = self.poller.wait(Wait::AtMostNs(wait_ns))?;
+        for event in 0..events {
+            let Some(ready) = self.poller.ready(event) else {
+                continue;
+            };
+            self.attend(ready);
+        }
+        Ok(())
+    }
+
+    /// Does what a socket is ready for.
+    #[inline]
+    pub(super) fn attend(&mut self, ready: Ready) {
+        let at = ready.key as usize;
+        if ready.writable {
+            match self.seats[at].stage {
+                Stage::Connecting => self.upgrade(at),
+                _ => self.flush_seat(at),
+            }
+        }
+        if ready.readable {
+            self.receive(at);
+        }
+    }
+
+    /// Reads until `done` says so; false when `patience_ns` pass without its saying so.
+    ///
+    /// # Errors
+    /// If epoll fails.
+    pub(crate) fn pump(&mut self, patience_ns: u64, done: impl Fn(&Self) -> bool) -> io::Result<bool> {
+        let until = self.world.clock.now_ns() + patience_ns;
+        while !done(self) {
+            if self.world.clock.now_ns() > until {
+                return Ok(false);
+            }
+            self.turn(SECOND_NS / 10)?;
+        }
+        Ok(true)
+    }
+
+    /// Rooms that its seats listen to, each counted for each seat.
+    pub(crate) fn subscriptions(&self) -> u64 {
+        self.seats.iter().map(|seat| seat.joined.len() as u64).sum()
+    }
+
+    pub(super) fn connect(&mut self, at: usize) -> io::Result<()> {
+        let target = self.world.target;
+        let seat = &mut self.seats[at];
+        let socket = socket2::Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let address = seat.index / PORTS_AN_ADDRESS;
+        if address > 0 && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
+            let source = Ipv4Addr::new(127, 0, 0, 1 + address as u8);
+            socket.bind(&SocketAddr::from(SocketAddrV4::new(source, 0)).into())?;
+        }
+        seat.began_ns = self.world.clock.now_ns();
+        match socket.connect(&target.into()) {
+            Ok(()) => {}
+            // The ordinary answer of a socket that does not block.
+            Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::INPROGRESS) => {}
+            Err(e) => return Err(e),
+        }
+        let socket = Socket::new(socket.into());
+        seat.interest = Interest::ReadWrite;
+        self.poller.add(&socket.stream, at as u64, Interest::ReadWrite)?;
+        seat.socket = Some(socket);
+        seat.stage = Stage::Connecting;
+        Ok(())
+    }
+
+    fn upgrade(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        if let Some(socket) = &seat.socket
+            && let Ok(Some(error)) = socket.stream.take_error()
+        {
+            self.lose(at, &error.to_string());
+            return;
+        }
+        seat.stage = Stage::Upgrading;
+        let head = format!(
+            "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: {}\r\n\r\n",
+            self.world.target,
+            cauce_protocol::SUBPROTOCOL_PROTO
+        );
+        self.queue(at, head.as_bytes());
+        self.flush();
+    }
+
+    /// The server has agreed: says hello and subscribes in one breath.
+    pub(super) fn upgraded(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        let hello = proto::Hello {
+            version: cauce_protocol::VERSION,
+            features: (proto::Feature::Advance as u64) | (proto::Feature::Gap as u64),
+            token: self.world.tokens[seat.index as usize].clone(),
+            client: "loadtest".into(),
+            previous: Vec::new(),
+        };
+        let mut out = wire::request(1, proto::client_frame::Request::Hello(hello));
+        let rooms = &self.world.topology.seats[seat.index as usize].rooms;
+        let mut answers = 1;
+        if !rooms.is_empty() {
+            answers += 1;
+            let subscriptions = rooms.iter().map(|&room| {
+                let before = seat.joined.iter().find(|joined| joined.room == room);
+                proto::Subscription {
+                    room: self.world.room_name(room),
+                    epoch: before.map_or(0, |joined| joined.epoch),
+                    seq: before.map_or(0, |joined| joined.seq),
+                    ..proto::Subscription::default()
+                }
+            });
+            let subscribe = proto::Subscribe {
+                subscriptions: subscriptions.collect(),
+                ..proto::Subscribe::default()
+            };
+            out.extend(wire::request(
+                2,
+                proto::client_frame::Request::Subscribe(subscribe),
+            ));
+        }
+        seat.stage = Stage::Joining(answers);
+        self.queue(at, &out);
+    }
+
+    pub(super) fn take_positions(&mut self, at: usize, subscribed: &proto::Subscribed) {
+        let seat = &mut self.seats[at];
+        let topology = &self.world.topology;
+        let mut first_ledger = 0;
+        seat.joined.clear();
+        for (&room, position) in topology.seats[seat.index as usize]
+            .rooms
+            .iter()
+            .zip(&subscribed.rooms)
+        {
+            seat.joined.push(Joined {
+                room,
+                number: position.room,
+                epoch: position.epoch,
+                seq: position.seq,
+                first_ledger,
+            });
+            first_ledger += topology.rooms[room as usize].publishers.len() as u32;
+            let recovered = &mut self.tally.recovered;
+            match position.recovery() {
+                proto::Recovery::None => {}
+                proto::Recovery::Continued => recovered.continued += 1,
+                proto::Recovery::Partial => recovered.partial += 1,
+                proto::Recovery::Reset => recovered.reset += 1,
+            }
+        }
+    }
+
+    pub(super) fn joined_more(&mut self, at: usize, now: u64) {
+        let seat = &mut self.seats[at];
+        if let Stage::Joining(answers) = seat.stage {
+            seat.stage = match answers {
+                0 | 1 => {
+                    seat.ready_ns = now;
+                    Stage::Ready
+                }
+                more => Stage::Joining(more - 1),
+            };
+        }
+    }
+}

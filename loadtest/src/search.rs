@@ -1,0 +1,140 @@
+//! The highest rate that keeps a rule, by bisection.
+
+use crate::assertion::{Assertion, Judgement};
+use crate::report::{Outcome, Verdict};
+use crate::scenario::Scenario;
+
+/// Narrowing stops when the two rates are this close, as a share of the higher.
+const CLOSE_ENOUGH: f64 = 0.03;
+
+/// Where the search stands. Pure: who runs the load is not here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Search {
+    /// The highest rate that kept the rules so far.
+    kept: Option<f64>,
+    /// The lowest that did not.
+    broken: Option<f64>,
+    from: f64,
+    to: f64,
+}
+
+impl Search {
+    fn new(from: f64, to: f64) -> Self {
+        Self {
+            kept: None,
+            broken: None,
+            from,
+            to,
+        }
+    }
+
+    /// The rate to try next; None when the search has ended. Doubles until a rate breaks, then halves the distance.
+    fn next(&self) -> Option<f64> {
+        match (self.kept, self.broken) {
+            (None, None) => Some(self.from),
+            (None, Some(_)) => None,
+            (Some(kept), None) => (kept < self.to).then_some((kept * 2.0).min(self.to)),
+            (Some(kept), Some(broken)) => {
+                (broken - kept > CLOSE_ENOUGH * broken).then_some((kept + broken) / 2.0)
+            }
+        }
+    }
+
+    fn tried(&mut self, rate: f64, keeps: bool) {
+        if keeps {
+            self.kept = Some(self.kept.map_or(rate, |kept| kept.max(rate)));
+        } else {
+            self.broken = Some(self.broken.map_or(rate, |broken| broken.min(rate)));
+        }
+    }
+}
+
+/// Looks for the highest rate of a scenario that keeps the rules, and tells on the terminal what it tries. None if already the
+/// lowest does not.
+///
+/// # Errors
+/// If a run could not be made, or a rule names a figure that the run does not have.
+pub(crate) fn highest(
+    scenario: &Scenario,
+    rules: &[Assertion],
+    (from, to): (f64, f64),
+    mut run: impl FnMut(&Scenario) -> Result<Outcome, String>,
+) -> Result<Option<f64>, String> {
+    let mut scenario = scenario.clone();
+    scenario.load.outstanding = None;
+    let mut search = Search::new(from, to);
+    while let Some(rate) = search.next() {
+        scenario.load.rate = Some(rate);
+        let objection = objection(&run(&scenario)?, rules)?;
+        eprintln!("{rate:>10.0}/s  {}", objection.as_deref().unwrap_or("kept"));
+        search.tried(rate, objection.is_none());
+    }
+    Ok(search.kept)
+}
+
+/// Why a run does not count as keeping the rules; None if it does.
+///
+/// # Errors
+/// If a rule names a figure that the run does not have.
+fn objection(outcome: &Outcome, rules: &[Assertion]) -> Result<Option<String>, String> {
+    if let Verdict::GeneratorBound(why) | Verdict::NotWhole(why) = &outcome.verdict {
+        return Ok(Some(why.clone()));
+    }
+    for rule in rules {
+        if let Judgement::Broken(why) = rule.judge(outcome)? {
+            return Ok(Some(why));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(from: f64, to: f64, limit: f64) -> (Search, u32) {
+        let mut search = Search::new(from, to);
+        let mut tries = 0;
+        while let Some(rate) = search.next() {
+            search.tried(rate, rate <= limit);
+            tries += 1;
+            assert!(tries < 50);
+        }
+        (search, tries)
+    }
+
+    #[test]
+    fn a_scenario_is_searched_at_rates_only_and_stops_below_what_breaks_the_rule() {
+        use crate::assertion::tests::outcome;
+        use crate::report::{Better, Figures, Unit};
+        let rules = ["p99<=2ms".parse().unwrap()];
+        let closed = Scenario::load("rooms", &["load.outstanding=5".to_owned()]).unwrap();
+        let found = highest(&closed, &rules, (100.0, 1e6), |scenario| {
+            assert_eq!(scenario.load.outstanding, None);
+            let mut figures = Figures::default();
+            // A server whose p99 is its rate in microseconds.
+            figures.put("p99", scenario.load.rate.unwrap(), Unit::Micros, Better::Lower);
+            Ok(outcome(figures))
+        });
+        let found = found.unwrap().unwrap();
+        assert!((1_940.0..=2_000.0).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn the_rate_is_found_to_a_few_percent() {
+        let (found, tries) = search(100.0, 100_000.0, 7_321.0);
+        let kept = found.kept.unwrap();
+        assert!(kept <= 7_321.0 && kept > 7_321.0 * 0.96, "{kept}");
+        assert!(tries < 16, "{tries}");
+    }
+
+    #[test]
+    fn a_first_rate_that_breaks_ends_the_search_without_a_figure() {
+        assert_eq!(search(100.0, 1_000.0, 50.0).0.kept, None);
+    }
+
+    #[test]
+    fn the_upper_end_is_tried_and_not_passed() {
+        assert_eq!(search(100.0, 1_000.0, 1e9).0.kept, Some(1_000.0));
+    }
+}

@@ -1,0 +1,194 @@
+//! What every scenario needs before its first message: where to, as whom, from which cores, and which process to watch.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::clock::{Clock, SECOND_NS};
+use crate::engine::{self, Shard, World};
+use crate::process;
+use crate::scenario::Scenario;
+use crate::token::Signing;
+use crate::topology::Topology;
+
+/// How close to a due message a pinned generator begins to poll, in microseconds: about what waking up costs.
+const SPIN_PINNED_US: u64 = 60;
+/// Descriptors beside the connections.
+const DESCRIPTORS_SPARE: u64 = 64;
+
+/// Where the load goes, and from where.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Place {
+    /// Where the broker listens.
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    pub(crate) target: SocketAddr,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    /// The server's process on this machine; found by its port unless given.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Cores of the server and of the generator, as in 0:1 or 0,1:2,3.
+    #[arg(long, value_name = "SERVER:GENERATOR", value_parser = Pins::parse)]
+    pub(crate) pin: Option<Pins>,
+    /// Poll instead of sleeping when the next message is due within so many microseconds; 60 with --pin, else 0.
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+    /// No progress on the terminal.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Cores of the two sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pins {
+    pub(crate) server: Vec<usize>,
+    pub(crate) generator: Vec<usize>,
+}
+
+impl Pins {
+    fn parse(text: &str) -> Result<Self, String> {
+        let cores = |list: &str| -> Option<Vec<usize>> {
+            list.split(',').map(|core| core.trim().parse().ok()).collect()
+        };
+        let (server, generator) = text.split_once(':').ok_or("write it as 0:1")?;
+        match (cores(server), cores(generator)) {
+            (Some(server), Some(generator)) => Ok(Self { server, generator }),
+            _ => Err("cores are numbers, as in 0:1 or 0,1:2,3".to_owned()),
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn spin_ns(&self) -> u64 {
+        let pinned = if self.pin.is_some() { SPIN_PINNED_US } else { 0 };
+        self.spin_us.unwrap_or(pinned) * 1_000
+    }
+
+    /// The server's process, if it is on this machine and we may see it.
+    pub(crate) fn server(&self) -> Option<u32> {
+        let local = self.target.ip().is_loopback() || self.target.ip().is_unspecified();
+        self.pid
+            .or_else(|| local.then(|| process::listening(self.target)).flatten())
+    }
+
+    /// The same towards another server.
+    pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
+        Self {
+            target,
+            pid: Some(pid),
+            ..self.clone()
+        }
+    }
+}
+
+/// A scenario that is ready to connect.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) world: Arc<World>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) server: Option<u32>,
+}
+
+impl Session {
+    /// # Errors
+    /// If the machine does not give what is needed; in words for people.
+    pub(crate) fn open(scenario: &Scenario, place: &Place) -> Result<Self, String> {
+        let topology = Topology::new(&scenario.shape);
+        let seats = topology.seats.len() as u32;
+        descriptors(u64::from(seats))?;
+        let server = place.server();
+        if let Some(pins) = &place.pin {
+            let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
+            process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
+            process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))?;
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let world = Arc::new(World {
+            topology,
+            target: place.target,
+            tokens: (0..seats).map(|seat| place.signing.token(seat)).collect(),
+            run: format!("{:x}-{:x}", now.as_millis(), std::process::id()),
+            form: scenario.load.payload,
+            payload_bytes: scenario.load.payload_bytes,
+            clock: Clock::start(),
+            threads: scenario.load.threads,
+        });
+        let shards = engine::shards(&world).map_err(|e| e.to_string())?;
+        Ok(Self {
+            world,
+            shards,
+            server,
+        })
+    }
+
+    /// Connects these seats, and fails unless all succeed.
+    ///
+    /// # Errors
+    /// If one was refused; in words for people.
+    pub(crate) fn connect(&mut self, seats: Range<u32>, in_flight: u32) -> Result<engine::Dialled, String> {
+        let dialled = engine::dial(&mut self.shards, seats, in_flight).map_err(|e| e.to_string())?;
+        if dialled.failed == 0 {
+            return Ok(dialled);
+        }
+        let tally = self.tally();
+        let reasons: Vec<_> = tally
+            .reasons
+            .iter()
+            .map(|(why, n)| format!("{n} × {why}"))
+            .collect();
+        Err(format!(
+            "{} of {} connections failed: {}",
+            dialled.failed,
+            self.world.topology.seats.len(),
+            reasons.join("; ")
+        ))
+    }
+
+    pub(crate) fn tally(&self) -> engine::Tally {
+        let mut tally = engine::Tally::default();
+        for shard in &self.shards {
+            tally.add(&shard.tally);
+        }
+        tally
+    }
+}
+
+/// Seconds as the run's nanoseconds.
+pub(crate) fn seconds_ns(seconds: f64) -> u64 {
+    (seconds * SECOND_NS as f64) as u64
+}
+
+/// Asks for as many descriptors as the connections need.
+fn descriptors(connections: u64) -> Result<(), String> {
+    let wanted = connections + DESCRIPTORS_SPARE;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        return Err(format!(
+            "{wanted} descriptors are needed, and the limit is {}: raise it with ulimit -Hn",
+            limit.maximum.unwrap_or(0)
+        ));
+    }
+    limit.current = Some(wanted);
+    setrlimit(Resource::Nofile, limit).map_err(|e| format!("{wanted} descriptors: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_parsed_or_refused_in_words() {
+        let pins = Pins::parse("0,1:2").unwrap();
+        assert_eq!((pins.server, pins.generator), (vec![0, 1], vec![2]));
+        assert!(Pins::parse("0").is_err());
+        assert!(Pins::parse("a:b").is_err());
+    }
+}
