@@ -578,3 +578,56 @@ async fn a_join_that_waits_for_the_store_does_not_touch_the_one_that_followed_it
     assert_eq!(pushes_until(&mut peer, 9).await, [9]);
     stop(broker).await;
 }
+
+/// All numbers, page by page, from the newest back.
+async fn pages_back(peer: &mut support::Peer, limit: u32) -> Vec<u64> {
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let asked = json!({"room": "r", "from": from, "backwards": true, "limit": limit});
+        let (reply, _) = peer.ask(json!({"id": 5, "history": asked})).await;
+        let page = &reply["history_page"];
+        let entries = page["entries"].as_array().unwrap_or_else(|| panic!("{reply}"));
+        assert!(entries.len() <= limit as usize);
+        all.extend(
+            entries
+                .iter()
+                .map(|entry| entry["seq"].as_u64().expect("a number")),
+        );
+        if page["more"] == false {
+            return all;
+        }
+        from = *all.last().expect("more than nothing");
+    }
+}
+
+#[tokio::test]
+async fn pages_back_go_on_in_the_store_where_memory_ends_and_begin_with_what_is_not_on_the_disk_yet() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    for n in 1..=1_199u64 {
+        a.publish("r", "e", Payload::text(n.to_string()))
+            .expect("published");
+    }
+    publish(&broker, 1_200).await;
+    let mut peer = broker.join(&token("a", "ann")).await;
+    // Pages that end where memory does, and pages that do not.
+    for limit in [100, 250, 64, 999] {
+        let expected: Vec<u64> = (1..=1_200).rev().collect();
+        assert_eq!(pages_back(&mut peer, limit).await, expected, "{limit} at a time");
+    }
+    drop(peer);
+    let broker = again(broker, dir.path()).await;
+    let options = SqliteConnectOptions::new()
+        .filename(dir.path().join("cauce.db"))
+        .busy_timeout(support::PATIENCE);
+    let mut database = options.connect().await.expect("a second connection");
+    database.execute("BEGIN IMMEDIATE").await.expect("locked");
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    a.publish("r", "e", Payload::NULL).expect("published");
+    let mut peer = broker.join(&token("a", "ann")).await;
+    let expected: Vec<u64> = (1..=1_201).rev().collect();
+    assert_eq!(pages_back(&mut peer, 100).await, expected);
+    database.execute("ROLLBACK").await.expect("unlocked");
+    stop(broker).await;
+}

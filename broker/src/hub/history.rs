@@ -65,26 +65,28 @@ impl Hub {
         let Some(room) = tenant.rooms.wake(&asked.room, self.clock.now().mono_ms)? else {
             return Ok(Some(HistoryPage::empty(Epoch(0), Seq(0))));
         };
-        Ok(self.page_in_memory(&room, asked))
+        let (page, in_store) = self.page_in_memory(&room, asked);
+        Ok((!in_store).then_some(page))
     }
 
     fn page_bytes(&self) -> usize {
         PAGE_BYTES.min(self.tunables().outbox_bytes_max / PAGE_OUTBOX_DIVISOR)
     }
 
-    fn page_in_memory(&self, room: &Room, asked: &History) -> Option<HistoryPage> {
+    fn page_in_memory(&self, room: &Room, asked: &History) -> (HistoryPage, bool) {
         if asked.epoch.is_some_and(|epoch| epoch != room.epoch) {
-            return Some(HistoryPage::empty(room.epoch, room.seq()));
+            return (HistoryPage::empty(room.epoch, room.seq()), false);
         }
         let (limit, now_ms) = (limit(asked) as usize, self.clock.now().mono_ms);
         let page = room.page(asked.from, asked.direction, limit, self.page_bytes(), now_ms);
-        (!page.in_store).then_some(HistoryPage {
+        let in_memory = HistoryPage {
             epoch: room.epoch,
             first: page.first,
             head: page.head,
             messages: page.messages,
             more: page.more,
-        })
+        };
+        (in_memory, page.in_store)
     }
 
     /// A page, from memory or from the store. Cancel-safe.
@@ -95,27 +97,34 @@ impl Hub {
         let Some(room) = tenant.rooms.wake(&asked.room, self.clock.now().mono_ms)? else {
             return Ok(HistoryPage::empty(Epoch(0), Seq(0)));
         };
-        if let Some(page) = self.page_in_memory(&room, asked) {
+        let (mut page, in_store) = self.page_in_memory(&room, asked);
+        if !in_store {
             return Ok(page);
         }
-        let query = MessageQuery {
-            tenant: tenant.id.clone(),
-            room: asked.room.clone(),
-            epoch: room.epoch,
-            from: asked.from,
-            direction: asked.direction,
-            limit: limit(asked),
-            bytes_max: self.page_bytes(),
-        };
-        let stored = self.records.messages(query).await?;
+        if asked.direction == Direction::Forwards {
+            page.messages.clear();
+        }
+        // Backwards, memory comes first: its newest may still be on their way to the disk.
+        let missing = limit(asked).saturating_sub(page.messages.len() as u32);
+        let cost: usize = page.messages.iter().map(|message| message.cost()).sum();
+        let stored = self
+            .records
+            .messages(MessageQuery {
+                tenant: tenant.id.clone(),
+                room: asked.room.clone(),
+                epoch: room.epoch,
+                from: page.messages.last().map_or(asked.from, |last| last.seq),
+                direction: asked.direction,
+                limit: missing.max(1),
+                bytes_max: self.page_bytes().saturating_sub(cost),
+            })
+            .await?;
+        page.first = stored.first;
+        page.head = room.seq();
+        page.more = stored.more || (missing == 0 && !stored.messages.is_empty());
         let restored = |message: StoredMessage| super::restored(&room, message);
-        let mut page = HistoryPage {
-            epoch: room.epoch,
-            first: stored.first,
-            head: room.seq(),
-            messages: stored.messages.into_iter().map(restored).collect(),
-            more: stored.more,
-        };
+        let stored = stored.messages.into_iter().map(restored);
+        page.messages.extend(stored.take(missing as usize));
         if !page.more && asked.direction == Direction::Forwards {
             // What is still on its way to the disk is in memory.
             page.more = page.messages.last().is_some_and(|last| last.seq < page.head);

@@ -315,8 +315,8 @@ impl Room {
         }
         let beyond = match direction {
             Direction::Forwards => from < reaches,
-            // What memory gave reaches its end before the page is full.
-            Direction::Backwards => !page.more && page.messages.len() < limit,
+            // Memory has been given to its end, and it is not the room's.
+            Direction::Backwards => !page.more && reaches > 0,
         };
         page.in_store = state.durable.is_some() && beyond;
         page
@@ -331,6 +331,6 @@ pub struct Page {
     pub first: Seq,
     pub messages: Vec<StdArc<crate::publication::Publication>>,
     pub more: bool,
-    /// The store must be asked instead.
+    /// The store must be asked: forwards instead, backwards for what comes before these.
     pub in_store: bool,
 }
