@@ -631,3 +631,24 @@ async fn pages_back_go_on_in_the_store_where_memory_ends_and_begin_with_what_is_
     database.execute("ROLLBACK").await.expect("unlocked");
     stop(broker).await;
 }
+
+#[tokio::test]
+async fn who_may_only_subscribe_recovers_across_a_restart_too() {
+    use cauce_broker::auth::{Action, Actions};
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(dir.path(), "");
+    let mut narrow = support::claims("ann", &["*"]);
+    narrow.grants[0].allow = [Action::Subscribe].into_iter().collect::<Actions>();
+    let narrow = support::sign_for("a", narrow);
+    let mut peer = broker.join(&narrow).await;
+    let epoch = peer.subscribe(&["r"]).await[0]["epoch"].clone();
+    for n in 1..=5 {
+        publish(&broker, n).await;
+    }
+    let broker = again(broker, dir.path()).await;
+    let mut peer = broker.join(&narrow).await;
+    let room = subscribe_with(&mut peer, json!({"room": "r", "epoch": epoch, "seq": 2})).await;
+    assert_eq!(room["recovery"], "continued", "{room}");
+    assert_eq!(pushes_until(&mut peer, 5).await, [3, 4, 5]);
+    stop(broker).await;
+}

@@ -377,7 +377,7 @@ section! {
     pub Rooms ROOMS "rooms" false {
         /// How long a room's numbering goes on after the last subscriber has left; longer while its newest message is younger
         /// than the age that its class keeps, and while idempotency keys are promised.
-        linger: Duration = millis(SECOND, DAY), "60s", Restart;
+        linger: Duration = millis(SECOND, DAY), "2m", Restart;
         /// How long a repeated idempotency key is recognised.
         dedup_window: Duration = millis(SECOND, HOUR), "5m", Live;
         /// Idempotency keys that a room remembers.

@@ -148,6 +148,14 @@ impl State {
             }
             Start::Since { position, within_ms } => {
                 let seq = position.seq.0;
+                let fetched = self.durable.as_ref().is_none_or(|d| d.backfill == Backfill::Done);
+                if within_ms.is_some() && !fetched && seq < head {
+                    // How far back the window reaches is known when the newest messages are in memory.
+                    return Entered {
+                        ask_store: true,
+                        ..at(seq, Recovered::Continued)
+                    };
+                }
                 // Who may not read history reaches back only so far: what lies before is lost to him.
                 let bound = within_ms.map(|within_ms| {
                     let since_ms = now_ms.saturating_sub(within_ms);
