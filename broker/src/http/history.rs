@@ -87,7 +87,7 @@ pub(super) struct ReadingsQuery {
 }
 
 impl Api {
-    fn store(&self) -> Result<&StoreHandle, Refused> {
+    pub(super) fn store(&self) -> Result<&StoreHandle, Refused> {
         let message = "this broker has no database, so it keeps no history";
         self.admin
             .store()
@@ -99,7 +99,7 @@ fn json(bytes: &Bytes) -> Result<Option<Box<RawValue>>, Refused> {
     Ok((!bytes.is_empty()).then(|| raw(bytes)).transpose()?)
 }
 
-fn number(key: Option<String>) -> Result<Option<u64>, Refused> {
+pub(super) fn number(key: Option<String>) -> Result<Option<u64>, Refused> {
     let number = key.map(|key| key.parse().map_err(|_| bad_cursor()));
     Ok(number.transpose()?)
 }
@@ -141,7 +141,7 @@ pub(super) async fn list_readings(
 }
 
 /// A time that is exact in every JSON: until the year 287396.
-fn moment(name: &str, ms: Option<u64>) -> Result<Option<u64>, Refused> {
+pub(super) fn moment(name: &str, ms: Option<u64>) -> Result<Option<u64>, Refused> {
     match ms {
         Some(ms) if ms > INTEGER_MAX => {
             let message = format!("{name} is a time in milliseconds since 1970, at most {INTEGER_MAX}");

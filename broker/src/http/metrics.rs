@@ -408,6 +408,7 @@ fn write_store(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
             ("device_readings", counters.readings_written.load(Relaxed)),
             ("device_events", counters.events_written.load(Relaxed)),
             ("audit", counters.audit_written.load(Relaxed)),
+            ("connection_logs", counters.connection_logs_written.load(Relaxed)),
         ],
     )?;
     out.counters(

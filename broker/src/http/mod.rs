@@ -12,6 +12,7 @@
 mod answer;
 mod caller;
 mod calls;
+mod connection_logs;
 mod credentials;
 mod devices;
 mod exposition;
@@ -108,6 +109,7 @@ fn main_routes() -> OpenApiRouter<Api> {
         .routes(routes!(users::disconnect_user))
         .routes(routes!(users::list_clients))
         .routes(routes!(users::get_client, users::disconnect_client))
+        .routes(routes!(connection_logs::list_connection_logs))
         .routes(routes!(past::get_history))
         .routes(routes!(presence::get_presence))
         .routes(routes!(devices::list_devices))

@@ -316,7 +316,7 @@ fn page(mut clients: Vec<ConnectionInfo>, limit: usize) -> Page<ClientView> {
     }
 }
 
-fn user_id(user: &str) -> Result<UserId, Refusal> {
+pub(super) fn user_id(user: &str) -> Result<UserId, Refusal> {
     UserId::new(user).map_err(|e| bad_name("user", e))
 }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use cauce_protocol::{Code, Refusal, TenantId};
 
 use crate::store::{
-    Admission, AuditRow, DeviceStateRow, Done, EventRow, Left, Marked, MessagePage, MessageQuery, MessageRow,
-    NotificationPage, NotificationQuery, NotificationRow, ReadRow, ReadingRow, StoreHandle,
+    Admission, AuditRow, ConnectionLogRow, DeviceStateRow, Done, EventRow, Left, Marked, MessagePage,
+    MessageQuery, MessageRow, NotificationPage, NotificationQuery, NotificationRow, ReadRow, ReadingRow,
+    StoreHandle,
 };
 
 /// What an answer of the store comes in.
@@ -18,6 +19,7 @@ pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send>>;
 /// Takes rows without waiting. The store is one; a broker embedded without a database has [`NoRecords`].
 pub trait Records: fmt::Debug + Send + Sync {
     fn audit(&self, row: AuditRow);
+    fn connection_log(&self, row: ConnectionLogRow);
     fn device_event(&self, row: EventRow);
     fn device_state(&self, row: DeviceStateRow);
     fn reading(&self, row: ReadingRow);
@@ -61,6 +63,7 @@ fn no_store() -> Refusal {
 
 impl Records for NoRecords {
     fn audit(&self, _: AuditRow) {}
+    fn connection_log(&self, _: ConnectionLogRow) {}
     fn device_event(&self, _: EventRow) {}
     fn device_state(&self, _: DeviceStateRow) {}
     fn reading(&self, _: ReadingRow) {}
@@ -96,6 +99,10 @@ fn counted(_: Admission) {}
 impl Records for StoreHandle {
     fn audit(&self, row: AuditRow) {
         counted(StoreHandle::audit(self, row));
+    }
+
+    fn connection_log(&self, row: ConnectionLogRow) {
+        counted(StoreHandle::connection_log(self, row));
     }
 
     fn device_event(&self, row: EventRow) {

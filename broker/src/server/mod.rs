@@ -405,6 +405,7 @@ fn store_config(config: &Config) -> StoreConfig {
     store.retention.readings_days = days(config.store.readings_retention);
     store.retention.events_days = days(config.store.logs_retention);
     store.retention.audit_days = days(config.store.logs_retention);
+    store.retention.connections_days = days(config.store.logs_retention);
     store.notifications.per_audience_max = config.notifications.per_audience;
     store.notifications.per_tenant_max = config.notifications.per_tenant;
     store

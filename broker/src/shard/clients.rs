@@ -173,6 +173,7 @@ impl Shard {
         connection.continues(&hello.previous);
         let welcome = welcome(peer.id, &connection, now, tunables);
         tenant.logbook.opened(|| visit(&connection, None));
+        self.log_opened(peer, &connection, now);
         *peer.stage.borrow_mut() = Stage::Client(Box::new(Client {
             connection,
             membership,

@@ -14,6 +14,7 @@ mod clients;
 mod deliver;
 mod devices;
 mod drain;
+mod farewell;
 mod history;
 mod joining;
 mod limiting;
@@ -48,6 +49,7 @@ pub use peer::Peer;
 pub use turn::Reception;
 
 use self::deliver::LocalRoom;
+use self::farewell::Farewell;
 use self::outbox::{Lane, Outbox, Pushed, Written};
 use self::peer::Stage;
 use self::presence::Watchers;
@@ -259,7 +261,7 @@ impl Shard {
         };
         tracing::debug!(connection = %peer.id, code = refusal.code.name(), reason = %refusal.message, "closing");
         self.metrics().closed(refusal.code);
-        self.leave(peer, Some(refusal.code));
+        self.leave(peer, Some(refusal.code), &Farewell::from(refusal));
         if refusal.code == Code::Slow {
             peer.outbox.borrow_mut().drop_unsent();
         }
@@ -271,7 +273,7 @@ impl Shard {
         if peer.is_closing() {
             return;
         }
-        self.leave(peer, None);
+        self.leave(peer, None, &Farewell::plain(websocket_code, reason));
         self.last_words(peer, [frame::close(websocket_code, reason)]);
     }
 
@@ -290,7 +292,7 @@ impl Shard {
 
     /// The socket has ended: nothing of the peer remains.
     pub fn gone(&self, peer: &Rc<Peer>) {
-        self.leave(peer, None);
+        self.leave(peer, None, &Farewell::unsaid());
         *peer.stage.borrow_mut() = Stage::Gone;
         if self.peers.borrow_mut().remove(&peer.id).is_some() {
             peer.socket.close_notify();
@@ -306,13 +308,14 @@ impl Shard {
     }
 
     /// Takes the peer out of rooms, rosters and its device, according to what it was. `code` says why, if it is we who close.
-    fn leave(&self, peer: &Rc<Peer>, code: Option<Code>) {
+    fn leave(&self, peer: &Rc<Peer>, code: Option<Code>, farewell: &Farewell<'_>) {
         let stage = std::mem::replace(&mut *peer.stage.borrow_mut(), Stage::Closing);
         *peer.backlog.borrow_mut() = None;
         match stage {
             Stage::Client(client) => {
                 let logbook = &client.membership.tenant.logbook;
                 logbook.closed(code, || visit(&client.connection, code));
+                self.log_closed(peer, &client, farewell, self.now());
                 self.client_left(peer, *client);
             }
             Stage::Device(device) => self.device_left(*device, code.unwrap_or(Code::GoingAway)),

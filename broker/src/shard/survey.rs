@@ -160,7 +160,7 @@ fn count(first: &mut BTreeMap<RoomName, u32>, name: &RoomName, after: &str, limi
 }
 
 /// An address without what names one machine or household.
-fn network(address: IpAddr) -> String {
+pub(super) fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();

@@ -25,8 +25,9 @@ use super::counters::Health;
 use super::error::StoreError;
 use super::handle::{Shared, StoreHandle};
 use super::rows::{
-    ApiKeyRow, Assignment, AuditQuery, AuditRow, DeviceRow, DeviceTokenRow, EventRow, KeyOwner, Numbered,
-    Page, ReadingCursor, ReadingQuery, ReadingRow, SigningKeyRow, TableCounts, TenantChange, TenantRow,
+    ApiKeyRow, Assignment, AuditQuery, AuditRow, ConnectionLogQuery, ConnectionLogRow, DeviceRow,
+    DeviceTokenRow, EventRow, KeyOwner, Numbered, Page, ReadingCursor, ReadingQuery, ReadingRow,
+    SigningKeyRow, TableCounts, TenantChange, TenantRow,
 };
 use super::sql;
 
@@ -223,6 +224,15 @@ impl StoreHandle {
     /// Newest first.
     pub async fn audit_rows(&self, query: AuditQuery) -> Result<Page<Numbered<AuditRow>, u64>, StoreError> {
         self.read(move |c| Box::pin(async move { sql::audit_rows(c, &query).await }))
+            .await
+    }
+
+    /// Newest first.
+    pub async fn connection_logs(
+        &self,
+        query: ConnectionLogQuery,
+    ) -> Result<Page<Numbered<ConnectionLogRow>, u64>, StoreError> {
+        self.read(move |c| Box::pin(async move { sql::connection_logs(c, &query).await }))
             .await
     }
 

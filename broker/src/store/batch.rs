@@ -1,7 +1,7 @@
 //! What waits to be written, and when it is due. Pure: no lock, no clock, no database.
 //!
 //! What must stay true:
-//! - Of a device's states only the newest waits; readings, events and audit rows all wait, in order of arrival.
+//! - Of a device's states only the newest waits; readings, events, audit and connection rows all wait, in order of arrival.
 //! - What waits and what is on its way into the database together stay within [`StoreLimits`].
 //! - A row that was accepted leaves in exactly one [`Batch`], and batches leave in order.
 
@@ -13,7 +13,10 @@ use std::ops::Range;
 use cauce_protocol::{DeviceId, TenantId};
 
 use super::config::{AUDIT_RESERVE_ROWS, ROW_BYTES_MAX, STATE_RESERVE_DIVISOR, StoreLimits};
-use super::rows::{Admission, AuditRow, DeviceStateRow, EventRow, Numbered, ReadingRow, Unwritten};
+use super::rows::{
+    Admission, AuditRow, ConnectionEvent, ConnectionLogRow, DeviceStateRow, EventRow, Numbered, ReadingRow,
+    Unwritten,
+};
 
 type Map<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
 
@@ -51,11 +54,22 @@ impl Weight for AuditRow {
     }
 }
 
+impl Weight for ConnectionLogRow {
+    fn weight(&self) -> usize {
+        let message = match &self.event {
+            ConnectionEvent::Closed { message, .. } => message.as_ref().map_or(0, |m| m.len()),
+            ConnectionEvent::Opened => 0,
+        };
+        let client = self.client.as_ref().map_or(0, |c| c.len());
+        size_of::<Numbered<Self>>() + self.address.len() + client + message
+    }
+}
+
 /// How much of the bounds something takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) states: usize,
-    /// Readings, events and audit.
+    /// Readings, events, audit and comings and goings of clients.
     pub(crate) log_rows: usize,
     pub(crate) bytes: usize,
 }
@@ -93,6 +107,7 @@ pub(crate) struct Pending {
     readings: Vec<Numbered<ReadingRow>>,
     events: Vec<Numbered<EventRow>>,
     audits: Vec<Numbered<AuditRow>>,
+    connections: Vec<Numbered<ConnectionLogRow>>,
     /// What waits here, by tenant; audit is nobody's.
     by_tenant: Map<TenantId, Load>,
     waiting: Load,
@@ -113,6 +128,7 @@ impl Pending {
             readings: Vec::new(),
             events: Vec::new(),
             audits: Vec::new(),
+            connections: Vec::new(),
             by_tenant: Map::default(),
             waiting: Load::default(),
             in_flight: Load::default(),
@@ -212,6 +228,20 @@ impl Pending {
         pushed
     }
 
+    pub(crate) fn push_connection_log(&mut self, row: ConnectionLogRow, mono_ms: u64) -> Pushed {
+        let new = Load {
+            states: 0,
+            log_rows: 1,
+            bytes: row.weight(),
+        };
+        if let Some(why) = self.obstacle(new).or_else(|| self.beyond(&row.tenant, new)) {
+            return refused(why);
+        }
+        let pushed = self.admitted(Some(&row.tenant), new, mono_ms);
+        self.connections.push(Numbered { seq: self.last, row });
+        pushed
+    }
+
     /// When writing should begin, on the monotonic clock; none while nothing waits.
     pub(crate) fn due_ms(&self) -> Option<u64> {
         let since_ms = self.since_ms?;
@@ -233,6 +263,7 @@ impl Pending {
             readings: take(&mut self.readings),
             events: take(&mut self.events),
             audits: take(&mut self.audits),
+            connections: take(&mut self.connections),
             last: self.last,
         })
     }
@@ -319,6 +350,7 @@ pub(crate) struct Taken {
     readings: Vec<Numbered<ReadingRow>>,
     events: Vec<Numbered<EventRow>>,
     audits: Vec<Numbered<AuditRow>>,
+    connections: Vec<Numbered<ConnectionLogRow>>,
     last: u64,
 }
 
@@ -329,7 +361,8 @@ pub(crate) struct Batch {
     readings: Vec<Numbered<ReadingRow>>,
     events: Vec<Numbered<EventRow>>,
     audits: Vec<Numbered<AuditRow>>,
-    /// Rows already written, counted through the four lists in the order above.
+    connections: Vec<Numbered<ConnectionLogRow>>,
+    /// Rows already written, counted through the lists in the order above.
     done: usize,
     /// The number of the last row let in before this batch left.
     last: u64,
@@ -342,6 +375,7 @@ pub(crate) struct Piece<'a> {
     pub(crate) readings: &'a [Numbered<ReadingRow>],
     pub(crate) events: &'a [Numbered<EventRow>],
     pub(crate) audits: &'a [Numbered<AuditRow>],
+    pub(crate) connections: &'a [Numbered<ConnectionLogRow>],
 }
 
 impl Piece<'_> {
@@ -351,11 +385,12 @@ impl Piece<'_> {
         }
         Load {
             states: self.states.len(),
-            log_rows: self.readings.len() + self.events.len() + self.audits.len(),
+            log_rows: self.readings.len() + self.events.len() + self.audits.len() + self.connections.len(),
             bytes: bytes(self.states.iter())
                 + bytes(self.readings.iter().map(|n| &n.row))
                 + bytes(self.events.iter().map(|n| &n.row))
-                + bytes(self.audits.iter().map(|n| &n.row)),
+                + bytes(self.audits.iter().map(|n| &n.row))
+                + bytes(self.connections.iter().map(|n| &n.row)),
         }
     }
 }
@@ -367,6 +402,7 @@ impl From<Taken> for Batch {
             readings: taken.readings,
             events: taken.events,
             audits: taken.audits,
+            connections: taken.connections,
             done: 0,
             last: taken.last,
         }
@@ -390,6 +426,7 @@ impl Batch {
             readings: &self.readings[cut(self.readings.len())],
             events: &self.events[cut(self.events.len())],
             audits: &self.audits[cut(self.audits.len())],
+            connections: &self.connections[cut(self.connections.len())],
         };
         (piece.load().rows() > 0).then_some(piece)
     }

@@ -183,6 +183,7 @@ pub struct Retention {
     pub readings_days: Option<u32>,
     pub events_days: Option<u32>,
     pub audit_days: Option<u32>,
+    pub connections_days: Option<u32>,
     /// Pause between two sweeps, in milliseconds. A sweep goes in steps of [`RETENTION_STEP_ROWS`] and gives way to
     /// every row that wants to be written.
     pub sweep_every_ms: u64,
@@ -194,6 +195,7 @@ impl Default for Retention {
             readings_days: Some(90),
             events_days: Some(90),
             audit_days: Some(365),
+            connections_days: Some(90),
             sweep_every_ms: 10 * 60 * 1_000,
         }
     }

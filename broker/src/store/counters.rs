@@ -21,6 +21,7 @@ pub struct Counters {
     pub readings_written: AtomicU64,
     pub events_written: AtomicU64,
     pub audit_written: AtomicU64,
+    pub connection_logs_written: AtomicU64,
     /// States that never needed writing because a newer one of the device came first.
     pub states_replaced: AtomicU64,
     pub states_stale: AtomicU64,
@@ -117,6 +118,7 @@ impl Counters {
             + self.readings_written.load(Relaxed)
             + self.events_written.load(Relaxed)
             + self.audit_written.load(Relaxed)
+            + self.connection_logs_written.load(Relaxed)
     }
 
     /// Rows that were refused, for whatever reason.

@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::lane::Lane;
 use super::notifications::{Queries, Waiting};
 use super::queue::MessageQueue;
-use super::rows::{Admission, AuditRow, DeviceStateRow, EventRow, ReadingRow};
+use super::rows::{Admission, AuditRow, ConnectionLogRow, DeviceStateRow, EventRow, ReadingRow};
 use crate::clock::Clock;
 
 /// How far the writer has come.
@@ -91,6 +91,11 @@ impl StoreHandle {
     /// Never blocks: a lock held for one push, and a wake-up.
     pub fn audit(&self, row: AuditRow) -> Admission {
         self.push(|pending, mono_ms| pending.push_audit(row, mono_ms))
+    }
+
+    /// Never blocks: a lock held for one push, and a wake-up.
+    pub fn connection_log(&self, row: ConnectionLogRow) -> Admission {
+        self.push(|pending, mono_ms| pending.push_connection_log(row, mono_ms))
     }
 
     /// Waits until every row accepted before this call is in the database and synced, or was given up as one the

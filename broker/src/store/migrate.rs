@@ -32,6 +32,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "revocations",
         include_str!("../../../migrations/sqlite/0004_revocations.sql"),
     ),
+    (
+        5,
+        "connection_logs",
+        include_str!("../../../migrations/sqlite/0005_connection_logs.sql"),
+    ),
 ];
 
 /// One migration this program carries.

@@ -70,9 +70,9 @@ pub use notifications::{
 };
 pub use rows::{
     Admission, ApiKeyRow, Assignment, AuditQuery, AuditRow, CHANNEL_BYTES_MAX, Channel, ChannelError,
-    DeviceRow, DeviceStateRow, DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page,
-    ReadingCursor, ReadingQuery, ReadingRow, RevocationRow, SigningKeyRow, TableCounts, TenantChange,
-    TenantRow, TenantStatus, Unwritten,
+    ConnectionEvent, ConnectionEventKind, ConnectionLogQuery, ConnectionLogRow, DeviceRow, DeviceStateRow,
+    DeviceTokenRow, EventRow, KeyOwner, LastState, Loaded, Numbered, Page, ReadingCursor, ReadingQuery,
+    ReadingRow, RevocationRow, SigningKeyRow, TableCounts, TenantChange, TenantRow, TenantStatus, Unwritten,
 };
 pub use writer::Leftover;
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cauce_protocol::{DeviceId, TenantId};
+use cauce_protocol::{ConnectionId, DeviceId, TenantId, UserId};
 
 use super::messages::{RoomHead, SeenKey};
 
@@ -109,6 +109,60 @@ pub struct AuditRow {
     pub target: Arc<str>,
     /// JSON in UTF-8; may be empty.
     pub detail: Bytes,
+}
+
+/// A client's coming or going.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLogRow {
+    pub tenant: TenantId,
+    pub at_ms: u64,
+    pub connection: ConnectionId,
+    pub user: UserId,
+    /// The network it came from, without what names the machine: `192.0.2.0/24`.
+    pub address: Box<str>,
+    /// Name and version that the client gave.
+    pub client: Option<Box<str>>,
+    pub event: ConnectionEvent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// It is authenticated.
+    Opened,
+    Closed {
+        /// Of the WebSocket's close, ours or the peer's; none if the socket ended without one.
+        code: Option<u16>,
+        /// What was said with the code.
+        message: Option<Box<str>>,
+        /// Since it was authenticated.
+        duration_ms: u64,
+    },
+}
+
+impl ConnectionEvent {
+    pub fn kind(&self) -> ConnectionEventKind {
+        match self {
+            Self::Opened => ConnectionEventKind::Opened,
+            Self::Closed { .. } => ConnectionEventKind::Closed,
+        }
+    }
+}
+
+/// What happened to a connection, without the particulars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEventKind {
+    Closed,
+    Opened,
+}
+
+impl ConnectionEventKind {
+    /// As it is in the database and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Opened => "opened",
+        }
+    }
 }
 
 /// What became of a row handed to the store. A caller on a hot path goes on in every case.
@@ -327,6 +381,23 @@ pub struct AuditQuery {
     pub before_seq: Option<u64>,
 }
 
+/// Which comings and goings of a tenant's clients to show, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLogQuery {
+    pub tenant: TenantId,
+    /// Only of this user.
+    pub user: Option<UserId>,
+    pub event: Option<ConnectionEventKind>,
+    /// At or after.
+    pub since_ms: u64,
+    /// Before.
+    pub until_ms: u64,
+    /// At most [`super::PAGE_ROWS_MAX`] are returned whatever is asked.
+    pub limit: u32,
+    /// Only rows older than this one.
+    pub before_seq: Option<u64>,
+}
+
 /// Rows by table, of one tenant or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCounts {
@@ -338,6 +409,7 @@ pub struct TableCounts {
     pub device_readings: u64,
     pub device_events: u64,
     pub audit: u64,
+    pub connection_logs: u64,
 }
 
 /// What was revoked in a tenant: `user:<name>` or `jti:<id>`.

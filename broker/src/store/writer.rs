@@ -71,11 +71,18 @@ struct Sweep {
 }
 
 impl Sweep {
-    const LOGS: [Log; 4] = [Log::Readings, Log::Events, Log::Audit, Log::Notifications];
+    const LOGS: [Log; 5] = [
+        Log::Readings,
+        Log::Events,
+        Log::Audit,
+        Log::Connections,
+        Log::Notifications,
+    ];
 
     fn days(&self) -> Option<u32> {
         match Self::LOGS[self.at] {
             Log::Audit => self.retention.audit_days,
+            Log::Connections => self.retention.connections_days,
             Log::Events => self.retention.events_days,
             // Each says for itself when it expires.
             Log::Notifications => Some(0),
@@ -320,10 +327,14 @@ impl Writer {
         counters
             .audit_written
             .fetch_add(written.audits.written as u64, Relaxed);
+        counters
+            .connection_logs_written
+            .fetch_add(written.connections.written as u64, Relaxed);
         let given_up = written.states.given_up
             + written.readings.given_up
             + written.events.given_up
-            + written.audits.given_up;
+            + written.audits.given_up
+            + written.connections.given_up;
         counters.refused_by_database.fetch_add(given_up as u64, Relaxed);
         counters.flushed(took.as_millis() as u64);
     }

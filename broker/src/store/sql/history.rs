@@ -1,15 +1,15 @@
-//! Looking back: readings, events, audit, and how many rows there are.
+//! Looking back: readings, events, audit, connections, and how many rows there are.
 
 use bytes::Bytes;
-use cauce_protocol::{DeviceId, TenantId};
+use cauce_protocol::{ConnectionId, DeviceId, TenantId};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::values::{damaged, int, name, page, page_rows, text_bytes, uint};
+use super::values::{damaged, int, name, page, page_rows, text_bytes, uint, uint_opt};
 use crate::store::error::StoreError;
 use crate::store::rows::{
-    AuditQuery, AuditRow, Channel, EventRow, Numbered, Page, ReadingCursor, ReadingQuery, ReadingRow,
-    TableCounts,
+    AuditQuery, AuditRow, Channel, ConnectionEvent, ConnectionLogQuery, ConnectionLogRow, EventRow, Numbered,
+    Page, ReadingCursor, ReadingQuery, ReadingRow, TableCounts,
 };
 
 fn shared(row: &SqliteRow, column: usize) -> Result<std::sync::Arc<str>, sqlx::Error> {
@@ -141,6 +141,67 @@ pub(in crate::store) async fn audit_rows(
     page(&rows, query.limit, read_audit, |r| r.seq)
 }
 
+fn read_connection_log(row: &SqliteRow) -> Result<Numbered<ConnectionLogRow>, sqlx::Error> {
+    let text = |column| -> Result<Option<Box<str>>, sqlx::Error> {
+        let text: Option<&str> = row.try_get(column)?;
+        Ok(text.map(Into::into))
+    };
+    let event = match row.try_get(5)? {
+        "opened" => ConnectionEvent::Opened,
+        "closed" => ConnectionEvent::Closed {
+            code: row.try_get(6)?,
+            message: text(7)?,
+            duration_ms: uint_opt(row, 10)?.unwrap_or(0),
+        },
+        other => return Err(damaged(format_args!("the connection's event {other:?}"))),
+    };
+    let address: &str = row.try_get(8)?;
+    Ok(Numbered {
+        seq: uint(row, 1)?,
+        row: ConnectionLogRow {
+            tenant: name(row, 0)?,
+            at_ms: uint(row, 2)?,
+            connection: ConnectionId(uint(row, 3)?),
+            user: name(row, 4)?,
+            address: address.into(),
+            client: text(9)?,
+            event,
+        },
+    })
+}
+
+/// Newest first.
+pub(in crate::store) async fn connection_logs(
+    c: &mut SqliteConnection,
+    query: &ConnectionLogQuery,
+) -> Result<Page<Numbered<ConnectionLogRow>, u64>, StoreError> {
+    // Two statements, so that one user's rows are found by their index.
+    let text = match query.user {
+        None => {
+            "SELECT tenant, seq, at_ms, connection, user, event, code, message, address, client, duration_ms \
+             FROM connection_logs WHERE tenant = ?1 AND seq < ?2 AND at_ms >= ?3 AND at_ms < ?4 \
+             AND (?5 IS NULL OR event = ?5) ORDER BY seq DESC LIMIT ?6"
+        }
+        Some(_) => {
+            "SELECT tenant, seq, at_ms, connection, user, event, code, message, address, client, duration_ms \
+             FROM connection_logs WHERE tenant = ?1 AND seq < ?2 AND at_ms >= ?3 AND at_ms < ?4 \
+             AND (?5 IS NULL OR event = ?5) AND user = ?7 ORDER BY seq DESC LIMIT ?6"
+        }
+    };
+    let mut asked = sqlx::query(text)
+        .bind(query.tenant.as_str())
+        .bind(query.before_seq.map_or(i64::MAX, int))
+        .bind(int(query.since_ms))
+        .bind(int(query.until_ms))
+        .bind(query.event.map(|kind| kind.as_str()))
+        .bind(page_rows(query.limit));
+    if let Some(user) = &query.user {
+        asked = asked.bind(user.as_str());
+    }
+    let rows = asked.fetch_all(c).await?;
+    page(&rows, query.limit, read_connection_log, |r| r.seq)
+}
+
 /// Counts rows one by one: a matter of seconds for tens of millions.
 pub(in crate::store) async fn counts(
     c: &mut SqliteConnection,
@@ -151,7 +212,7 @@ pub(in crate::store) async fn counts(
             "SELECT (SELECT COUNT(*) FROM tenants), (SELECT COUNT(*) FROM signing_keys), \
              (SELECT COUNT(*) FROM api_keys), (SELECT COUNT(*) FROM device_tokens), (SELECT COUNT(*) FROM devices), \
              (SELECT COUNT(*) FROM device_readings), (SELECT COUNT(*) FROM device_events), \
-             (SELECT COUNT(*) FROM audit)"
+             (SELECT COUNT(*) FROM audit), (SELECT COUNT(*) FROM connection_logs)"
         }
         Some(_) => {
             "SELECT (SELECT COUNT(*) FROM tenants WHERE tenant = ?1), \
@@ -161,7 +222,8 @@ pub(in crate::store) async fn counts(
              (SELECT COUNT(*) FROM devices WHERE tenant = ?1), \
              (SELECT COUNT(*) FROM device_readings WHERE tenant = ?1), \
              (SELECT COUNT(*) FROM device_events WHERE tenant = ?1), \
-             (SELECT COUNT(*) FROM audit WHERE tenant = ?1)"
+             (SELECT COUNT(*) FROM audit WHERE tenant = ?1), \
+             (SELECT COUNT(*) FROM connection_logs WHERE tenant = ?1)"
         }
     };
     let mut query = sqlx::query(text);
@@ -178,5 +240,6 @@ pub(in crate::store) async fn counts(
         device_readings: uint(&row, 5)?,
         device_events: uint(&row, 6)?,
         audit: uint(&row, 7)?,
+        connection_logs: uint(&row, 8)?,
     })
 }

@@ -30,7 +30,7 @@ pub(super) use credentials::{
 };
 pub(super) use devices::{assign_device, device, devices, set_device_metadata};
 pub(super) use fault::{Fault, fault};
-pub(super) use history::{audit_rows, counts, device_events, readings};
+pub(super) use history::{audit_rows, connection_logs, counts, device_events, readings};
 pub(super) use load::load;
 pub(super) use messages::{mark_clean, page as message_page, write_messages};
 pub(super) use notifications::{change_notifications, notifications};

@@ -7,7 +7,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use super::insert::{Bind, Insert, Inserted, insert};
 use super::values::int;
 use crate::store::batch::Piece;
-use crate::store::rows::{AuditRow, DeviceStateRow, EventRow, Numbered, ReadingRow};
+use crate::store::rows::{
+    AuditRow, ConnectionEvent, ConnectionLogRow, DeviceStateRow, EventRow, Numbered, ReadingRow,
+};
 
 /// A state never replaces a newer one: not of this run, nor one of a later run.
 static STATES: Insert = Insert::new(
@@ -36,6 +38,13 @@ static EVENTS: Insert = Insert::new(
 static AUDIT: Insert = Insert::new(
     "INSERT INTO audit (tenant, seq, at_ms, actor, action, target, detail)",
     7,
+    "ON CONFLICT (tenant, seq) DO NOTHING",
+);
+
+static CONNECTION_LOGS: Insert = Insert::new(
+    "INSERT INTO connection_logs (tenant, seq, at_ms, connection, user, event, code, message, address, client, \
+     duration_ms)",
+    11,
     "ON CONFLICT (tenant, seq) DO NOTHING",
 );
 
@@ -103,6 +112,31 @@ impl Bind for Numbered<AuditRow> {
     }
 }
 
+impl Bind for Numbered<ConnectionLogRow> {
+    fn bind(&self, values: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        let row = &self.row;
+        let (code, message, duration_ms) = match &row.event {
+            ConnectionEvent::Opened => (None, None, None),
+            ConnectionEvent::Closed {
+                code,
+                message,
+                duration_ms,
+            } => (*code, message.as_deref(), Some(int(*duration_ms))),
+        };
+        values.add(row.tenant.as_str())?;
+        values.add(int(self.seq))?;
+        values.add(int(row.at_ms))?;
+        values.add(int(row.connection.0))?;
+        values.add(row.user.as_str())?;
+        values.add(row.event.kind().as_str())?;
+        values.add(code)?;
+        values.add(message)?;
+        values.add(&*row.address)?;
+        values.add(row.client.as_deref())?;
+        values.add(duration_ms)
+    }
+}
+
 /// By table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::store) struct Written {
@@ -110,6 +144,7 @@ pub(in crate::store) struct Written {
     pub(in crate::store) readings: Inserted,
     pub(in crate::store) events: Inserted,
     pub(in crate::store) audits: Inserted,
+    pub(in crate::store) connections: Inserted,
 }
 
 /// Within a transaction of the caller.
@@ -127,6 +162,7 @@ pub(in crate::store) async fn write_piece(
         readings: insert(connection, &READINGS, piece.readings).await?,
         events: insert(connection, &EVENTS, piece.events).await?,
         audits: insert(connection, &AUDIT, piece.audits).await?,
+        connections: insert(connection, &CONNECTION_LOGS, piece.connections).await?,
     })
 }
 
@@ -134,6 +170,7 @@ pub(in crate::store) async fn write_piece(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Log {
     Audit,
+    Connections,
     Events,
     /// What `before_ms` is to the others, the present is to these.
     Notifications,
@@ -151,6 +188,10 @@ pub(in crate::store) async fn delete_older(
         Log::Audit => {
             "DELETE FROM audit WHERE (tenant, seq) IN \
              (SELECT tenant, seq FROM audit WHERE at_ms < ? ORDER BY at_ms LIMIT ?)"
+        }
+        Log::Connections => {
+            "DELETE FROM connection_logs WHERE (tenant, seq) IN \
+             (SELECT tenant, seq FROM connection_logs WHERE at_ms < ? ORDER BY at_ms LIMIT ?)"
         }
         Log::Events => {
             "DELETE FROM device_events WHERE (tenant, device, seq) IN \
