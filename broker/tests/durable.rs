@@ -652,3 +652,47 @@ async fn who_may_only_subscribe_recovers_across_a_restart_too() {
     assert_eq!(pushes_until(&mut peer, 5).await, [3, 4, 5]);
     stop(broker).await;
 }
+
+#[tokio::test]
+async fn durable_rooms_are_bounded_though_nobody_is_in_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = durable(
+        dir.path(),
+        "rooms.linger=1s\nrooms.dedup_window=1s\nlimits.rooms_per_tenant=3",
+    );
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let rooms = || {
+        broker
+            .server
+            .hub()
+            .tenants
+            .get("a")
+            .expect("tenant a")
+            .rooms
+            .len()
+    };
+    for room in ["one", "two", "three"] {
+        a.publish_durably(room, "e", Payload::NULL, None)
+            .await
+            .expect("committed");
+    }
+    let closed = async {
+        while rooms() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, closed)
+        .await
+        .expect("rooms close");
+    let refusal = a
+        .publish_durably("four", "e", Payload::NULL, None)
+        .await
+        .expect_err("one too many");
+    assert_eq!(refusal.code, cauce_protocol::Code::QuotaExceeded);
+    let again = a
+        .publish_durably("one", "e", Payload::NULL, None)
+        .await
+        .expect("it is known");
+    assert_eq!(again.seq.0, 2);
+    stop(broker).await;
+}

@@ -46,7 +46,7 @@ pub(super) struct MessageView {
 pub(super) struct HistoryView {
     /// Which numbering this is; 0 if the room has none now.
     epoch: u64,
-    /// The oldest number that is kept; 0 if none is.
+    /// The oldest number that was found to be kept, 0 if none is. Of a durable room older ones may lie on the disk.
     first: u64,
     /// The last number given.
     head: u64,

@@ -23,7 +23,7 @@ const PAGE_OUTBOX_DIVISOR: usize = 4;
 #[derive(Debug)]
 pub struct HistoryPage {
     pub epoch: Epoch,
-    /// The oldest number that is kept; 0 if none is.
+    /// The oldest number that was found to be kept, 0 if none is. Of a durable room older ones may lie on the disk.
     pub first: Seq,
     pub head: Seq,
     pub messages: Vec<Shared>,

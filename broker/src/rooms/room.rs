@@ -400,7 +400,9 @@ impl Room {
     /// Where a durable room stands, for the next time that it is made. Asked once it has closed.
     pub(super) fn head(&self) -> Option<Head> {
         let state = self.state.lock();
-        state.durable.as_ref().map(|durable| Head {
+        // Of a room that has given no number there is nothing to go on from.
+        let durable = state.durable.as_ref().filter(|_| state.seq > 0);
+        durable.map(|durable| Head {
             epoch: self.epoch,
             last: durable.committed(),
             given: state.seq,

@@ -269,6 +269,15 @@ impl RoomTable {
             true => making.dormant.get(&name).cloned(),
             false => None,
         };
+        if class.is_durable() && head.is_none() && making.dormant.len() >= self.limits.rooms_max {
+            drop(making);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            let message = format!(
+                "the tenant has {} durable rooms, and may have no more",
+                self.limits.rooms_max
+            );
+            return Err(Refusal::new(Code::QuotaExceeded, message).retry_after(60_000));
+        }
         let made = StdArc::new(Room::new(Make {
             key,
             id,
