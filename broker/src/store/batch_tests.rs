@@ -55,6 +55,18 @@ fn event(t: u8, bytes: usize) -> EventRow {
     }
 }
 
+fn connection(t: u8) -> ConnectionLogRow {
+    ConnectionLogRow {
+        tenant: tenant(t),
+        at_ms: 1,
+        connection: cauce_protocol::ConnectionId(1),
+        user: cauce_protocol::UserId::new("ann").unwrap(),
+        address: "192.0.2.0/24".into(),
+        client: None,
+        event: ConnectionEvent::Opened,
+    }
+}
+
 fn audit() -> AuditRow {
     AuditRow {
         tenant: None,
@@ -283,6 +295,9 @@ enum Step {
         bytes: usize,
     },
     Audit,
+    Connection {
+        t: u8,
+    },
     /// Take a batch if none is being written.
     Take,
     /// Write up to so many rows of the batch.
@@ -296,6 +311,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3u8).prop_map(|t| Step::Reading { t }),
         2 => (0..3u8, 0..600usize).prop_map(|(t, bytes)| Step::Event { t, bytes }),
         1 => Just(Step::Audit),
+        2 => (0..3u8).prop_map(|t| Step::Connection { t }),
         2 => Just(Step::Take),
         3 => (1..5usize).prop_map(Step::Write),
     ]
@@ -331,6 +347,7 @@ proptest! {
                 let mut seqs: Vec<u64> = piece.readings.iter().map(|n| n.seq).collect();
                 seqs.extend(piece.events.iter().map(|n| n.seq));
                 seqs.extend(piece.audits.iter().map(|n| n.seq));
+                seqs.extend(piece.connections.iter().map(|n| n.seq));
                 written.extend(seqs);
                 pending.settled(load);
                 b.advance(load.rows());
@@ -363,6 +380,11 @@ proptest! {
                 }
                 Step::Audit => {
                     if pending.push_audit(audit(), clock).admission == Admission::Accepted {
+                        let_in.push(pending.last());
+                    }
+                }
+                Step::Connection { t } => {
+                    if pending.push_connection_log(connection(t), clock).admission == Admission::Accepted {
                         let_in.push(pending.last());
                     }
                 }

@@ -1,6 +1,7 @@
 //! The HTTP API against a whole broker over real sockets, with and without a database.
 
 mod bounds;
+mod connection_logs;
 mod credentials;
 mod devices;
 mod listeners;

@@ -8,16 +8,17 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::support::{Broker, PATIENCE};
 
-type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+pub(crate) type Socket =
+    tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
-struct Client {
-    socket: Socket,
-    id: u64,
+pub(crate) struct Client {
+    pub(crate) socket: Socket,
+    pub(crate) id: u64,
 }
 
 impl Client {
     /// A client that says its name in hello.
-    async fn join(broker: &Broker, tenant: &str, user: &str, name: &str) -> Self {
+    pub(crate) async fn join(broker: &Broker, tenant: &str, user: &str, name: &str) -> Self {
         let path = format!("/v1/tokens?tenant={tenant}");
         let body = json!({"user": user, "grants": [{"rooms": ["*"], "allow": ["subscribe", "publish"]}]});
         let made = broker.post(&path, body).await.ok();
@@ -57,7 +58,7 @@ impl Client {
         heard.await.unwrap()
     }
 
-    async fn farewell(&mut self) -> (u64, String) {
+    pub(crate) async fn farewell(&mut self) -> (u64, String) {
         loop {
             let heard = self.hear().await;
             if let Some(code) = heard["close"].as_u64() {

@@ -1,6 +1,7 @@
 //! The store against a real SQLite in a directory of its own.
 
 mod admin;
+mod connection_logs;
 mod crash;
 mod durable;
 mod durable_trouble;
