@@ -10,6 +10,10 @@ pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// Bytes that may wait for one socket. Beyond, the peer does not read, and the run ends rather than pretend.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Why a connection ends at the bound.
+pub(crate) const UNREAD: &str = "the peer has left 64 MiB unread";
+const _: () = assert!(WAITING_BYTES_MAX == 64 * 1024 * 1024);
+
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) stream: TcpStream,
@@ -92,8 +96,8 @@ impl Socket {
         if written == bytes.len() {
             return Ok(Flushed::All);
         }
-        self.queue(&bytes[written..]);
         self.check_bound()?;
+        self.queue(&bytes[written..]);
         Ok(Flushed::Blocked)
     }
 
@@ -115,11 +119,15 @@ impl Socket {
         Ok(Flushed::All)
     }
 
+    /// The peer does not read: what waits for it has passed the bound, and who queues must stop.
+    #[inline]
+    pub(crate) fn is_over_bound(&self) -> bool {
+        self.waiting.len() - self.written > WAITING_BYTES_MAX
+    }
+
     fn check_bound(&self) -> io::Result<()> {
-        if self.waiting.len() - self.written > WAITING_BYTES_MAX {
-            return Err(io::Error::other(format!(
-                "the peer has left {WAITING_BYTES_MAX} bytes unread"
-            )));
+        if self.is_over_bound() {
+            return Err(io::Error::other(UNREAD));
         }
         Ok(())
     }

@@ -142,6 +142,7 @@ const STEPS: [Step; 9] = [
 /// If a step could not be run; in words for people.
 pub(crate) fn run(place: &Place, rounds: u32, prefix: &[String]) -> Result<String, String> {
     let mut rows = String::new();
+    let mut others = 0.0f64;
     for step in &STEPS {
         let changes: Vec<String> = step.changes.iter().map(|&change| change.to_owned()).collect();
         let scenario = Scenario::load(step.scenario, &changes)?;
@@ -171,6 +172,11 @@ pub(crate) fn run(place: &Place, rounds: u32, prefix: &[String]) -> Result<Strin
                 }
             }
         }
+        for outcome in ours.iter().chain(&theirs) {
+            others = outcome
+                .metric("others_cpu")
+                .map_or(others, |m| others.max(m.value));
+        }
         for target in step.targets {
             row(&mut rows, step, target, &ours, &theirs);
         }
@@ -178,7 +184,7 @@ pub(crate) fn run(place: &Place, rounds: u32, prefix: &[String]) -> Result<Strin
     rows.push_str(&search(place, prefix)?);
     let machine = Machine::here();
     Ok(format!(
-        "{} × {}, Linux {}, {} s since 1970; medians of {rounds}.\n\n\
+        "{} × {}, Linux {}, {} s since 1970; medians of {rounds}; other processes used up to {others:.2} cores.\n\n\
          | run | figure | here | against | ratio | target | |\n| --- | --- | --- | --- | --- | --- | --- |\n{rows}",
         machine.cores, machine.processor, machine.kernel, machine.unix_seconds
     ))

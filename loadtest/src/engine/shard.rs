@@ -12,7 +12,7 @@ use super::closed::{ClosedLoop, Receipt};
 use super::{World, histogram};
 use crate::ledger::{Ledger, Seen};
 use crate::poll::{Interest, Poller};
-use crate::socket::{Flushed, READ_BYTES, Socket};
+use crate::socket::{Flushed, READ_BYTES, Socket, UNREAD};
 use crate::stamp::{NO_SLOT, Stamp};
 use crate::topology::Measured;
 use crate::wire::{self, Template};
@@ -413,6 +413,9 @@ impl Shard {
                 self.dirty.push(seat);
             }
             socket.queue(frame);
+            if socket.is_over_bound() {
+                self.lose(seat, UNREAD);
+            }
         }
     }
 

@@ -273,10 +273,13 @@ impl LimitServer {
                 if peer.socket.is_flushed() {
                     self.dirty.push(at);
                 }
-                peer.socket.queue(frame);
+                // Who is over the bound misses messages until it reads again; the generator counts them as lost.
+                if !peer.socket.is_over_bound() {
+                    peer.socket.queue(frame);
+                }
             }
             Writing::OneByOne => {
-                // A member that cannot be written to is closed when it is read; the others are not to wait for that.
+                // The same; and who cannot be written to at all is closed when it is read.
                 let _ = self.write(at, frame);
             }
         }

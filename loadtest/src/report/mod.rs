@@ -201,7 +201,11 @@ impl Machine {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             processor: model.map_or_else(String::new, |(_, name)| name.trim().to_owned()),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            // Not what we may use: the generator may be pinned.
+            cores: cpuinfo
+                .lines()
+                .filter(|line| line.starts_with("processor"))
+                .count(),
             kernel: kernel.trim().to_owned(),
             unix_seconds: now.map_or(0, |now| now.as_secs()),
         }
