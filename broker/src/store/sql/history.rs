@@ -8,8 +8,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::values::{damaged, int, name, page, page_rows, text_bytes, uint, uint_opt};
 use crate::store::error::StoreError;
 use crate::store::rows::{
-    AuditQuery, AuditRow, Channel, ConnectionEvent, ConnectionLogQuery, ConnectionLogRow, EventRow, Numbered,
-    Page, ReadingCursor, ReadingQuery, ReadingRow, TableCounts,
+    AuditQuery, AuditRow, Channel, ConnectionEvent, ConnectionEventKind, ConnectionLogQuery,
+    ConnectionLogRow, EventRow, Numbered, Page, ReadingCursor, ReadingQuery, ReadingRow, TableCounts,
 };
 
 fn shared(row: &SqliteRow, column: usize) -> Result<std::sync::Arc<str>, sqlx::Error> {
@@ -193,7 +193,7 @@ pub(in crate::store) async fn connection_logs(
         .bind(query.before_seq.map_or(i64::MAX, int))
         .bind(int(query.since_ms))
         .bind(int(query.until_ms))
-        .bind(query.event.map(|kind| kind.as_str()))
+        .bind(query.event.map(ConnectionEventKind::as_str))
         .bind(page_rows(query.limit));
     if let Some(user) = &query.user {
         asked = asked.bind(user.as_str());
