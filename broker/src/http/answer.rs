@@ -64,7 +64,10 @@ fn status(code: Code) -> StatusCode {
         }
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::HandshakeTimeout | Code::HeartbeatTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::Cancelled | Code::Conflict | Code::DeviceOffline | Code::Replaced => StatusCode::CONFLICT,
+        // Nobody serves it, as a device may be offline: the broker itself is well.
+        Code::Cancelled | Code::Conflict | Code::DeviceOffline | Code::NotServed | Code::Replaced => {
+            StatusCode::CONFLICT
+        }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         // The device understood and will not: neither our fault nor that of the form of the request.
         Code::DeviceError | Code::MethodError | Code::SchemaViolation => StatusCode::UNPROCESSABLE_ENTITY,
@@ -73,9 +76,7 @@ fn status(code: Code) -> StatusCode {
         }
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        Code::GoingAway | Code::NotServed | Code::Overloaded | Code::Unavailable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Code::GoingAway | Code::Overloaded | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
     }
 }

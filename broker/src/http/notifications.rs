@@ -229,6 +229,9 @@ pub(super) async fn mark_notifications(
         let message = format!("ids has more than {MARK_READ_MAX} entries");
         return Err(Refused::new(Code::TooLarge, message));
     }
+    if body.ids.iter().any(|&id| id > INTEGER_MAX) {
+        return Err(Refused::new(Code::Invalid, "an id is at most 2^53 - 1"));
+    }
     if body.ids.is_empty() && body.up_to == 0 {
         return Err(Refused::new(Code::Invalid, "name ids, or up_to"));
     }

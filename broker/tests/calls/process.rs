@@ -167,7 +167,7 @@ async fn the_api_calls_methods_and_the_metrics_count_them() {
         (status, response.json::<Value>().await.expect("JSON"))
     };
     let (status, body) = post(value!({"method": "m"})).await;
-    assert_eq!((status, &body["error"]["name"]), (503, &value!("not_served")));
+    assert_eq!((status, &body["error"]["name"]), (409, &value!("not_served")));
     let a = broker.server.handle().tenant("a").expect("tenant a");
     let mut server = a.serve("m", 0).expect("served");
     tokio::spawn(async move {
