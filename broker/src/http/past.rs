@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use cauce_protocol::limits::INTEGER_MAX;
 use cauce_protocol::message::{Direction, History};
-use cauce_protocol::{Epoch, Payload, RoomName, Seq};
+use cauce_protocol::{Code, Epoch, Payload, RoomName, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -63,6 +64,7 @@ pub(super) struct HistoryQuery {
     /// With an operator's key: the tenant; `default` unless given.
     tenant: Option<String>,
     /// As of which numbering; the present one unless given. Of another nothing is left: the page is empty.
+    #[param(maximum = 9007199254740991u64)]
     epoch: Option<u64>,
     /// Forwards, messages after this number; backwards, messages before it, from the newest unless given.
     #[serde(default)]
@@ -86,6 +88,9 @@ pub(super) async fn get_history(
     Params(query): Params<HistoryQuery>,
 ) -> Answer<HistoryView> {
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Rooms)?;
+    if query.from > INTEGER_MAX || query.epoch.is_some_and(|epoch| epoch > INTEGER_MAX) {
+        return Err(Refused::new(Code::Invalid, "from and epoch are at most 2^53 - 1"));
+    }
     let asked = History {
         room: RoomName::new(&room).map_err(|e| bad_name("room", e))?,
         epoch: query.epoch.map(Epoch),
