@@ -56,7 +56,7 @@ impl Hub {
     /// A page, if it lies in memory; `None` if the store must be asked.
     ///
     /// # Errors
-    /// None yet; a room that does not exist has an empty past.
+    /// `quota_exceeded` if a durable room that is not in use cannot be woken. A room that does not exist has an empty past.
     pub fn history_in_memory(
         &self,
         tenant: &Tenant,

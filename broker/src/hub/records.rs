@@ -30,9 +30,6 @@ pub trait Records: fmt::Debug + Send + Sync {
     /// `unavailable` or `overloaded` if the store would not take it; then nothing was reserved.
     fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal>;
 
-    /// Gives back what was reserved for a message that does not come after all.
-    fn release_message(&self, tenant: &TenantId, bytes: usize);
-
     /// Takes the message for which `bytes` were reserved. Called with the room's lock held, in the order of the numbers; the
     /// rows of a room are committed in that order. The callback is not called within this call.
     fn message(&self, row: MessageRow, bytes: usize);
@@ -71,8 +68,6 @@ impl Records for NoRecords {
     fn reserve_message(&self, _: &TenantId, _: usize) -> Result<(), Refusal> {
         Err(no_store())
     }
-
-    fn release_message(&self, _: &TenantId, _: usize) {}
 
     fn message(&self, _: MessageRow, _: usize) {}
 
@@ -119,10 +114,6 @@ impl Records for StoreHandle {
 
     fn reserve_message(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refusal> {
         StoreHandle::reserve_message(self, tenant, bytes)
-    }
-
-    fn release_message(&self, tenant: &TenantId, bytes: usize) {
-        StoreHandle::release_message(self, tenant, bytes);
     }
 
     fn message(&self, row: MessageRow, bytes: usize) {

@@ -29,6 +29,7 @@ mod renewal;
 mod rights;
 mod roster;
 mod states;
+mod stored;
 mod subscribing;
 mod survey;
 mod timers;

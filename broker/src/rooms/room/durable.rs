@@ -269,9 +269,7 @@ impl Commits {
             on_commit(accepted, result.clone());
         }
     }
-}
 
-impl Commits {
     /// Who waits for this number is told; the number and its lease are settled when the row is.
     fn late(&self, seq: u64, refusal: &Refusal) {
         let waiting = {
