@@ -27,7 +27,7 @@ impl Hub {
     pub(super) fn reset_presence(&self, tenant: &Tenant) {
         let users_max = self.tunables().presence_users_max;
         tenant.rooms.for_each(|room| {
-            if room.set_presence(&self.presence, room.class().presence, users_max) {
+            if room.follow_class(&self.presence, users_max) {
                 self.enroll(room);
             }
         });

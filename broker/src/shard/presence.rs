@@ -119,7 +119,7 @@ impl Shard {
         }
         let (desk, users_max) = (&self.hub.presence, self.tunables.borrow().presence_users_max);
         for Subscription { room } in &connection.subscriptions[before..] {
-            let switched_on = room.set_presence(desk, room.class().presence, users_max);
+            let switched_on = room.follow_class(desk, users_max);
             self.enter(connection, room, now);
             if switched_on && room.subscribers() > 1 {
                 // Others came before its class changed. Whoever enters twice is there once.

@@ -181,7 +181,15 @@ impl PresenceDesk {
 }
 
 impl Room {
-    /// Sets whether presence is kept here, as the room's class says. Switched off, it forgets who is here and tells watchers
+    /// Keeps presence as the room's class says at this moment: the class is read under the same lock, so that of two changes at
+    /// once the later one holds. Answers as [`set_presence`](Self::set_presence).
+    pub fn follow_class(self: &StdArc<Self>, desk: &PresenceDesk, users_max: usize) -> bool {
+        let mut presence = self.presence.0.lock();
+        let mode = self.class().presence;
+        self.keep_presence(&mut presence, desk, mode, users_max)
+    }
+
+    /// Sets whether presence is kept here. Switched off, it forgets who is here and tells watchers
     /// so. Answers whether it was switched on just now: then whoever has joined before must still [enter](Self::enter).
     pub fn set_presence(
         self: &StdArc<Self>,
@@ -189,7 +197,16 @@ impl Room {
         mode: PresenceMode,
         users_max: usize,
     ) -> bool {
-        let mut presence = self.presence.0.lock();
+        self.keep_presence(&mut self.presence.0.lock(), desk, mode, users_max)
+    }
+
+    fn keep_presence(
+        self: &StdArc<Self>,
+        presence: &mut Option<Box<State>>,
+        desk: &PresenceDesk,
+        mode: PresenceMode,
+        users_max: usize,
+    ) -> bool {
         if mode == PresenceMode::Off && presence.is_none() {
             return false;
         }
