@@ -9,8 +9,10 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::clock::{Clock, SECOND_NS};
 use crate::engine::{self, Shard, World};
+use crate::beside::Beside;
 use crate::process;
 use crate::scenario::Scenario;
+use crate::tls;
 use crate::token::Signing;
 use crate::topology::Topology;
 
@@ -25,6 +27,8 @@ pub(crate) struct Place {
     /// Where the broker listens.
     #[arg(long, default_value = "127.0.0.1:7700")]
     pub(crate) target: SocketAddr,
+    #[command(flatten)]
+    pub(crate) tls: tls::Options,
     #[command(flatten)]
     pub(crate) signing: Signing,
     /// The server's process on this machine; found by its port unless given.
@@ -74,11 +78,12 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
-    /// The same towards another server.
-    pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
+    /// The same towards the bare server.
+    pub(crate) fn beside(&self, beside: &Beside) -> Self {
         Self {
-            target,
-            pid: Some(pid),
+            target: beside.address,
+            tls: self.tls.instead(beside.certificate.clone()),
+            pid: Some(beside.pid()),
             ..self.clone()
         }
     }
@@ -105,12 +110,17 @@ impl Session {
             process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
             process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))?;
         }
+        let tls = place.tls.dialer(place.target)?;
+        if let Some(dialer) = &tls {
+            dialer.try_out(place.target)?;
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         let world = Arc::new(World {
             topology,
             target: place.target,
+            tls,
             tokens: (0..seats).map(|seat| place.signing.token(seat)).collect(),
             run: format!("{:x}-{:x}", now.as_millis(), std::process::id()),
             form: scenario.load.payload,
