@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::beside::Beside;
 use crate::clock::{Clock, SECOND_NS};
 use crate::engine::{self, Shard, World};
-use crate::beside::Beside;
 use crate::process;
+use crate::report;
 use crate::scenario::Scenario;
 use crate::tls;
 use crate::token::Signing;
@@ -157,6 +158,22 @@ impl Session {
             self.world.topology.seats.len(),
             reasons.join("; ")
         ))
+    }
+
+    /// How the connections have been secured so far.
+    pub(crate) fn tls(&self) -> Option<report::Tls> {
+        let dialer = self.world.tls.as_ref()?;
+        let handshakes = self.tally().handshakes;
+        let agreed = handshakes.most()?;
+        let total = handshakes.total();
+        Some(report::Tls {
+            version: agreed.version.to_owned(),
+            cipher: agreed.cipher.clone(),
+            key_exchange: agreed.group.clone(),
+            full: total.full,
+            resumed: total.resumed,
+            verified: dialer.is_verified,
+        })
     }
 
     pub(crate) fn tally(&self) -> engine::Tally {

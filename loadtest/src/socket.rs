@@ -103,7 +103,9 @@ impl Socket {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let from = kept + RECORD_BYTES_MAX;
-        let at = tls.restore(shared, from).ok_or_else(|| io::Error::other(OVERLONG))?;
+        let at = tls
+            .restore(shared, from)
+            .ok_or_else(|| io::Error::other(OVERLONG))?;
         let end = match self.stream.read(&mut shared[at..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => at + count,

@@ -510,7 +510,9 @@ impl Shard {
 /// Where an HTTP head ends; an error unless it agrees to the upgrade.
 fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
     if input.first() == Some(&ALERT) {
-        return Err(io::Error::other("the server speaks TLS: name its certificate with --ca FILE"));
+        return Err(io::Error::other(
+            "the server speaks TLS: name its certificate with --ca FILE",
+        ));
     }
     let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {

@@ -295,7 +295,12 @@ mod tests {
             server_name: Some("cauce.example".to_owned()),
             ..Options::default()
         };
-        assert!(lonely.dialer(target).unwrap_err().contains("--server-name needs --tls"));
+        assert!(
+            lonely
+                .dialer(target)
+                .unwrap_err()
+                .contains("--server-name needs --tls")
+        );
     }
 
     #[test]

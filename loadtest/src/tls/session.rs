@@ -293,7 +293,9 @@ fn turn(
             .map(|()| Turn::Open)
         }
         ConnectionState::PeerClosed | ConnectionState::Closed => Ok(Turn::PeerClosed),
-        _ => Err(rustls::Error::General("early data, which nobody agreed to".into())),
+        _ => Err(rustls::Error::General(
+            "early data, which nobody agreed to".into(),
+        )),
     };
     (discard, outcome)
 }

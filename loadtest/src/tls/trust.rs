@@ -104,7 +104,9 @@ impl ServerCertVerifier for Trust {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -132,7 +134,11 @@ fn refusal(certificate: &CertificateDer<'_>, name: &ServerName<'_>, error: &Erro
 /// As `openssl x509 -fingerprint -sha256` shows it.
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     let mut out = String::new();
-    for (at, byte) in digest::digest(&digest::SHA256, certificate).as_ref().iter().enumerate() {
+    for (at, byte) in digest::digest(&digest::SHA256, certificate)
+        .as_ref()
+        .iter()
+        .enumerate()
+    {
         // Writing to a string cannot fail.
         let _ = write!(out, "{}{byte:02X}", if at == 0 { "" } else { ":" });
     }
