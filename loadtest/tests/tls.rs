@@ -121,7 +121,11 @@ fn every_message_comes_through_tls_once_whatever_its_size_and_however_it_is_writ
                 &payload,
             ]);
             assert!(figure(&found, "sent") > 0.0);
-            assert_eq!(figure(&found, "received"), figure(&found, "sent") * 10.0, "{found}");
+            assert_eq!(
+                figure(&found, "received"),
+                figure(&found, "sent") * 10.0,
+                "{found}"
+            );
             for fault in ["lost", "duplicates", "reordered", "disconnected"] {
                 assert_eq!(figure(&found, fault), 0.0, "{fault} at {bytes} bytes: {found}");
             }
@@ -164,7 +168,10 @@ fn a_certificate_that_nobody_named_is_refused_with_its_fingerprint_and_what_to_d
     let server = Server::start(Writing::Coalesced);
     let words = refusal(&run(server.address, &["echo", "--tls"]));
     assert!(words.contains("is not trusted for 127.0.0.1"), "{words}");
-    assert!(words.contains("--ca FILE") && words.contains("SHA-256"), "{words}");
+    assert!(
+        words.contains("--ca FILE") && words.contains("SHA-256"),
+        "{words}"
+    );
 
     let other = tempfile::tempdir().unwrap();
     let file = other.path().join("other.pem");

@@ -29,7 +29,7 @@ use trust::Trust;
 /// What we speak inside.
 const HTTP_1_1: &[u8] = b"http/1.1";
 /// For the first handshake, which only asks whether there can be others.
-const TRIAL_TIME: Duration = Duration::from_secs(10);
+const TRIAL_TIME: Duration = Duration::from_secs(30);
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
