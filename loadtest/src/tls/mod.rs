@@ -16,7 +16,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, CommonState, HandshakeKind, ProtocolVersion};
@@ -248,7 +248,7 @@ impl Handshakes {
                 _ => "unknown",
             },
             cipher: named(facts.negotiated_cipher_suite().map(|suite| suite.suite())),
-            group: named(facts.negotiated_key_exchange_group().map(|group| group.name())),
+            group: named(facts.negotiated_key_exchange_group().map(SupportedKxGroup::name)),
         };
         let count = self.0.entry(agreed).or_default();
         match facts.handshake_kind() {
