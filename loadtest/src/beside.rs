@@ -2,7 +2,11 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
 
 use crate::limit::Writing;
 
@@ -11,14 +15,17 @@ use crate::limit::Writing;
 pub(crate) struct Beside {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// What it shows over TLS.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
 }
 
 impl Beside {
-    /// Starts our own program again as a bare server; `prefix` are the arguments that lead to it.
+    /// Starts our own program again as a bare server; `prefix` are the arguments that lead to it. With `tls` it makes
+    /// itself a certificate, so that a server that speaks TLS is compared with one that does.
     ///
     /// # Errors
     /// If it does not start; in words for people.
-    pub(crate) fn start(prefix: &[String], writing: Writing) -> Result<Self, String> {
+    pub(crate) fn start(prefix: &[String], writing: Writing, tls: bool) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let writing = match writing {
             Writing::OneByOne => "--one-write",
@@ -27,21 +34,22 @@ impl Beside {
         let mut child = Command::new(program)
             .args(prefix)
             .args(["limit-server", "--listen", "127.0.0.1:0", writing])
+            .args(tls.then_some("--tls-self-signed"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| format!("the bare server did not start: {e}"))?;
-        let mut line = String::new();
-        let address = child.stdout.take().and_then(|stdout| {
-            BufReader::new(stdout).read_line(&mut line).ok()?;
-            line.trim().rsplit(' ').next()?.parse().ok()
-        });
-        match address {
-            Some(address) => Ok(Self { child, address }),
+        let said = child.stdout.take().and_then(|stdout| hear(stdout, tls));
+        match said {
+            Some((address, certificate)) => Ok(Self {
+                child,
+                address,
+                certificate,
+            }),
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(format!("the bare server did not start: {line}"))
+                Err("the bare server did not start".to_owned())
             }
         }
     }
@@ -49,6 +57,18 @@ impl Beside {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// What a bare server says at first: where it listens, and over TLS its certificate.
+fn hear(stdout: ChildStdout, tls: bool) -> Option<(SocketAddr, Option<CertificateDer<'static>>)> {
+    let mut lines = BufReader::new(stdout).lines();
+    let mut word = || Some(lines.next()?.ok()?.rsplit(' ').next()?.to_owned());
+    let address = word()?.parse().ok()?;
+    if !tls {
+        return Some((address, None));
+    }
+    let certificate = STANDARD.decode(word()?).ok()?;
+    Some((address, Some(certificate.into())))
 }
 
 impl Drop for Beside {

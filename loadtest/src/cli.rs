@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
 use crate::limit::{Faults, LimitServer, Writing};
@@ -11,6 +14,7 @@ use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::t
 use crate::scenario::{BUILT_IN, Scenario, Shape};
 use crate::search::highest;
 use crate::session::Place;
+use crate::tls::Identity;
 use crate::{disturbed, idle, standard, storm};
 
 /// An assertion did not hold.
@@ -139,6 +143,15 @@ pub struct LimitOptions {
     /// Each frame is written by itself.
     #[arg(long, conflicts_with = "coalesce")]
     one_write: bool,
+    /// Speak TLS with this certificate chain, PEM, leaf first.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Speak TLS with a certificate that is made now, and print it.
+    #[arg(long, conflicts_with = "tls_cert")]
+    tls_self_signed: bool,
 }
 
 impl Command {
@@ -207,8 +220,8 @@ impl Run {
         }
         for kind in &self.limit {
             let writing = Writing::from(*kind);
-            let beside = Beside::start(prefix, writing)?;
-            let place = place.elsewhere(beside.address, beside.pid());
+            let beside = Beside::start(prefix, writing, place.tls.is_on())?;
+            let place = place.beside(&beside);
             outcomes.push(once(&bare(&scenario), &name, writing.words(), &place)?);
         }
         let to_stdout = self.json.as_deref() == Some(Path::new("-"));
@@ -302,9 +315,19 @@ impl LimitOptions {
         } else {
             Writing::Coalesced
         };
-        let server = LimitServer::bind(self.listen, writing, Faults::default())
+        let identity = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Identity::load(certificate, key)?),
+            _ if self.tls_self_signed => Some(Identity::self_signed()?),
+            _ => None,
+        };
+        let mut server = LimitServer::bind(self.listen, writing, Faults::default())
             .map_err(|e| format!("{}: {e}", self.listen))?;
         println!("listening at {}", server.address().map_err(|e| e.to_string())?);
+        if let Some(identity) = identity {
+            // Read by who started us.
+            println!("certificate {}", STANDARD.encode(identity.certificate()));
+            server = server.with_tls(identity);
+        }
         let stop = server.stopper();
         server.run(&stop).map_err(|e| e.to_string())?;
         Ok(ExitCode::SUCCESS)

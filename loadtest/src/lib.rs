@@ -4,6 +4,7 @@
 //!
 //! - [`cli`] is what people type; `scenario` the files they change; `topology` and `schedule` what these mean
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
+//! - [`tls`] is what both sides need to speak TLS
 //! - [`limit`] is the bare server that gives the machine's own limit
 //! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search` and `standard` judge it
 
@@ -28,6 +29,7 @@ mod stamp;
 mod standard;
 mod steady;
 mod storm;
+pub mod tls;
 mod token;
 mod topology;
 mod wire;

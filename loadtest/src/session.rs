@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::beside::Beside;
 use crate::clock::{Clock, SECOND_NS};
 use crate::engine::{self, Shard, World};
 use crate::process;
+use crate::report;
 use crate::scenario::Scenario;
+use crate::tls;
 use crate::token::Signing;
 use crate::topology::Topology;
 
@@ -25,6 +28,8 @@ pub(crate) struct Place {
     /// Where the broker listens.
     #[arg(long, default_value = "127.0.0.1:7700")]
     pub(crate) target: SocketAddr,
+    #[command(flatten)]
+    pub(crate) tls: tls::Options,
     #[command(flatten)]
     pub(crate) signing: Signing,
     /// The server's process on this machine; found by its port unless given.
@@ -74,11 +79,12 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
-    /// The same towards another server.
-    pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
+    /// The same towards the bare server.
+    pub(crate) fn beside(&self, beside: &Beside) -> Self {
         Self {
-            target,
-            pid: Some(pid),
+            target: beside.address,
+            tls: self.tls.instead(beside.certificate.clone()),
+            pid: Some(beside.pid()),
             ..self.clone()
         }
     }
@@ -105,12 +111,17 @@ impl Session {
             process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
             process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))?;
         }
+        let tls = place.tls.dialer(place.target)?;
+        if let Some(dialer) = &tls {
+            dialer.try_out(place.target)?;
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         let world = Arc::new(World {
             topology,
             target: place.target,
+            tls,
             tokens: (0..seats).map(|seat| place.signing.token(seat)).collect(),
             run: format!("{:x}-{:x}", now.as_millis(), std::process::id()),
             form: scenario.load.payload,
@@ -147,6 +158,22 @@ impl Session {
             self.world.topology.seats.len(),
             reasons.join("; ")
         ))
+    }
+
+    /// How the connections have been secured so far.
+    pub(crate) fn tls(&self) -> Option<report::Tls> {
+        let dialer = self.world.tls.as_ref()?;
+        let handshakes = self.tally().handshakes;
+        let agreed = handshakes.most()?;
+        let total = handshakes.total();
+        Some(report::Tls {
+            version: agreed.version.to_owned(),
+            cipher: agreed.cipher.clone(),
+            key_exchange: agreed.group.clone(),
+            full: total.full,
+            resumed: total.resumed,
+            verified: dialer.is_verified,
+        })
     }
 
     pub(crate) fn tally(&self) -> engine::Tally {

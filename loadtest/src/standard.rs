@@ -157,8 +157,8 @@ pub(crate) fn run(place: &Place, rounds: u32, prefix: &[String]) -> Result<Strin
             match step.against {
                 Against::Nothing => {}
                 Against::Limit(writing) => {
-                    let beside = Beside::start(prefix, writing)?;
-                    let there = place.elsewhere(beside.address, beside.pid());
+                    let beside = Beside::start(prefix, writing, place.tls.is_on())?;
+                    let there = place.beside(&beside);
                     theirs.push(cli::once(
                         &cli::bare(&scenario),
                         step.scenario,
@@ -200,8 +200,8 @@ fn search(place: &Place, prefix: &[String]) -> Result<String, String> {
     let here = highest(&scenario, &rules, RATES, |s| {
         cli::once(s, "rooms", "target", place)
     })?;
-    let beside = Beside::start(prefix, Writing::OneByOne)?;
-    let there = place.elsewhere(beside.address, beside.pid());
+    let beside = Beside::start(prefix, Writing::OneByOne, place.tls.is_on())?;
+    let there = place.beside(&beside);
     let there = highest(&scenario, &rules, RATES, |s| {
         cli::once(s, "rooms", "limit", &there)
     })?;

@@ -75,7 +75,9 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     });
     let loaded = loaded.map_err(|e| e.to_string())?;
     let account = Account::of(&session);
-    Ok(collector.outcome(scenario, name, server, pace, &loaded, &account, &dialled))
+    let mut outcome = collector.outcome(scenario, name, server, pace, &loaded, &account, &dialled);
+    outcome.tls = session.tls();
+    Ok(outcome)
 }
 
 /// The counts of a run, from its ledgers.
@@ -418,6 +420,7 @@ impl Collector {
                 ));
             }
         }
+        figures.handshakes(&account.tally.handshakes);
         figures.put(
             "ready_p99",
             micros(dialled.ready.value_at_quantile(0.99)),
@@ -442,6 +445,7 @@ impl Collector {
             name: name.to_owned(),
             about: scenario.about.clone(),
             machine: Machine::here(),
+            tls: None,
             verdict,
             metrics: figures.0,
             notes,

@@ -1,4 +1,4 @@
-//! Dialling: connect, upgrade, authenticate and subscribe, many at a time.
+//! Dialling: connect, secure, upgrade, authenticate and subscribe, many at a time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -130,7 +130,7 @@ impl Shard {
         let at = ready.key as usize;
         if ready.writable {
             match self.seats[at].stage {
-                Stage::Connecting => self.upgrade(at),
+                Stage::Connecting => self.connected(at),
                 _ => self.flush_seat(at),
             }
         }
@@ -177,7 +177,13 @@ impl Shard {
             Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::INPROGRESS) => {}
             Err(e) => return Err(e),
         }
-        let socket = Socket::new(socket.into());
+        let socket = match &self.world.tls {
+            None => Socket::new(socket.into()),
+            Some(dialer) => {
+                let credentials = seat.credentials.get_or_insert_with(|| dialer.credentials());
+                Socket::secured(socket.into(), credentials.session()?)
+            }
+        };
         seat.interest = Interest::ReadWrite;
         self.poller.add(&socket.stream, at as u64, Interest::ReadWrite)?;
         seat.socket = Some(socket);
@@ -185,14 +191,39 @@ impl Shard {
         Ok(())
     }
 
-    fn upgrade(&mut self, at: usize) {
+    fn connected(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if let Some(socket) = &seat.socket
-            && let Ok(Some(error)) = socket.stream.take_error()
-        {
+        let Some(socket) = &seat.socket else {
+            return;
+        };
+        if let Ok(Some(error)) = socket.stream.take_error() {
             self.lose(at, &error.to_string());
             return;
         }
+        if socket.tls().is_some() {
+            seat.stage = Stage::Securing;
+            self.flush_seat(at);
+        } else {
+            self.upgrade(at);
+        }
+    }
+
+    /// The TLS handshake has gone on, and perhaps is complete.
+    pub(super) fn secured(&mut self, at: usize) -> io::Result<()> {
+        let Some(tls) = self.seats[at].socket.as_ref().and_then(Socket::tls) else {
+            return Ok(());
+        };
+        if tls.is_handshaking() {
+            self.flush_seat(at);
+        } else {
+            self.tally.handshakes.count(tls.facts());
+            self.upgrade(at);
+        }
+        Ok(())
+    }
+
+    fn upgrade(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
         seat.stage = Stage::Upgrading;
         let head = format!(
             "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -73,6 +73,10 @@ fn figures(out: &mut String, outcomes: &[Outcome]) {
         };
         let _ = write!(out, "<td>{words}</td>");
     }
+    out.push_str("</tr><tr><td>TLS</td>");
+    for outcome in outcomes {
+        let _ = write!(out, "<td>{}</td>", escaped(&outcome.tls_words()));
+    }
     out.push_str("</tr>");
     for metric in outcomes.first().map(|o| &o.metrics[..]).unwrap_or_default() {
         let _ = write!(out, "<tr><td>{}</td>", escaped(&metric.name));

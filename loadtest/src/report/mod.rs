@@ -7,6 +7,8 @@ pub(crate) mod table;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::{Count, Handshakes};
+
 /// What a figure is measured in. Its value in JSON is in this unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +76,40 @@ pub(crate) struct Machine {
     pub(crate) unix_seconds: u64,
 }
 
+/// How the connections were secured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Tls {
+    /// As in "1.3".
+    pub(crate) version: String,
+    pub(crate) cipher: String,
+    pub(crate) key_exchange: String,
+    /// Handshakes from nothing.
+    pub(crate) full: u64,
+    /// Handshakes that resumed a session of the same client.
+    pub(crate) resumed: u64,
+    /// The server's certificate was looked at.
+    pub(crate) verified: bool,
+}
+
+impl std::fmt::Display for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}, {}, {}; {} full handshakes, {} resumed{}",
+            self.version,
+            self.cipher,
+            self.key_exchange,
+            self.full,
+            self.resumed,
+            if self.verified {
+                ""
+            } else {
+                "; certificate not verified"
+            }
+        )
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Outcome {
@@ -83,6 +119,9 @@ pub(crate) struct Outcome {
     pub(crate) name: String,
     pub(crate) about: String,
     pub(crate) machine: Machine,
+    /// None where there was no TLS.
+    #[serde(default)]
+    pub(crate) tls: Option<Tls>,
     pub(crate) verdict: Verdict,
     pub(crate) metrics: Vec<Metric>,
     /// In words: refusals, reasons of ended connections.
@@ -99,6 +138,15 @@ pub(crate) struct Outcome {
 pub(crate) struct Document {
     pub(crate) tool: String,
     pub(crate) outcomes: Vec<Outcome>,
+}
+
+impl Outcome {
+    /// In words, for every way of showing it.
+    pub(crate) fn tls_words(&self) -> String {
+        self.tls
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), Tls::to_string)
+    }
 }
 
 impl Document {
@@ -131,6 +179,15 @@ impl Figures {
     /// Something that should not be.
     pub(crate) fn fault(&mut self, name: &str, value: u64) {
         self.put(name, value as f64, Unit::Count, Better::Lower);
+    }
+
+    /// Handshakes of TLS, where there were any.
+    pub(crate) fn handshakes(&mut self, handshakes: &Handshakes) {
+        let total = handshakes.total();
+        if total != Count::default() {
+            self.count("handshakes_full", total.full);
+            self.count("handshakes_resumed", total.resumed);
+        }
     }
 
     /// The percentiles of a histogram of nanoseconds, their names with `prefix` before them.
