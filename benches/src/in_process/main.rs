@@ -1,1 +1,96 @@
-fn main() {}
+//! How long a message takes within the process, from `Handle`'s publish to the subscriber's holding it.
+//!
+//! Open loop: message k is due at t₀ + k/rate whatever happened before, and its time counts from then. Two settings: publisher and
+//! subscriber take turns on one thread; or each has a thread of its own, so that every message wakes a sleeper.
+//!
+//! `cargo run --release -p cauce-benches --bin cauce-in-process -- --json`
+
+mod measured;
+mod one_thread;
+mod pace;
+mod two_threads;
+
+use std::process::ExitCode;
+
+use cauce_broker::config::{LoadInputs, load};
+use cauce_broker::{Persistence, Server, TenantHandle};
+use cauce_protocol::Payload;
+use clap::Parser;
+
+use self::pace::Plan;
+
+/// The room that is measured in.
+const ROOM: &str = "bench:in-process";
+
+/// How long the broker may take to stop.
+const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures publish to receipt within the process.
+#[derive(Debug, Parser)]
+#[command(name = "cauce-in-process")]
+struct Arguments {
+    /// Messages a second.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Seconds of each setting that are measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    seconds: u32,
+    /// Seconds before, that are not.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=60))]
+    warm_up: u32,
+    /// Bytes of payload.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=60_000))]
+    payload: u32,
+    /// One line of JSON for programs, in nanoseconds.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cauce-in-process: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let plan = Plan {
+        rate: arguments.rate,
+        warm_up: u64::from(arguments.warm_up) * u64::from(arguments.rate),
+        measured: u64::from(arguments.seconds) * u64::from(arguments.rate),
+    };
+    // A program that embeds the broker and has no clients yet: nothing on disk, any free port.
+    let inputs = LoadInputs {
+        flags: vec!["listen=127.0.0.1:0".to_owned()],
+        ..LoadInputs::default()
+    };
+    let server = Server::start(&load(inputs)?.config, Persistence::Memory)?;
+    let tenant = server.handle().tenant("default")?;
+    let payload = payload(arguments.payload as usize);
+    let one_thread = one_thread::measure(&tenant, &payload, plan)?;
+    let two_threads = two_threads::measure(&tenant, &payload, plan)?;
+    server.stop(STOP_WITHIN);
+    if arguments.json {
+        println!("{}", measured::json(arguments.rate, &one_thread, &two_threads)?);
+    } else {
+        print!("{}", measured::table(arguments.rate, &one_thread, &two_threads));
+    }
+    Ok(())
+}
+
+/// A JSON string of so many bytes.
+fn payload(bytes: usize) -> Payload {
+    let text = format!("\"{}\"", "x".repeat(bytes.saturating_sub(2)));
+    Payload::Json(text.into_bytes().into())
+}
+
+fn publish(tenant: &TenantHandle, payload: &Payload) -> Result<(), Failure> {
+    tenant.publish(ROOM, "message", payload.clone())?;
+    Ok(())
+}
