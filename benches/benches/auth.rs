@@ -45,8 +45,9 @@ impl Signed {
         signing: &SigningKey,
         verifying: impl FnOnce(KeySpec) -> VerifyingKey,
     ) -> Self {
+        let tenant = TenantId::new("default").expect("a good name");
         let spec = KeySpec {
-            owner: KeyOwner::Tenant(TenantId::new("default").expect("a good name")),
+            owner: KeyOwner::Tenant(tenant.clone()),
             kid: None,
             algorithm,
             issuer: None,
@@ -56,7 +57,11 @@ impl Signed {
         keys.replace(KeySource::Config, vec![verifying(spec)])
             .expect("one key");
         let user = UserId::new("ann").expect("a good name");
-        let token = sign(&Claims::new(user, NOW_SECONDS, 3_600), signing).expect("a token");
+        let claims = Claims {
+            tenant: Some(tenant),
+            ..Claims::new(user, NOW_SECONDS, 3_600)
+        };
+        let token = sign(&claims, signing).expect("a token");
         Self { keys, token }
     }
 

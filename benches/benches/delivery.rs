@@ -15,6 +15,9 @@ const FRAMES: usize = 64;
 /// An outbox's bound by default, in bytes.
 const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
+/// Full outboxes that are made at once, some 200 kB of places each.
+const FULL_QUEUES: u64 = 16;
+
 fn fan_out(c: &mut Criterion) {
     raise_descriptors();
     let mut group = c.benchmark_group("publish, queue for all, take");
@@ -59,7 +62,7 @@ fn outbox(c: &mut Criterion) {
         b.iter_batched_ref(
             full,
             |queue| (0..FRAMES).all(|_| !queue.push(frame.clone(), OUTBOX_BYTES_MAX)),
-            BatchSize::NumIterations(1_000),
+            BatchSize::NumIterations(FULL_QUEUES),
         );
     });
     group.finish();

@@ -45,7 +45,8 @@ impl Rooms for Ours {
         let joined = joined.expect("room for it");
         self.0.leave_shard(&joined.room, thread, true, step);
         if step.is_multiple_of(SWEEP_EVERY) {
-            self.0.sweep(step + 1);
+            // Long after every step, so that each room that was left closes.
+            self.0.sweep(u64::MAX);
         }
     }
 }
@@ -108,7 +109,7 @@ fn run(rooms: &impl Rooms, stay: &[RoomName], threads: usize, steps: u64) -> Dur
                     for step in 0..steps {
                         // A stride that is prime to the number of rooms visits them all, and not in their order.
                         let at = (step as usize * 617 + thread * 251) % stay.len();
-                        if step % CHURN_EVERY == 0 {
+                        if step.is_multiple_of(CHURN_EVERY) {
                             let at = (step / CHURN_EVERY) as usize % CHURNING;
                             rooms.churn(thread, step, &churning[at]);
                         } else {

@@ -28,6 +28,6 @@ pub(crate) fn measure(tenant: &TenantHandle, payload: &Payload, plan: Plan) -> R
                 measured.sent(due, sent);
             }
         }
-        Ok(measured)
+        Ok::<_, Failure>(measured)
     })
 }

@@ -51,6 +51,6 @@ fn hear(mut subscription: Subscription, plan: Plan, began: Instant) -> Result<Me
                 measured.heard(plan.due(began, n), now);
             }
         }
-        Ok(measured)
+        Ok::<_, Failure>(measured)
     })
 }
