@@ -22,6 +22,10 @@ use self::pace::Plan;
 /// The room that is measured in.
 const ROOM: &str = "bench:in-process";
 
+/// What ends a measurement that the machine has no time for.
+const CUT_OFF: &str = "the subscription was cut off: the subscriber did not run for so long that more waited than may; \
+                       the machine is busy, or the rate too high";
+
 /// How long the broker may take to stop.
 const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 

@@ -7,7 +7,7 @@ use cauce_protocol::Payload;
 
 use crate::measured::{Measured, check};
 use crate::pace::{Plan, spin_until};
-use crate::{Failure, ROOM, publish};
+use crate::{CUT_OFF, Failure, ROOM, publish};
 
 pub(crate) fn measure(tenant: &TenantHandle, payload: &Payload, plan: Plan) -> Result<Measured, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -20,7 +20,7 @@ pub(crate) fn measure(tenant: &TenantHandle, payload: &Payload, plan: Plan) -> R
             spin_until(due);
             let sent = Instant::now();
             publish(tenant, payload)?;
-            let heard = subscription.next().await.ok_or("the subscription was cut off")?;
+            let heard = subscription.next().await.ok_or(CUT_OFF)?;
             let now = Instant::now();
             check(subscription.position().1.0 + 1 + n, heard.seq.0)?;
             if n >= plan.warm_up {

@@ -9,7 +9,7 @@ use cauce_protocol::Payload;
 
 use crate::measured::{Measured, check};
 use crate::pace::{Plan, spin_until};
-use crate::{Failure, ROOM, publish};
+use crate::{CUT_OFF, Failure, ROOM, publish};
 
 /// From the start of the subscriber's thread to the first message: longer than it takes to fall asleep.
 const HEAD_START: Duration = Duration::from_millis(20);
@@ -44,7 +44,7 @@ fn hear(mut subscription: Subscription, plan: Plan, began: Instant) -> Result<Me
     let mut measured = Measured::new()?;
     runtime.block_on(async {
         for n in 0..plan.messages() {
-            let heard = subscription.next().await.ok_or("the subscription was cut off")?;
+            let heard = subscription.next().await.ok_or(CUT_OFF)?;
             let now = Instant::now();
             check(subscription.position().1.0 + 1 + n, heard.seq.0)?;
             if n >= plan.warm_up {
