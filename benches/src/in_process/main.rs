@@ -1,7 +1,8 @@
 //! How long a message takes within the process, from `Handle`'s publish to the subscriber's holding it.
 //!
-//! Open loop: message k is due at t₀ + k/rate whatever happened before, and its time counts from then. Two settings: publisher and
-//! subscriber take turns on one thread; or each has a thread of its own, so that every message wakes a sleeper.
+//! Open loop: message k is due at t₀ + k/rate whatever happened before, and its time counts from then. Publisher and subscriber
+//! take turns on one thread; or each has a thread of its own, and the subscriber polls, or sleeps so that every message wakes it. What a
+//! wake-up costs on this machine without a broker stands beside.
 //!
 //! `cargo run --release -p cauce-benches --bin cauce-in-process -- --json`
 
@@ -17,7 +18,9 @@ use cauce_broker::{Persistence, Server, TenantHandle};
 use cauce_protocol::Payload;
 use clap::Parser;
 
+use self::measured::Report;
 use self::pace::Plan;
+use self::two_threads::Waiting;
 
 /// The room that is measured in.
 const ROOM: &str = "bench:in-process";
@@ -77,13 +80,18 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let server = Server::start(&load(inputs)?.config, Persistence::Memory)?;
     let tenant = server.handle().tenant("default")?;
     let payload = payload(arguments.payload as usize);
-    let one_thread = one_thread::measure(&tenant, &payload, plan)?;
-    let two_threads = two_threads::measure(&tenant, &payload, plan)?;
+    let report = Report::new(
+        arguments.rate,
+        &one_thread::measure(&tenant, &payload, plan)?,
+        &two_threads::measure(&tenant, &payload, plan, Waiting::Polling)?,
+        &two_threads::measure(&tenant, &payload, plan, Waiting::Asleep)?,
+        &two_threads::bare(plan)?,
+    );
     server.stop(STOP_WITHIN);
     if arguments.json {
-        println!("{}", measured::json(arguments.rate, &one_thread, &two_threads)?);
+        println!("{}", serde_json::to_string(&report)?);
     } else {
-        print!("{}", measured::table(arguments.rate, &one_thread, &two_threads));
+        print!("{report}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What was measured, and how it is told.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -80,49 +80,68 @@ impl From<&Measured> for Figures {
     }
 }
 
-/// The figures of two threads stand at the top: the harder setting is the one to claim.
+/// All settings. The polling subscriber's figures stand at the top: two threads, and nothing in them but the broker.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     #[serde(flatten)]
     claimed: Figures,
     rate: u32,
     one_thread: Figures,
-    two_threads: Figures,
+    polling: Figures,
+    asleep: Figures,
+    /// A wake-up without a broker.
+    bare_wake: Figures,
 }
 
-pub(crate) fn json(
-    rate: u32,
-    one_thread: &Measured,
-    two_threads: &Measured,
-) -> Result<String, serde_json::Error> {
-    let two_threads = Figures::from(two_threads);
-    serde_json::to_string(&Report {
-        claimed: two_threads,
-        rate,
-        one_thread: Figures::from(one_thread),
-        two_threads,
-    })
-}
-
-pub(crate) fn table(rate: u32, one_thread: &Measured, two_threads: &Measured) -> String {
-    let mut out = format!(
-        "publish to receipt in the process, {rate} messages a second, in µs\n{:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12}\n",
-        "", "p50", "p90", "p99", "p99.9", "max", "late p99"
-    );
-    for (name, measured) in [("one thread", one_thread), ("two threads", two_threads)] {
-        let figures = Figures::from(measured);
-        let us = |nanos: u64| nanos as f64 / 1e3;
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            out,
-            "{name:<14} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>12.2}",
-            us(figures.p50_ns),
-            us(figures.p90_ns),
-            us(figures.p99_ns),
-            us(figures.p999_ns),
-            us(figures.max_ns),
-            us(figures.late_p99_ns)
-        );
+impl Report {
+    pub(crate) fn new(
+        rate: u32,
+        one_thread: &Measured,
+        polling: &Measured,
+        asleep: &Measured,
+        bare_wake: &Measured,
+    ) -> Self {
+        Self {
+            claimed: polling.into(),
+            rate,
+            one_thread: one_thread.into(),
+            polling: polling.into(),
+            asleep: asleep.into(),
+            bare_wake: bare_wake.into(),
+        }
     }
-    out
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.rate;
+        writeln!(
+            f,
+            "publish to receipt in the process, {rate} messages a second, in µs"
+        )?;
+        writeln!(
+            f,
+            "{:<22} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12}",
+            "", "p50", "p90", "p99", "p99.9", "max", "late p99"
+        )?;
+        for (name, figures) in [
+            ("one thread", self.one_thread),
+            ("two threads, polling", self.polling),
+            ("two threads, asleep", self.asleep),
+            ("a wake-up alone", self.bare_wake),
+        ] {
+            let us = |nanos: u64| nanos as f64 / 1e3;
+            writeln!(
+                f,
+                "{name:<22} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>12.2}",
+                us(figures.p50_ns),
+                us(figures.p90_ns),
+                us(figures.p99_ns),
+                us(figures.p999_ns),
+                us(figures.max_ns),
+                us(figures.late_p99_ns)
+            )?;
+        }
+        Ok(())
+    }
 }
