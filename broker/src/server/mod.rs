@@ -137,15 +137,7 @@ impl Server {
             None => Box::new(NoRecords),
             Some(store) => Box::new(store.handle()),
         };
-        let hub = Arc::new(Hub::new(
-            plan(config)?,
-            tunables(config),
-            table_limits(config),
-            door_limits(config),
-            config.limits.mailbox_bytes,
-            clock,
-            records,
-        ));
+        let hub = new_hub(config, clock, records)?;
         let admin = Admin::open(hub.clone(), store.as_ref().map(Store::handle), loaded, config);
         let admin = Arc::new(admin.map_err(StartError::Admin)?);
 
@@ -244,6 +236,30 @@ impl Server {
         *self.origins.write() = config.origins.clone();
         Ok(())
     }
+}
+
+fn new_hub(config: &Config, clock: Clock, records: Box<dyn Records>) -> Result<Arc<Hub>, StartError> {
+    Ok(Arc::new(Hub::new(
+        plan(config)?,
+        tunables(config),
+        table_limits(config),
+        door_limits(config),
+        config.limits.mailbox_bytes,
+        clock,
+        records,
+    )))
+}
+
+/// A node's centre with its tenants and keys, without threads, sockets and database: for benches, which do a shard's work
+/// themselves.
+///
+/// # Errors
+/// If the configuration asks for what cannot be.
+#[cfg(feature = "testing")]
+pub fn hub_alone(config: &Config) -> Result<Arc<Hub>, StartError> {
+    let hub = new_hub(config, Clock::start(), Box::new(NoRecords))?;
+    Admin::open(hub.clone(), None, None, config).map_err(StartError::Admin)?;
+    Ok(hub)
 }
 
 fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Result<JoinHandle<()>> {

@@ -8,6 +8,8 @@
 //! - A peer that reads slowly has a bounded outbox and nothing else; over the bound it is closed.
 //! - Leaving is synchronous: when a peer is closed, no room of this shard knows it any more.
 
+#[cfg(feature = "testing")]
+mod bench;
 mod calls;
 mod catching_up;
 mod clients;
@@ -45,6 +47,8 @@ use bytes::Bytes;
 use cauce_protocol::limits::INTEGER_MAX;
 use cauce_protocol::{Code, ConnectionId, Refusal};
 
+#[cfg(feature = "testing")]
+pub use bench::{Audience, Queue};
 pub use clients::ClientArrival;
 pub use peer::Peer;
 pub use turn::Reception;

@@ -21,6 +21,8 @@
 
 mod admin;
 mod batch;
+#[cfg(feature = "testing")]
+mod bench;
 mod bounds;
 mod commit;
 mod config;
@@ -49,6 +51,8 @@ use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
+#[cfg(feature = "testing")]
+pub use bench::{Batcher, Messages};
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
