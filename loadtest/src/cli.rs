@@ -141,6 +141,17 @@ pub struct LimitOptions {
     one_write: bool,
 }
 
+/// Writes the examples of `command` and of those below it for a program that people call in another way than `cauce-loadtest`.
+#[must_use]
+pub fn called(command: clap::Command, program: &str) -> clap::Command {
+    let examples = command.get_after_help().map(|help| help.to_string());
+    let command = match examples {
+        Some(help) => command.after_help(help.replace("  cauce-loadtest ", &format!("  {program} "))),
+        None => command,
+    };
+    command.mut_subcommands(|below| called(below, program))
+}
+
 impl Command {
     /// Runs it. `prefix` are the arguments that lead to this command where it is part of another program.
     #[must_use]
@@ -157,7 +168,12 @@ impl Command {
             Self::LimitServer(options) => options.run(),
         };
         outcome.unwrap_or_else(|error| {
-            eprintln!("cauce-loadtest: {error}");
+            let program = if prefix.is_empty() {
+                "cauce-loadtest"
+            } else {
+                "cauce loadtest"
+            };
+            eprintln!("{program}: {error}");
             ExitCode::FAILURE
         })
     }
