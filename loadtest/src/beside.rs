@@ -1,15 +1,14 @@
 //! The bare server beside the measured one: a process of its own, so that its cost can be read and its core chosen.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
+use crate::kept::{Kept, Start};
 use crate::limit::Writing;
 
 /// A bare server that ends with this value.
 #[derive(Debug)]
 pub(crate) struct Beside {
-    child: Child,
+    kept: Kept,
     pub(crate) address: SocketAddr,
 }
 
@@ -24,37 +23,23 @@ impl Beside {
             Writing::OneByOne => "--one-write",
             Writing::Coalesced => "--coalesce",
         };
-        let mut child = Command::new(program)
-            .args(prefix)
-            .args(["limit-server", "--listen", "127.0.0.1:0", writing])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("the bare server did not start: {e}"))?;
-        let mut line = String::new();
-        let address = child.stdout.take().and_then(|stdout| {
-            BufReader::new(stdout).read_line(&mut line).ok()?;
-            line.trim().rsplit(' ').next()?.parse().ok()
-        });
-        match address {
-            Some(address) => Ok(Self { child, address }),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(format!("the bare server did not start: {line}"))
-            }
-        }
+        let arguments = prefix.iter().map(String::as_str);
+        let arguments = arguments.chain(["limit-server", "--listen", "127.0.0.1:0", writing]);
+        let start = Start {
+            program: &program,
+            arguments: arguments.map(Into::into).collect(),
+            cores: None,
+            scratch: None,
+        };
+        let mut kept = Kept::start(prefix, &start)?;
+        let address = kept
+            .find(|line| line.strip_prefix("listening at ")?.parse().ok())
+            .map_err(|e| format!("the bare server: {e}"))?;
+        Ok(Self { kept, address })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kept.pid()
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
+use crate::kept::Keep;
 use crate::limit::{Faults, LimitServer, Writing};
 use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::table};
 use crate::scenario::{BUILT_IN, Scenario, Shape};
@@ -44,6 +45,9 @@ pub enum Command {
     Scenarios { name: Option<String> },
     /// A bare server: what the machine can do at most
     LimitServer(LimitOptions),
+    /// Run a program until our standard input ends
+    #[command(hide = true)]
+    Keep(Keep),
 }
 
 #[derive(Debug, clap::Args)]
@@ -166,6 +170,7 @@ impl Command {
             Self::Compare { first, second } => compare_files(&first, &second),
             Self::Scenarios { name } => scenarios(name.as_deref()),
             Self::LimitServer(options) => options.run(),
+            Self::Keep(keep) => keep.run(),
         };
         outcome.unwrap_or_else(|error| {
             let program = if prefix.is_empty() {

@@ -96,7 +96,14 @@ impl Session {
     /// # Errors
     /// If the machine does not give what is needed; in words for people.
     pub(crate) fn open(scenario: &Scenario, place: &Place) -> Result<Self, String> {
-        let topology = Topology::new(&scenario.shape);
+        Self::with(Topology::new(&scenario.shape), scenario, place)
+    }
+
+    /// With seats of its own instead of the scenario's.
+    ///
+    /// # Errors
+    /// If the machine does not give what is needed; in words for people.
+    pub(crate) fn with(topology: Topology, scenario: &Scenario, place: &Place) -> Result<Self, String> {
         let seats = topology.seats.len() as u32;
         descriptors(u64::from(seats))?;
         let server = place.server();
@@ -163,9 +170,10 @@ pub(crate) fn seconds_ns(seconds: f64) -> u64 {
     (seconds * SECOND_NS as f64) as u64
 }
 
-/// Asks for as many descriptors as the connections need.
+/// Asks for as many descriptors as the connections need, beside those that are open.
 fn descriptors(connections: u64) -> Result<(), String> {
-    let wanted = connections + DESCRIPTORS_SPARE;
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let wanted = open + connections + DESCRIPTORS_SPARE;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
