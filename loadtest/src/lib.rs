@@ -5,7 +5,9 @@
 //! - [`cli`] is what people type; `scenario` the files they change; `topology` and `schedule` what these mean
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
 //! - [`limit`] is the bare server that gives the machine's own limit
-//! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search` and `standard` judge it
+//! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search`, `sweep`
+//!   and `standard` judge it
+//! - `served` and `beside` start servers to measure, and `kept` sees to it that none is left behind
 
 mod assertion;
 mod beside;
@@ -14,6 +16,7 @@ mod clock;
 mod disturbed;
 mod engine;
 mod idle;
+mod in_process;
 mod kept;
 mod ledger;
 pub mod limit;
@@ -30,6 +33,7 @@ mod stamp;
 mod standard;
 mod steady;
 mod storm;
+mod sweep;
 mod token;
 mod topology;
 mod wire;
