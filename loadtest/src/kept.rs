@@ -6,7 +6,7 @@
 //! server and removes its directory.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -147,8 +147,9 @@ impl Keep {
             .stdin(Stdio::null())
             .spawn()
             .map_err(|e| format!("{}: {e}", Path::new(program).display()))?;
-        println!("pid {}", child.id());
         let pid = Pid::from_child(&child);
+        // Who started us may have gone already, and then nobody reads this: no reason to leave the child alone.
+        let _ = writeln!(std::io::stdout(), "pid {}", child.id());
         // The child's end ends us, so that who reads our output learns of it.
         let waiting = std::thread::spawn(move || {
             let status = child.wait();

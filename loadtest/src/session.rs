@@ -1,5 +1,6 @@
 //! What every scenario needs before its first message: where to, as whom, from which cores, and which process to watch.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,6 +63,11 @@ impl Pins {
 }
 
 impl Place {
+    /// Whether somebody watches: a file or a pipe gets no line that is written over and over.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
     pub(crate) fn spin_ns(&self) -> u64 {
         let pinned = if self.pin.is_some() { SPIN_PINNED_US } else { 0 };
         self.spin_us.unwrap_or(pinned) * 1_000

@@ -264,7 +264,7 @@ pub(crate) fn show(value: f64, unit: Unit) -> String {
 }
 
 /// A whole number with its thousands apart.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -41,6 +41,9 @@ pub struct StandardOptions {
     /// How often each run is made, in turns with what it is measured against; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
+    /// Length of each measurement, instead of the set's own five seconds: longer for surer figures, shorter for a look.
+    #[arg(long)]
+    seconds: Option<f64>,
     /// How long everything may take: rounds become fewer where it runs short.
     #[arg(long, default_value_t = 14.5, value_name = "MINUTES")]
     minutes: f64,
@@ -148,6 +151,16 @@ impl Run<'_> {
         }
     }
 
+    fn scenario(&self, line: &Line) -> Result<Scenario, String> {
+        let changes = line.changes.iter().map(|&change| change.to_owned());
+        let seconds = self
+            .options
+            .seconds
+            .map(|seconds| format!("load.seconds={seconds:?}"));
+        let changes: Vec<String> = changes.chain(seconds).collect();
+        Scenario::load(line.scenario, &changes)
+    }
+
     /// A server for the line to measure.
     fn target(&self) -> Result<Target, String> {
         let Some(program) = &self.options.serve else {
@@ -170,8 +183,7 @@ impl Run<'_> {
     }
 
     fn runs(&mut self, line: &Line, against: Against, server: Server, asked: u32) -> Result<(), String> {
-        let changes: Vec<String> = line.changes.iter().map(|&change| change.to_owned()).collect();
-        let scenario = Scenario::load(line.scenario, &changes)?;
+        let scenario = self.scenario(line)?;
         let mut asked = asked;
         if server == Server::OfTheRun && self.options.serve.is_none() {
             // A second look at a server that has been used says nothing of its memory.
@@ -298,8 +310,7 @@ impl Run<'_> {
     }
 
     fn search(&mut self, line: &Line) -> Result<(), String> {
-        let changes: Vec<String> = line.changes.iter().map(|&change| change.to_owned()).collect();
-        let scenario = Scenario::load(line.scenario, &changes)?;
+        let scenario = self.scenario(line)?;
         let rules: [Assertion; 1] = [SEARCH_RULE.parse()?];
         let target = self.target()?;
         let here = self.place(&target);
