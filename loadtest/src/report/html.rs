@@ -159,7 +159,7 @@ fn brief(us: f64) -> String {
 /// A percentile p stands at 1 / (1 - p): 50 % at 2, 99 % at 100.
 pub(super) const PERCENTILE: Axis = Axis {
     label: "percentile",
-    scale: Scale::Powers,
+    scale: Scale::Tails,
     show: |one_of| {
         let percent = format!("{:.4}", 100.0 - 100.0 / one_of);
         format!("{} %", percent.trim_end_matches('0').trim_end_matches('.'))
@@ -263,17 +263,21 @@ fn plots(outcomes: &[Outcome]) -> Vec<Plot> {
     ]
 }
 
-/// A series for each run that has one.
+/// A series for each run that has one. Behind the last second in which something was sent only what was late arrived: no load, no figure.
 fn by_second(outcomes: &[Outcome], name: &str, stroke: Stroke, of: fn(&Second) -> f64) -> Vec<Series> {
-    let series = outcomes.iter().enumerate().map(|(colour, outcome)| Series {
-        name: format!("{} {name}", outcome.server).trim_end().to_owned(),
-        colour,
-        stroke,
-        points: outcome
+    let series = outcomes.iter().enumerate().map(|(colour, outcome)| {
+        let loaded = outcome
             .series
             .iter()
-            .map(|s| (s.second as f64 + 1.0, of(s)))
-            .collect(),
+            .rposition(|s| s.sent > 0)
+            .map_or(0, |last| last + 1);
+        let seconds = outcome.series[..loaded].iter();
+        Series {
+            name: format!("{} {name}", outcome.server).trim_end().to_owned(),
+            colour,
+            stroke,
+            points: seconds.map(|s| (s.second as f64 + 1.0, of(s))).collect(),
+        }
     });
     series.filter(|series| series.points.len() > 1).collect()
 }
@@ -293,6 +297,7 @@ mod tests {
         run.curve = vec![(0.0, 10.0), (50.0, 20.0), (100.0, 1_000.0)];
         run.bars = vec![(10.0, 3), (20.0, 9)];
         let second = Second {
+            sent: 1,
             received: 10,
             p50_us: 5.0,
             ..Second::default()
@@ -308,6 +313,20 @@ mod tests {
         {
             assert!(is_well_formed(&format!("<svg{}</svg>", svg.0)));
         }
+    }
+
+    #[test]
+    fn seconds_without_load_are_not_drawn() {
+        let mut run = outcome(Figures::default());
+        let second = |second, sent| Second {
+            second,
+            sent,
+            p50_us: 7.0,
+            ..Second::default()
+        };
+        run.series = vec![second(0, 5), second(1, 0), second(2, 5), second(3, 0)];
+        let series = by_second(&[run], "p50", Stroke::Line, |s| s.p50_us);
+        assert_eq!(series[0].points, [(1.0, 7.0), (2.0, 7.0), (3.0, 7.0)]);
     }
 
     #[test]

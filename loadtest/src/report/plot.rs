@@ -34,6 +34,8 @@ pub(super) enum Scale {
     Even,
     /// By powers of ten.
     Powers,
+    /// The same for "one of so many", whose first mark is the half.
+    Tails,
 }
 
 /// An axis: what it says, how it runs, and how a value on it is written.
@@ -283,7 +285,7 @@ impl Span {
             most = most.max(value);
         }
         match scale {
-            Scale::Powers => {
+            Scale::Powers | Scale::Tails => {
                 // A tenth is the least that is told apart; whole powers leave room above and below.
                 least = least.max(0.1);
                 most = most.max(least * 10.0);
@@ -309,7 +311,9 @@ impl Span {
     fn place(&self, value: f64) -> f64 {
         let share = match self.scale {
             Scale::Even => (value - self.least) / (self.most - self.least),
-            Scale::Powers => (value.max(self.least) / self.least).ln() / (self.most / self.least).ln(),
+            Scale::Powers | Scale::Tails => {
+                (value.max(self.least) / self.least).ln() / (self.most / self.least).ln()
+            }
         };
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }
@@ -333,13 +337,17 @@ impl Span {
                     self.powers(&[1.0, 2.0, 5.0])
                 }
             }
+            Scale::Tails => {
+                let tails = (1..14).map(|n| 10f64.powi(n));
+                self.within(std::iter::once(2.0).chain(tails))
+            }
         }
     }
 
     /// Lines between the marks.
     fn minor(&self) -> Vec<f64> {
         match self.scale {
-            Scale::Even => Vec::new(),
+            Scale::Even | Scale::Tails => Vec::new(),
             Scale::Powers => self.powers(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]),
         }
     }
