@@ -1,19 +1,18 @@
 //! The bare server beside the measured one: a process of its own, so that its cost can be read and its core chosen.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 
+use crate::kept::{Kept, Start};
 use crate::limit::Writing;
 
 /// A bare server that ends with this value.
 #[derive(Debug)]
 pub(crate) struct Beside {
-    child: Child,
+    kept: Kept,
     pub(crate) address: SocketAddr,
     /// What it shows over TLS.
     pub(crate) certificate: Option<CertificateDer<'static>>,
@@ -31,50 +30,36 @@ impl Beside {
             Writing::OneByOne => "--one-write",
             Writing::Coalesced => "--coalesce",
         };
-        let mut child = Command::new(program)
-            .args(prefix)
-            .args(["limit-server", "--listen", "127.0.0.1:0", writing])
-            .args(tls.then_some("--tls-self-signed"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("the bare server did not start: {e}"))?;
-        let said = child.stdout.take().and_then(|stdout| hear(stdout, tls));
-        match said {
-            Some((address, certificate)) => Ok(Self {
-                child,
-                address,
-                certificate,
-            }),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err("the bare server did not start".to_owned())
-            }
-        }
+        let arguments = prefix.iter().map(String::as_str);
+        let arguments = arguments.chain(["limit-server", "--listen", "127.0.0.1:0", writing]);
+        let arguments = arguments.chain(tls.then_some("--tls-self-signed"));
+        let start = Start {
+            program: &program,
+            arguments: arguments.map(Into::into).collect(),
+            cores: None,
+            scratch: None,
+        };
+        let mut kept = Kept::start(prefix, &start)?;
+        let address = kept
+            .find(|line| line.strip_prefix("listening at ")?.parse().ok())
+            .map_err(|e| format!("the bare server: {e}"))?;
+        let certificate = match tls {
+            true => Some(
+                kept.find(|line| STANDARD.decode(line.strip_prefix("certificate ")?).ok())
+                    .map_err(|e| format!("the bare server's certificate: {e}"))?
+                    .into(),
+            ),
+            false => None,
+        };
+        Ok(Self {
+            kept,
+            address,
+            certificate,
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-/// What a bare server says at first: where it listens, and over TLS its certificate.
-fn hear(stdout: ChildStdout, tls: bool) -> Option<(SocketAddr, Option<CertificateDer<'static>>)> {
-    let mut lines = BufReader::new(stdout).lines();
-    let mut word = || Some(lines.next()?.ok()?.rsplit(' ').next()?.to_owned());
-    let address = word()?.parse().ok()?;
-    if !tls {
-        return Some((address, None));
-    }
-    let certificate = STANDARD.decode(word()?).ok()?;
-    Some((address, Some(certificate.into())))
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kept.pid()
     }
 }
 

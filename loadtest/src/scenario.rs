@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Form;
 
 /// The scenarios that come with the program, by name.
-pub(crate) const BUILT_IN: [(&str, &str); 9] = [
+pub(crate) const BUILT_IN: [(&str, &str); 10] = [
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("rooms", include_str!("../scenarios/rooms.toml")),
     ("pairs", include_str!("../scenarios/pairs.toml")),
     ("echo", include_str!("../scenarios/echo.toml")),
     ("slow", include_str!("../scenarios/slow.toml")),
     ("noisy", include_str!("../scenarios/noisy.toml")),
+    ("growth", include_str!("../scenarios/growth.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
@@ -23,6 +24,8 @@ pub(crate) const BUILT_IN: [(&str, &str); 9] = [
 const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Threads that one run may ask for.
 const THREADS_MAX: u32 = 64;
+/// Rooms that one connection may be asked to join: what a broker allows as it comes.
+const ROOMS_A_CONNECTION_MAX: u32 = 128;
 /// Longest payload, in bytes: what the reader's buffer holds, with room to spare.
 const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 
@@ -59,6 +62,15 @@ pub(crate) enum Shape {
         flood_rate: f64,
         /// Who listen to them.
         flood_subscribers: u32,
+    },
+    /// Rooms, as measured while many more connections are idle in many more rooms.
+    Growth {
+        rooms: u32,
+        members: u32,
+        /// Connections beside the measured ones; 0 means none.
+        idle_connections: u32,
+        /// Rooms that they share out among them.
+        idle_rooms: u32,
     },
     /// Rooms with one publisher each, whose subscribers come and go, for as long as one likes.
     Soak {
@@ -156,7 +168,10 @@ impl Scenario {
         let load = &self.load;
         let connections = self.shape.connections();
         if connections == 0 {
-            return Err("every number in [shape] but `stalled` and `missed` must be at least 1".to_owned());
+            return Err(
+                "every number in [shape] but `stalled`, `missed` and those of the idle must be at least 1"
+                    .to_owned(),
+            );
         }
         if connections > u64::from(CONNECTIONS_MAX) {
             return Err(format!("at most {CONNECTIONS_MAX} connections"));
@@ -170,6 +185,15 @@ impl Scenario {
             }
             Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
                 return Err("shape.flood_rate must be messages a second, or 0".to_owned());
+            }
+            Shape::Growth {
+                idle_connections,
+                idle_rooms,
+                ..
+            } if idle_rooms.div_ceil((*idle_connections).max(1)) > ROOMS_A_CONNECTION_MAX => {
+                return Err(format!(
+                    "at most {ROOMS_A_CONNECTION_MAX} rooms a connection: more shape.idle_connections or fewer shape.idle_rooms"
+                ));
             }
             Shape::Soak { churn_per_second, .. } if !(0.0..=100_000.0).contains(churn_per_second) => {
                 return Err("shape.churn_per_second must be 0 to 100000".to_owned());
@@ -213,6 +237,15 @@ impl Shape {
                 n => u64::from(*n) + 1,
             },
             Self::Rooms { rooms, members } => u64::from(*rooms) * u64::from(*members),
+            Self::Growth {
+                rooms,
+                members,
+                idle_connections,
+                ..
+            } => match u64::from(*rooms) * u64::from(*members) {
+                0 => 0,
+                measured => measured + u64::from(*idle_connections),
+            },
             Self::Noisy {
                 rooms,
                 members,
@@ -312,6 +345,8 @@ mod tests {
         assert!(refused("load.payload_bytes=4").contains("payload_bytes"));
         assert!(refused("shape.members=0").contains("at least 1"));
         assert!(refused("rate=1").contains("section"));
+        let crowded = Scenario::load("growth", &["shape.idle_connections=10".to_owned()]);
+        assert!(crowded.unwrap_err().contains("rooms a connection"));
         assert!(refused("load.threads=0").contains("threads"));
         assert!(Scenario::load("romms", &[]).unwrap_err().contains("neither"));
         let odd = Scenario::load("pairs", &["shape.connections=3".to_owned()]);

@@ -1,5 +1,6 @@
 //! What every scenario needs before its first message: where to, as whom, from which cores, and which process to watch.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,6 +68,11 @@ impl Pins {
 }
 
 impl Place {
+    /// Whether somebody watches: a file or a pipe gets no line that is written over and over.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
     pub(crate) fn spin_ns(&self) -> u64 {
         let pinned = if self.pin.is_some() { SPIN_PINNED_US } else { 0 };
         self.spin_us.unwrap_or(pinned) * 1_000
@@ -79,13 +85,20 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
+    /// The same towards another server.
+    pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
+        Self {
+            target,
+            pid: Some(pid),
+            ..self.clone()
+        }
+    }
+
     /// The same towards the bare server.
     pub(crate) fn beside(&self, beside: &Beside) -> Self {
         Self {
-            target: beside.address,
             tls: self.tls.instead(beside.certificate.clone()),
-            pid: Some(beside.pid()),
-            ..self.clone()
+            ..self.elsewhere(beside.address, beside.pid())
         }
     }
 }
@@ -102,7 +115,14 @@ impl Session {
     /// # Errors
     /// If the machine does not give what is needed; in words for people.
     pub(crate) fn open(scenario: &Scenario, place: &Place) -> Result<Self, String> {
-        let topology = Topology::new(&scenario.shape);
+        Self::with(Topology::new(&scenario.shape), scenario, place)
+    }
+
+    /// With seats of its own instead of the scenario's.
+    ///
+    /// # Errors
+    /// If the machine does not give what is needed; in words for people.
+    pub(crate) fn with(topology: Topology, scenario: &Scenario, place: &Place) -> Result<Self, String> {
         let seats = topology.seats.len() as u32;
         descriptors(u64::from(seats))?;
         let server = place.server();
@@ -190,9 +210,10 @@ pub(crate) fn seconds_ns(seconds: f64) -> u64 {
     (seconds * SECOND_NS as f64) as u64
 }
 
-/// Asks for as many descriptors as the connections need.
+/// Asks for as many descriptors as the connections need, beside those that are open.
 fn descriptors(connections: u64) -> Result<(), String> {
-    let wanted = connections + DESCRIPTORS_SPARE;
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let wanted = open + connections + DESCRIPTORS_SPARE;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());

@@ -91,10 +91,7 @@ impl Audience {
             peer.marked.set(false);
             let mut outbox = peer.outbox.borrow_mut();
             outbox.drop_unsent();
-            self.shard
-                .spare_buffers
-                .borrow_mut()
-                .extend(outbox.take_buffer());
+            self.shard.spare_buffers.borrow_mut().extend(outbox.take_buffer());
         }
         *self.shard.marked.borrow_mut() = marked;
         peers

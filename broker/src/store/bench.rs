@@ -67,9 +67,11 @@ impl Messages {
         let mut rows = 0;
         while let Some(piece) = Piece::cut(&mut backlog) {
             rows += piece.rows.len();
-            let callbacks =
-                self.queue
-                    .settled(piece.last_ticket(), piece.rows.len() as u64, piece.held().into_iter());
+            let callbacks = self.queue.settled(
+                piece.last_ticket(),
+                piece.rows.len() as u64,
+                piece.held().into_iter(),
+            );
             debug_assert!(callbacks.is_empty(), "nobody waits");
         }
         rows

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
+use std::time::Duration;
 
 use cauce_protocol::wire as proto;
 use hdrhistogram::Histogram;
@@ -165,9 +166,13 @@ impl Shard {
         let socket = socket2::Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        // However we close, it is a reset: no port waits for a minute, and the next run finds all of them free.
+        socket.set_linger(Some(Duration::ZERO))?;
         let address = seat.index / PORTS_AN_ADDRESS;
         if address > 0 && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
             let source = Ipv4Addr::new(127, 0, 0, 1 + address as u8);
+            // Binding chooses a port before the peer is known, and would pass over those that wait.
+            socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::from(SocketAddrV4::new(source, 0)).into())?;
         }
         seat.began_ns = self.world.clock.now_ns();

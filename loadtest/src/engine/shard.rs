@@ -490,9 +490,8 @@ impl Shard {
 
     pub(super) fn cut_seat(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if let Some(socket) = seat.socket.take() {
-            // A reset, so that no port waits for a minute.
-            let _ = socket2::SockRef::from(&socket.stream).set_linger(Some(std::time::Duration::ZERO));
+        // Closing is a reset: see `connect`.
+        if seat.socket.take().is_some() {
             seat.stage = Stage::Away;
         }
     }
