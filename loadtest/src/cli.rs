@@ -11,7 +11,7 @@ use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::t
 use crate::scenario::{BUILT_IN, Scenario, Shape};
 use crate::search::highest;
 use crate::session::Place;
-use crate::{disturbed, idle, standard, storm};
+use crate::{devices, disturbed, idle, standard, storm};
 
 /// An assertion did not hold.
 const EXIT_ASSERTION: u8 = 3;
@@ -190,6 +190,7 @@ pub(crate) fn once(scenario: &Scenario, name: &str, server: &str, place: &Place)
     match scenario.shape {
         Shape::Storm { .. } => storm::run(scenario, name, server, place),
         Shape::Idle { .. } => idle::run(scenario, name, server, place),
+        Shape::Devices { plugs: 1.., .. } => devices::run(scenario, name, server, place),
         _ => disturbed::run(scenario, name, server, place),
     }
 }
@@ -204,6 +205,9 @@ impl Run {
         outcomes.push(once(&scenario, &name, "target", place)?);
         if let Some(calm) = &calm {
             outcomes.push(once(calm, &name, "target, undisturbed", place)?);
+            if let [here, calm] = &mut outcomes[..] {
+                disturbed::hold_against(here, calm);
+            }
         }
         for kind in &self.limit {
             let writing = Writing::from(*kind);
@@ -237,12 +241,13 @@ impl Run {
     }
 }
 
-/// What a bare server can do of a scenario: it keeps no history.
+/// What a bare server can do of a scenario: it keeps no history and knows no devices.
 pub(crate) fn bare(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
     match &mut scenario.shape {
         Shape::Storm { missed, .. } => *missed = 0,
         Shape::Soak { churn_per_second, .. } => *churn_per_second = 0.0,
+        Shape::Devices { plugs, .. } => *plugs = 0,
         _ => {}
     }
     scenario

@@ -5,12 +5,13 @@
 //! - [`cli`] is what people type; `scenario` the files they change; `topology` and `schedule` what these mean
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
 //! - [`limit`] is the bare server that gives the machine's own limit
-//! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search` and `standard` judge it
+//! - `steady`, `disturbed`, `devices`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search` and `standard` judge it
 
 mod assertion;
 mod beside;
 pub mod cli;
 mod clock;
+mod devices;
 mod disturbed;
 mod engine;
 mod idle;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::clock::{Clock, SECOND_NS};
+use crate::devices::Api;
 use crate::engine::{self, Shard, World};
 use crate::process;
 use crate::scenario::Scenario;
@@ -27,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) target: SocketAddr,
     #[command(flatten)]
     pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) api: Api,
     /// The server's process on this machine; found by its port unless given.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -74,6 +77,19 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
+    /// Puts the server, and this thread with those that it starts from now on, on their cores.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the server's process is not known; in words for people.
+    pub(crate) fn pin(&self, server: Option<u32>) -> Result<(), String> {
+        let Some(pins) = &self.pin else {
+            return Ok(());
+        };
+        let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
+        process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
+        process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))
+    }
+
     /// The same towards another server.
     pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
         Self {
@@ -100,11 +116,7 @@ impl Session {
         let seats = topology.seats.len() as u32;
         descriptors(u64::from(seats))?;
         let server = place.server();
-        if let Some(pins) = &place.pin {
-            let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
-            process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
-            process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))?;
-        }
+        place.pin(server)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
@@ -164,7 +176,10 @@ pub(crate) fn seconds_ns(seconds: f64) -> u64 {
 }
 
 /// Asks for as many descriptors as the connections need.
-fn descriptors(connections: u64) -> Result<(), String> {
+///
+/// # Errors
+/// If the machine does not give them; in words for people.
+pub(crate) fn descriptors(connections: u64) -> Result<(), String> {
     let wanted = connections + DESCRIPTORS_SPARE;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {

@@ -53,7 +53,9 @@ impl Topology {
         match *shape {
             Shape::Fanout { subscribers } => Self::fanout(subscribers, 0),
             Shape::Slow { subscribers, stalled } => Self::fanout(subscribers, stalled),
-            Shape::Rooms { rooms, members } | Shape::Noisy { rooms, members, .. } => {
+            Shape::Rooms { rooms, members }
+            | Shape::Noisy { rooms, members, .. }
+            | Shape::Devices { rooms, members, .. } => {
                 // The members of a room are far from each other, so that consecutive messages go to different rooms.
                 let seats = (0..rooms * members).map(|seat| vec![seat % rooms]).collect();
                 let publishers = (0..rooms * members).map(|seat| (seat, seat % rooms)).collect();

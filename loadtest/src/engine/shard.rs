@@ -494,7 +494,7 @@ impl Shard {
 }
 
 /// Where an HTTP head ends; an error unless it agrees to the upgrade.
-fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
+pub(crate) fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
     let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {
             return Err(io::Error::other("the answer to the handshake does not end"));
@@ -511,7 +511,8 @@ fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
     )))
 }
 
-fn close_words(payload: &[u8]) -> String {
+/// A close of the peer, for people.
+pub(crate) fn close_words(payload: &[u8]) -> String {
     match payload.split_first_chunk::<2>() {
         Some((code, reason)) => format!(
             "closed with {}: {}",
