@@ -148,11 +148,20 @@ impl Plugs {
         said: &Sender<Vec<u64>>,
     ) -> Sent {
         let outcome = self.connect_all(token);
-        let failed = outcome.is_err();
+        let ready = outcome.is_ok();
         // Who listens has given up only if the whole run has.
         let _ = connected.send(outcome);
-        let mut told = failed;
-        while !failed {
+        if ready {
+            self.speak(said);
+        }
+        self.sent.stamped = self.plugs.iter().map(|plug| plug.stamped).collect();
+        self.hang_up();
+        self.sent
+    }
+
+    fn speak(&mut self, said: &Sender<Vec<u64>>) {
+        let mut told = false;
+        loop {
             match self.shared.phase() {
                 Phase::Load => {
                     let now = self.shared.clock.now();
@@ -167,12 +176,9 @@ impl Plugs {
                     }
                     self.turn(NAP_NS);
                 }
-                Phase::Over => break,
+                Phase::Over => return,
             }
         }
-        self.sent.stamped = self.plugs.iter().map(|plug| plug.stamped).collect();
-        self.hang_up();
-        self.sent
     }
 
     fn connect_all(&mut self, token: &str) -> Result<(), String> {
