@@ -28,11 +28,6 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Whether a key was given, without which no plug is let in.
-    pub(crate) fn has_key(&self) -> bool {
-        self.api_key.is_some() || self.api_key_file.is_some()
-    }
-
     fn key(&self) -> Result<String, String> {
         match (&self.api_key, &self.api_key_file) {
             (Some(key), _) => Ok(key.trim().to_owned()),

@@ -58,7 +58,7 @@ pub(super) struct Sent {
     pub(super) stamped: Vec<u64>,
     /// All frames, answers to the server's questions among them.
     pub(super) frames: u64,
-    /// Those with a stamp that were sent within the measurement.
+    /// Those with a stamp that were due within the measurement.
     pub(super) in_window: u64,
     /// How much later than due the frames of the measurement were made.
     pub(super) lateness: Histogram<u64>,
@@ -289,8 +289,9 @@ impl Plugs {
                         FrameKind::Full | FrameKind::Greeting | FrameKind::Status
                     ) {
                         plug.stamped += 1;
-                        self.sent.in_window += u64::from(self.shared.measures(now));
-                        if let Some(due) = due.filter(|&due| self.shared.measures(due)) {
+                        let due = due.unwrap_or(now);
+                        if self.shared.measures(due) {
+                            self.sent.in_window += 1;
                             self.sent.lateness.saturating_record(as_ns(now.since(due)));
                         }
                     }

@@ -1,4 +1,4 @@
-//! The load test against the real program. What is checked are counts, which do not depend on how busy the machine is.
+//! Emulated plugs of the load test against the real program. What is checked are counts, which do not depend on how busy the machine is.
 
 use std::path::Path;
 
