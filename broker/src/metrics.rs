@@ -246,6 +246,19 @@ impl Metrics {
         }
     }
 
+    /// Connections that are open and no devices, as far as counters of threads that go on can be read together.
+    pub fn clients_open(&self) -> u64 {
+        let open = |opened: u64, closed: u64| opened.saturating_sub(closed);
+        let all = open(
+            self.total(|m| &m.connections_opened),
+            self.total(|m| &m.connections_closed),
+        );
+        all.saturating_sub(open(
+            self.total(|m| &m.devices_opened),
+            self.total(|m| &m.devices_closed),
+        ))
+    }
+
     /// The sum of one counter over all shards.
     pub fn total(&self, counter: impl Fn(&ShardMetrics) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).value()).sum()

@@ -18,7 +18,7 @@ use crate::session::Place;
 use crate::standard::StandardOptions;
 use crate::sweep::Sweep;
 use crate::tls::Identity;
-use crate::{disturbed, idle, storm};
+use crate::{devices, disturbed, idle, storm};
 
 /// An assertion did not hold.
 pub(crate) const EXIT_ASSERTION: u8 = 3;
@@ -220,6 +220,7 @@ pub(crate) fn once(scenario: &Scenario, name: &str, server: &str, place: &Place)
     match scenario.shape {
         Shape::Storm { .. } => storm::run(scenario, name, server, place),
         Shape::Idle { .. } => idle::run(scenario, name, server, place),
+        Shape::Devices { plugs: 1.., .. } => devices::run(scenario, name, server, place),
         _ => disturbed::run(scenario, name, server, place),
     }
 }
@@ -234,6 +235,9 @@ impl Run {
         outcomes.push(once(&scenario, &name, "target", place)?);
         if let Some(calm) = &calm {
             outcomes.push(once(calm, &name, "target, undisturbed", place)?);
+            if let [here, calm] = &mut outcomes[..] {
+                disturbed::hold_against(here, calm);
+            }
         }
         for kind in &self.limit {
             let writing = Writing::from(*kind);
@@ -267,12 +271,13 @@ impl Run {
     }
 }
 
-/// What a bare server can do of a scenario: it keeps no history.
+/// What a bare server can do of a scenario: it keeps no history and knows no devices.
 pub(crate) fn bare(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
     match &mut scenario.shape {
         Shape::Storm { missed, .. } => *missed = 0,
         Shape::Soak { churn_per_second, .. } => *churn_per_second = 0.0,
+        Shape::Devices { plugs, .. } => *plugs = 0,
         _ => {}
     }
     scenario

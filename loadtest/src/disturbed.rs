@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::SECOND_NS;
-use crate::report::{Better, Outcome, Verdict};
+use crate::report::{Better, Figures, Outcome, Unit, Verdict};
 use crate::scenario::{Load, Scenario, Shape};
 use crate::session::{Place, Session};
 use crate::steady;
@@ -25,9 +25,31 @@ pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
         Shape::Slow { stalled, .. } if *stalled > 0 => *stalled = 0,
         Shape::Noisy { flood_rate, .. } if *flood_rate > 0.0 => *flood_rate = 0.0,
         Shape::Growth { idle_connections, .. } if *idle_connections > 0 => *idle_connections = 0,
+        Shape::Devices { plugs, .. } if *plugs > 0 => *plugs = 0,
         _ => return None,
     }
     Some(calm)
+}
+
+/// Puts to a disturbed run what the disturbance has cost, by the run without it.
+pub(crate) fn hold_against(here: &mut Outcome, calm: &Outcome) {
+    let both = |name: &str| {
+        let value = |outcome: &Outcome| outcome.metric(name).map(|metric| metric.value);
+        value(here).zip(value(calm))
+    };
+    let mut figures = Figures::default();
+    if let Some((here, calm)) = both("p50") {
+        figures.put("p50_added", here - calm, Unit::Micros, Better::Lower);
+    }
+    if let Some((here, calm)) = both("p99").filter(|(_, calm)| *calm > 0.0) {
+        figures.put("p99_ratio", here / calm, Unit::Share, Better::Lower);
+    }
+    let frames = here.metric("device_frames_per_second").map(|metric| metric.value);
+    if let (Some((here, calm)), Some(frames)) = (both("server_cpu"), frames.filter(|&frames| frames > 0.0)) {
+        let each = (here - calm) * 1e6 / frames;
+        figures.put("server_cpu_per_device_frame", each, Unit::Micros, Better::Lower);
+    }
+    here.metrics.extend(figures.0);
 }
 
 /// Runs a steady scenario, with the flood or the crowd that it asks for beside it.
@@ -173,8 +195,27 @@ mod tests {
                 ..
             }
         ));
+        let calm = undisturbed(&load("devices")).unwrap();
+        assert!(matches!(calm.shape, Shape::Devices { plugs: 0, .. }));
+        assert_eq!(undisturbed(&calm), None);
         let calm = undisturbed(&load("noisy")).unwrap();
         assert_eq!((flood(&calm), undisturbed(&calm)), (None, None));
+    }
+
+    #[test]
+    fn what_a_disturbance_costs_is_told_beside_the_run() {
+        let run = |p50: f64, p99: f64, cpu: f64| {
+            let mut figures = Figures::default();
+            figures.put("p50", p50, Unit::Micros, Better::Lower);
+            figures.put("p99", p99, Unit::Micros, Better::Lower);
+            figures.put("server_cpu", cpu, Unit::Cores, Better::Lower);
+            crate::assertion::tests::outcome(figures)
+        };
+        let (mut here, calm) = (run(103.0, 300.0, 0.4), run(100.0, 200.0, 0.3));
+        hold_against(&mut here, &calm);
+        let value = |name: &str| here.metric(name).map(|metric| metric.value);
+        assert_eq!((value("p50_added"), value("p99_ratio")), (Some(3.0), Some(1.5)));
+        assert_eq!(value("server_cpu_per_device_frame"), None, "there were no frames");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
 //! - [`tls`] is what both sides need to speak TLS
 //! - [`limit`] is the bare server that gives the machine's own limit
-//! - `steady`, `disturbed`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search`, `sweep`
+//! - `steady`, `disturbed`, `devices`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search`, `sweep`
 //!   and `standard` judge it
 //! - `served` and `beside` start servers to measure, and `kept` sees to it that none is left behind
 
@@ -14,6 +14,7 @@ mod assertion;
 mod beside;
 pub mod cli;
 mod clock;
+mod devices;
 mod disturbed;
 mod engine;
 mod idle;

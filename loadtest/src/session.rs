@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::beside::Beside;
 use crate::clock::{Clock, SECOND_NS};
+use crate::devices::Api;
 use crate::engine::{self, Shard, World};
 use crate::process;
 use crate::report;
@@ -33,6 +34,8 @@ pub(crate) struct Place {
     pub(crate) tls: tls::Options,
     #[command(flatten)]
     pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) api: Api,
     /// The server's process on this machine; found by its port unless given.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -85,6 +88,19 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
+    /// Puts the server, and this thread with those that it starts from now on, on their cores.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the server's process is not known; in words for people.
+    pub(crate) fn pin(&self, server: Option<u32>) -> Result<(), String> {
+        let Some(pins) = &self.pin else {
+            return Ok(());
+        };
+        let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
+        process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
+        process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))
+    }
+
     /// The same towards another server.
     pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
         Self {
@@ -126,11 +142,7 @@ impl Session {
         let seats = topology.seats.len() as u32;
         descriptors(u64::from(seats))?;
         let server = place.server();
-        if let Some(pins) = &place.pin {
-            let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
-            process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
-            process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))?;
-        }
+        place.pin(server)?;
         let tls = place.tls.dialer(place.target)?;
         if let Some(dialer) = &tls {
             dialer.try_out(place.target)?;
@@ -211,7 +223,10 @@ pub(crate) fn seconds_ns(seconds: f64) -> u64 {
 }
 
 /// Asks for as many descriptors as the connections need, beside those that are open.
-fn descriptors(connections: u64) -> Result<(), String> {
+///
+/// # Errors
+/// If the machine does not give them; in words for people.
+pub(crate) fn descriptors(connections: u64) -> Result<(), String> {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
     let wanted = open + connections + DESCRIPTORS_SPARE;
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,7 +1,7 @@
 //! The steady scenarios: connect all, load for a window, judge.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -37,6 +37,20 @@ const OTHERS_CORES_MAX: f64 = 0.1;
 /// # Errors
 /// If it could not be run; in words for people.
 pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
+    run_telling(scenario, name, server, place, |_, _| ())
+}
+
+/// The same; `tell` is told when the measurement begins and ends, as soon as that is known.
+///
+/// # Errors
+/// If it could not be run; in words for people.
+pub(crate) fn run_telling(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+    tell: impl FnOnce(Instant, Instant),
+) -> Result<Outcome, String> {
     let mut session = Session::open(scenario, place)?;
     let dialled = session.connect(0..u32::MAX, IN_FLIGHT)?;
     let load = &scenario.load;
@@ -49,6 +63,8 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         until_ns,
         drained_ns: until_ns + seconds_ns(load.drain_seconds),
     };
+    let begins = Instant::now() + Duration::from_nanos(from_ns.saturating_sub(session.world.clock.now_ns()));
+    tell(begins, begins + Duration::from_nanos(until_ns - from_ns));
     let pace = match (load.rate, load.outstanding) {
         (Some(messages_per_second), _) => Pace::Open { messages_per_second },
         (None, outstanding) => Pace::Closed {

@@ -55,7 +55,8 @@ impl Topology {
             Shape::Slow { subscribers, stalled } => Self::fanout(subscribers, stalled),
             Shape::Rooms { rooms, members }
             | Shape::Noisy { rooms, members, .. }
-            | Shape::Growth { rooms, members, .. } => {
+            | Shape::Growth { rooms, members, .. }
+            | Shape::Devices { rooms, members, .. } => {
                 // The members of a room are far from each other, so that consecutive messages go to different rooms.
                 let seats = (0..rooms * members).map(|seat| vec![seat % rooms]).collect();
                 let publishers = (0..rooms * members).map(|seat| (seat, seat % rooms)).collect();

@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use crate::stamp::Form;
 
+pub(crate) const TEXT: u8 = 0x1;
 pub(crate) const BINARY: u8 = 0x2;
 pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;

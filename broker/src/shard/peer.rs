@@ -158,6 +158,10 @@ impl Peer {
             .set(self.unanswered.get().saturating_sub(u32::from(id != 0)));
     }
 
+    pub(super) fn is_device(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Device(_))
+    }
+
     /// Whether the peer is on its way out.
     pub fn is_closing(&self) -> bool {
         matches!(*self.stage.borrow(), Stage::Closing | Stage::Gone)

@@ -25,7 +25,7 @@ use crate::topology::Topology;
 
 pub(crate) use dial::{Dialled, dial};
 pub(crate) use load::{LoadPlan, Loaded, Pace, SecondRow, Window, load};
-pub(crate) use shard::{Shard, Tally};
+pub(crate) use shard::{Shard, Tally, close_words, head_end};
 
 /// The longest latency that a histogram tells apart, in nanoseconds.
 const LONGEST_NS: u64 = 120_000_000_000;

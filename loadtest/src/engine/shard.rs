@@ -507,7 +507,7 @@ impl Shard {
 }
 
 /// Where an HTTP head ends; an error unless it agrees to the upgrade.
-fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
+pub(crate) fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
     if input.first() == Some(&ALERT) {
         return Err(io::Error::other(
             "the server speaks TLS: name its certificate with --ca FILE",
@@ -529,7 +529,8 @@ fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
     )))
 }
 
-fn close_words(payload: &[u8]) -> String {
+/// A close of the peer, for people.
+pub(crate) fn close_words(payload: &[u8]) -> String {
     match payload.split_first_chunk::<2>() {
         Some((code, reason)) => format!(
             "closed with {}: {}",

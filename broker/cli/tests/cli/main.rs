@@ -10,6 +10,7 @@ mod help;
 mod loadtest;
 mod messages;
 mod people;
+mod plugs;
 mod rooms;
 mod serve;
 mod simulate;
