@@ -1,5 +1,6 @@
 //! A broker of our own for a measurement: fresh keys, a fresh data directory, a free port, and nothing left of it afterwards.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -12,8 +13,12 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use rustls::pki_types::CertificateDer;
+
+use crate::devices::Api;
 use crate::kept::{Kept, SCRATCH_PREFIX, Start};
 use crate::session::Place;
+use crate::standard::Transport;
 
 /// What the broker is configured with, but for its keys.
 const CONFIGURATION: &str = include_str!("../server.toml");
@@ -28,6 +33,8 @@ pub(crate) struct Served {
     keys: [String; 2],
     program: PathBuf,
     dir: PathBuf,
+    /// What it shows over TLS.
+    certificate: Option<CertificateDer<'static>>,
 }
 
 impl Served {
@@ -35,18 +42,24 @@ impl Served {
     ///
     /// # Errors
     /// If it does not start; in words for people.
-    pub(crate) fn start(program: &Path, cores: Option<&[usize]>, prefix: &[String]) -> Result<Self, String> {
+    pub(crate) fn start(
+        program: &Path,
+        transport: Transport,
+        cores: Option<&[usize]>,
+        prefix: &[String],
+    ) -> Result<Self, String> {
         let keys = [key()?, key()?];
         let dir = scratch().map_err(|e| format!("a directory for the broker: {e}"))?;
         // Until the keeper has it, it is ours to remove.
-        let started = Self::start_in(&dir, &keys, program, cores, prefix);
+        let started = Self::start_in(&dir, &keys, program, transport, cores, prefix);
         match started {
-            Ok((kept, address)) => Ok(Self {
+            Ok((kept, address, certificate)) => Ok(Self {
                 kept,
                 address,
                 keys,
                 program: program.to_owned(),
                 dir,
+                certificate,
             }),
             Err(why) => {
                 let _ = std::fs::remove_dir_all(&dir);
@@ -59,12 +72,24 @@ impl Served {
         dir: &Path,
         keys: &[String; 2],
         program: &Path,
+        transport: Transport,
         cores: Option<&[usize]>,
         prefix: &[String],
-    ) -> Result<(Kept, SocketAddr), String> {
+    ) -> Result<(Kept, SocketAddr, Option<CertificateDer<'static>>), String> {
         let configuration = dir.join("server.toml");
         write_private(&configuration, &configured(keys)?)?;
-        let arguments = vec![
+        let certificate = match transport {
+            Transport::Plain => None,
+            Transport::Tls => Some(certify(dir)?),
+        };
+        let tls = certificate.iter().flat_map(|_| {
+            ["cert", "key"].map(|name| {
+                let mut setting = OsString::from(format!("--set=tls.{name}="));
+                setting.push(dir.join(name).with_extension("pem"));
+                setting
+            })
+        });
+        let mut arguments: Vec<OsString> = vec![
             "serve".into(),
             "--config".into(),
             configuration.into(),
@@ -75,6 +100,7 @@ impl Served {
             "--log".into(),
             "error".into(),
         ];
+        arguments.extend(tls);
         let start = Start {
             program,
             arguments,
@@ -83,7 +109,7 @@ impl Served {
         };
         let mut kept = Kept::start(prefix, &start)?;
         let address = kept.find(listening)?;
-        Ok((kept, address))
+        Ok((kept, address, certificate))
     }
 
     /// Where the load goes, as the tenants of this broker.
@@ -96,6 +122,8 @@ impl Served {
         there.signing.kid = None;
         there.signing.tenant = None;
         there.signing.flood_tenant = None;
+        there.tls = place.tls.instead(self.certificate.clone());
+        there.api = Api::of_file(data(&self.dir).join("operator.key"));
         there
     }
 
@@ -148,6 +176,15 @@ fn configured(keys: &[String; 2]) -> Result<String, String> {
         place.insert("secret".to_owned(), key.clone().into());
     }
     toml::to_string(&table).map_err(|e| e.to_string())
+}
+
+/// Writes a certificate that nobody has signed, and its key.
+fn certify(dir: &Path) -> Result<CertificateDer<'static>, String> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])
+        .map_err(|e| e.to_string())?;
+    write_private(&dir.join("cert.pem"), &made.cert.pem())?;
+    write_private(&dir.join("key.pem"), &made.signing_key.serialize_pem())?;
+    Ok(made.cert.der().clone())
 }
 
 fn key() -> Result<String, String> {

@@ -25,6 +25,13 @@ pub(super) enum Server {
     OfTheRun,
 }
 
+/// How clients reach the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Plain,
+    Tls,
+}
+
 /// How a line is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Work {
@@ -42,6 +49,7 @@ pub(super) struct Line {
     /// The promise that it stands behind.
     pub(super) number: u8,
     pub(super) title: &'static str,
+    pub(super) transport: Transport,
     pub(super) scenario: &'static str,
     pub(super) changes: &'static [&'static str],
     pub(super) work: Work,
@@ -88,6 +96,7 @@ const FEATURES: Work = Work::Runs {
 const SEARCHED: Line = Line {
     number: 2,
     title: "rooms 100 of 10, highest rate with p99 ≤ 2 ms",
+    transport: Transport::Plain,
     scenario: "rooms",
     changes: &[
         "load.warmup_seconds=0.5",
@@ -100,102 +109,134 @@ const SEARCHED: Line = Line {
     picture: None,
 };
 
+const IDLE: Line = Line {
+    number: 6,
+    title: "idle connections",
+    transport: Transport::Plain,
+    scenario: "idle",
+    changes: &[],
+    work: Work::Runs {
+        against: Against::Nothing,
+        server: Server::OfTheRun,
+    },
+    targets: &[
+        target("bytes_a_connection", Bound::AtMost(2_048.0)),
+        target("private_at_1000", Bound::AtMost(25.0 * 1_048_576.0)),
+    ],
+    round_seconds: 9.0,
+    picture: None,
+};
+
+const FANOUT: Line = Line {
+    number: 1,
+    title: "fanout 1 to 1,000, 16 outstanding",
+    transport: Transport::Plain,
+    scenario: "fanout",
+    changes: SHORT,
+    work: limit(Writing::Coalesced),
+    targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.75))],
+    round_seconds: 13.0,
+    picture: None,
+};
+
+const ROOMS: Line = Line {
+    number: 2,
+    title: "rooms 100 of 10, 1,000 msg/s",
+    transport: Transport::Plain,
+    scenario: "rooms",
+    changes: SHORT,
+    work: limit(Writing::OneByOne),
+    targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.25))],
+    round_seconds: 13.0,
+    picture: Some("rooms"),
+};
+
+const ROOMS_CLOSED: Line = Line {
+    number: 2,
+    title: "rooms 100 of 10, 1,000 outstanding",
+    transport: Transport::Plain,
+    scenario: "rooms",
+    changes: SHORT_CLOSED,
+    work: limit(Writing::Coalesced),
+    targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.70))],
+    round_seconds: 13.0,
+    picture: None,
+};
+
+const PAIRS: Line = Line {
+    number: 3,
+    title: "pairs of 1,000, 10,000 msg/s",
+    transport: Transport::Plain,
+    scenario: "pairs",
+    changes: SHORT,
+    work: limit(Writing::OneByOne),
+    targets: &[
+        target("p50", Bound::AtMost(300.0)),
+        target("p99", Bound::AtMost(1_000.0)),
+        target("p99.9", Bound::AtMost(2_000.0)),
+        target("lost", Bound::AtMost(0.0)),
+    ],
+    round_seconds: 13.0,
+    picture: Some("pairs"),
+};
+
+const ECHO: Line = Line {
+    number: 4,
+    title: "echo",
+    transport: Transport::Plain,
+    scenario: "echo",
+    changes: SHORT,
+    work: limit(Writing::OneByOne),
+    targets: &[
+        target("p50", Bound::TimesAtMost(1.2)),
+        target("p99", Bound::TimesAtMost(1.5)),
+    ],
+    round_seconds: 13.0,
+    picture: Some("echo"),
+};
+
+const STORM: Line = Line {
+    number: 5,
+    title: "storm of 5,000",
+    transport: Transport::Plain,
+    scenario: "storm",
+    changes: &[],
+    work: limit(Writing::OneByOne),
+    targets: &[
+        target("connects_per_second", Bound::AtLeast(6_000.0)),
+        target("ready_p99", Bound::AtMost(50_000.0)),
+        target("recovered_in", Bound::AtMost(3.0)),
+        target("lost", Bound::AtMost(0.0)),
+        target("duplicates", Bound::AtMost(0.0)),
+    ],
+    round_seconds: 7.0,
+    picture: None,
+};
+
+/// The same over TLS, measured against a bare server that speaks it too.
+const fn secured(line: Line, title: &'static str) -> Line {
+    Line {
+        title,
+        transport: Transport::Tls,
+        picture: None,
+        ..line
+    }
+}
+
 /// In the order in which they are run: first what wants a server that nobody has used, for those who bring their own.
-pub(super) const LINES: [Line; 15] = [
-    Line {
-        number: 6,
-        title: "idle connections",
-        scenario: "idle",
-        changes: &[],
-        work: Work::Runs {
-            against: Against::Nothing,
-            server: Server::OfTheRun,
-        },
-        targets: &[
-            target("bytes_a_connection", Bound::AtMost(2_048.0)),
-            target("private_at_1000", Bound::AtMost(25.0 * 1_048_576.0)),
-        ],
-        round_seconds: 9.0,
-        picture: None,
-    },
-    Line {
-        number: 1,
-        title: "fanout 1 to 1,000, 16 outstanding",
-        scenario: "fanout",
-        changes: SHORT,
-        work: limit(Writing::Coalesced),
-        targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.75))],
-        round_seconds: 13.0,
-        picture: None,
-    },
-    Line {
-        number: 2,
-        title: "rooms 100 of 10, 1,000 msg/s",
-        scenario: "rooms",
-        changes: SHORT,
-        work: limit(Writing::OneByOne),
-        targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.25))],
-        round_seconds: 13.0,
-        picture: Some("rooms"),
-    },
+pub(super) const LINES: [Line; 23] = [
+    IDLE,
+    FANOUT,
+    ROOMS,
     SEARCHED,
-    Line {
-        number: 2,
-        title: "rooms 100 of 10, 1,000 outstanding",
-        scenario: "rooms",
-        changes: SHORT_CLOSED,
-        work: limit(Writing::Coalesced),
-        targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.70))],
-        round_seconds: 13.0,
-        picture: None,
-    },
-    Line {
-        number: 3,
-        title: "pairs of 1,000, 10,000 msg/s",
-        scenario: "pairs",
-        changes: SHORT,
-        work: limit(Writing::OneByOne),
-        targets: &[
-            target("p50", Bound::AtMost(300.0)),
-            target("p99", Bound::AtMost(1_000.0)),
-            target("p99.9", Bound::AtMost(2_000.0)),
-            target("lost", Bound::AtMost(0.0)),
-        ],
-        round_seconds: 13.0,
-        picture: Some("pairs"),
-    },
-    Line {
-        number: 4,
-        title: "echo",
-        scenario: "echo",
-        changes: SHORT,
-        work: limit(Writing::OneByOne),
-        targets: &[
-            target("p50", Bound::TimesAtMost(1.2)),
-            target("p99", Bound::TimesAtMost(1.5)),
-        ],
-        round_seconds: 13.0,
-        picture: Some("echo"),
-    },
-    Line {
-        number: 5,
-        title: "storm of 5,000",
-        scenario: "storm",
-        changes: &[],
-        work: limit(Writing::OneByOne),
-        targets: &[
-            target("connects_per_second", Bound::AtLeast(6_000.0)),
-            target("ready_p99", Bound::AtMost(50_000.0)),
-            target("recovered_in", Bound::AtMost(3.0)),
-            target("lost", Bound::AtMost(0.0)),
-            target("duplicates", Bound::AtMost(0.0)),
-        ],
-        round_seconds: 7.0,
-        picture: None,
-    },
+    ROOMS_CLOSED,
+    PAIRS,
+    ECHO,
+    STORM,
     Line {
         number: 7,
         title: "one of 1,000 stops reading",
+        transport: Transport::Plain,
         scenario: "slow",
         changes: SHORT,
         work: calm(Server::OfTheLine),
@@ -204,8 +245,26 @@ pub(super) const LINES: [Line; 15] = [
         picture: Some("slow"),
     },
     Line {
+        number: 8,
+        title: "rooms 100 of 10, 1,000 msg/s, beside 1,000 plugs with 5 frames/s each",
+        transport: Transport::Plain,
+        scenario: "devices",
+        changes: SHORT,
+        work: calm(Server::OfTheRun),
+        targets: &[
+            target("p99", Bound::TimesAtMost(1.2)),
+            target("p50_added", Bound::AtMost(5.0)),
+            target("device_p99", Bound::AtMost(5_000.0)),
+            target("device_lost", Bound::AtMost(0.0)),
+            target("store_drained_in", Bound::AtMost(1.0)),
+        ],
+        round_seconds: 18.0,
+        picture: Some("devices"),
+    },
+    Line {
         number: 9,
         title: "another tenant floods",
+        transport: Transport::Plain,
         scenario: "noisy",
         changes: SHORT,
         work: calm(Server::OfTheLine),
@@ -216,6 +275,7 @@ pub(super) const LINES: [Line; 15] = [
     Line {
         number: 10,
         title: "in process, publish to subscriber",
+        transport: Transport::Plain,
         scenario: "",
         changes: &[],
         work: Work::InProcess,
@@ -229,6 +289,7 @@ pub(super) const LINES: [Line; 15] = [
     Line {
         number: 11,
         title: "rooms 100 of 10, 1,000 msg/s, with history, presence and recovery",
+        transport: Transport::Plain,
         scenario: "rooms",
         changes: SHORT,
         work: FEATURES,
@@ -239,6 +300,7 @@ pub(super) const LINES: [Line; 15] = [
     Line {
         number: 11,
         title: "rooms 100 of 10, 1,000 outstanding, with history, presence and recovery",
+        transport: Transport::Plain,
         scenario: "rooms",
         changes: SHORT_CLOSED,
         work: FEATURES,
@@ -249,6 +311,7 @@ pub(super) const LINES: [Line; 15] = [
     Line {
         number: 12,
         title: "rooms 100 of 10, 1,000 msg/s, among 100,000 rooms and 10,000 connections",
+        transport: Transport::Plain,
         scenario: "growth",
         changes: SHORT,
         work: calm(Server::OfTheRun),
@@ -259,6 +322,7 @@ pub(super) const LINES: [Line; 15] = [
     Line {
         number: 12,
         title: "rooms 100 of 10, 1,000 outstanding, among 100,000 rooms and 10,000 connections",
+        transport: Transport::Plain,
         scenario: "growth",
         changes: SHORT_CLOSED,
         work: calm(Server::OfTheRun),
@@ -266,6 +330,19 @@ pub(super) const LINES: [Line; 15] = [
         round_seconds: 18.0,
         picture: None,
     },
+    Line {
+        title: "idle connections, TLS",
+        transport: Transport::Tls,
+        targets: &[target("bytes_a_connection", Bound::AtMost(4_096.0))],
+        round_seconds: 20.0,
+        ..IDLE
+    },
+    secured(FANOUT, "fanout 1 to 1,000, 16 outstanding, TLS"),
+    secured(ROOMS, "rooms 100 of 10, 1,000 msg/s, TLS"),
+    secured(ROOMS_CLOSED, "rooms 100 of 10, 1,000 outstanding, TLS"),
+    secured(PAIRS, "pairs of 1,000, 10,000 msg/s, TLS"),
+    secured(ECHO, "echo, TLS"),
+    secured(STORM, "storm of 5,000, TLS"),
 ];
 
 impl Line {
@@ -387,7 +464,7 @@ mod tests {
     fn rounds_grow_with_the_time_that_is_left_and_one_is_always_tried() {
         let all = chosen(&[1, 3]).unwrap();
         assert_eq!(rounds(&all, 3, 1e6), 3);
-        assert_eq!(rounds(&all, 3, 2.0 * 26.5), 2);
+        assert_eq!(rounds(&all, 3, 2.0 * 53.0), 2);
         assert_eq!(rounds(&all, 3, 5.0), 1);
         assert_eq!(rounds(&all, 3, 0.0), 0);
         assert_eq!(rounds(&[], 3, 9.0), 0);
@@ -397,7 +474,7 @@ mod tests {
     #[test]
     fn lines_are_chosen_by_their_promise_and_an_unknown_one_is_refused_in_words() {
         let numbers: Vec<_> = chosen(&[2]).unwrap().iter().map(|line| line.number).collect();
-        assert_eq!(numbers, [2, 2, 2]);
+        assert_eq!(numbers, [2, 2, 2, 2, 2]);
         assert!(chosen(&[99]).unwrap_err().contains("1, 2, 3"));
     }
 }

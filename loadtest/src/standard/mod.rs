@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use self::judge::{About, Round, row, single};
+pub(crate) use self::lines::Transport;
 use self::lines::{Against, FEATURES_OFF, FEATURES_ON, Line, SEARCH_RATES, SEARCH_RULE, Server, Work};
 use self::output::{Output, Where};
 use crate::assertion::Assertion;
@@ -162,14 +163,19 @@ impl Run<'_> {
     }
 
     /// A server for the line to measure.
-    fn target(&self) -> Result<Target, String> {
+    fn target(&self, transport: Transport) -> Result<Target, String> {
         let Some(program) = &self.options.serve else {
-            return Ok(Target::Given);
+            return match (transport, self.options.place.tls.is_on()) {
+                (Transport::Plain, false) | (Transport::Tls, true) => Ok(Target::Given),
+                (Transport::Plain, true) => Err("the server at --target speaks TLS".to_owned()),
+                (Transport::Tls, false) => Err("the server at --target speaks no TLS".to_owned()),
+            };
         };
         let pins = self.options.place.pin.as_ref();
         let cores = pins.map(|pins| &pins.server[..]);
         Ok(Target::Ours(Box::new(Served::start(
             program,
+            transport,
             cores,
             self.prefix,
         )?)))
@@ -225,7 +231,7 @@ impl Run<'_> {
                 *kept = None;
             }
             if kept.is_none() {
-                *kept = Some(self.target()?);
+                *kept = Some(self.target(line.transport)?);
             }
             Ok(kept
                 .as_ref()
@@ -235,7 +241,7 @@ impl Run<'_> {
         if against == Against::Features {
             classes(kept.as_ref(), FEATURES_ON)?;
         }
-        let here = cli::once(scenario, line.scenario, "target", &place)?;
+        let mut here = cli::once(scenario, line.scenario, "target", &place)?;
         let there = match against {
             Against::Nothing => None,
             Against::Limit(writing) => {
@@ -251,7 +257,9 @@ impl Run<'_> {
             Against::Calm => {
                 let calm = disturbed::undisturbed(scenario).ok_or("nothing disturbs this scenario")?;
                 let place = fresh(kept)?;
-                Some(cli::once(&calm, line.scenario, "undisturbed", &place)?)
+                let calm = cli::once(&calm, line.scenario, "undisturbed", &place)?;
+                disturbed::hold_against(&mut here, &calm);
+                Some(calm)
             }
             Against::Features => {
                 classes(kept.as_ref(), FEATURES_OFF)?;
@@ -312,7 +320,7 @@ impl Run<'_> {
     fn search(&mut self, line: &Line) -> Result<(), String> {
         let scenario = self.scenario(line)?;
         let rules: [Assertion; 1] = [SEARCH_RULE.parse()?];
-        let target = self.target()?;
+        let target = self.target(line.transport)?;
         let here = self.place(&target);
         let writing = Writing::OneByOne;
         let beside = Beside::start(self.prefix, writing, here.tls.is_on())?;
