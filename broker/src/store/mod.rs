@@ -56,7 +56,7 @@ pub use config::{
     RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
     TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
 };
-pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
+pub use counters::{Counters, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
 pub use messages::{
