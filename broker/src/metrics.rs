@@ -71,9 +71,9 @@ pub struct ShardMetrics {
     /// WebSocket messages and bytes, as read.
     pub messages_in: Counter,
     pub bytes_in: Counter,
-    /// Client requests by outcome.
+    /// Client requests, and those that were refused by reason.
     pub requests: Counter,
-    pub requests_refused: Counter,
+    pub refusals: ByCode,
     /// Frames from devices, and those that changed something.
     pub device_frames: Counter,
     pub device_changes: Counter,
@@ -107,33 +107,41 @@ pub struct ShardMetrics {
     pub latency: Latency,
     /// From a socket's taking no more bytes to all that waited for it being written: how long readers hold things up.
     pub stalls: Histogram,
-    closes: Closes,
+    /// Connections that the broker closed, by reason.
+    pub closes: ByCode,
 }
 
 /// A counter a code.
 #[derive(Debug)]
-struct Closes([Counter; Code::ALL.len()]);
+pub struct ByCode([Counter; Code::ALL.len()]);
 
-impl Default for Closes {
+impl Default for ByCode {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl ByCode {
+    /// It happened for this reason.
+    pub fn increment(&self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|&c| c == code) {
+            self.0[at].increment();
+        }
+    }
+
+    /// How often it happened for which reason, in the order of [`Code::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
+        Code::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(&code, counter)| (code, counter.value()))
     }
 }
 
 impl ShardMetrics {
     /// The broker closed a connection for this reason.
     pub fn closed(&self, code: Code) {
-        if let Some(at) = Code::ALL.iter().position(|&c| c == code) {
-            self.closes.0[at].increment();
-        }
-    }
-
-    /// Connections the broker closed, by reason.
-    pub fn closes(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
-        Code::ALL
-            .iter()
-            .zip(&self.closes.0)
-            .map(|(&code, counter)| (code, counter.value()))
+        self.closes.increment(code);
     }
 }
 
@@ -256,6 +264,18 @@ impl Metrics {
     /// The sum of one counter over all shards.
     pub fn total(&self, counter: impl Fn(&ShardMetrics) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).value()).sum()
+    }
+
+    /// The same for what is counted by code, in the order of [`Code::ALL`].
+    pub fn total_by_code(
+        &self,
+        counters: impl Fn(&ShardMetrics) -> &ByCode,
+    ) -> [(Code, u64); Code::ALL.len()] {
+        std::array::from_fn(|at| {
+            let shards = self.shards.iter();
+            let n = shards.map(|shard| counters(shard).0[at].value()).sum();
+            (Code::ALL[at], n)
+        })
     }
 }
 

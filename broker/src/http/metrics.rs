@@ -17,7 +17,7 @@ use super::Api;
 use super::answer::Refused;
 use super::exposition::{Writer, classic};
 use super::process::ProcessFigures;
-use crate::metrics::{Counter, ShardMetrics};
+use crate::metrics::{ByCode, Counter, ShardMetrics};
 
 /// The older text form, which every tool reads.
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,15 +32,20 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug, Default)]
 pub(super) struct HttpCounters {
     answers: [Counter; CLASSES.len()],
+    refusals: ByCode,
     pub(super) unauthenticated: Counter,
     pub(super) publications: Counter,
     pub(super) publications_refused: Counter,
 }
 
 impl HttpCounters {
-    pub(super) fn answered(&self, status: StatusCode) {
+    /// A request was answered, and refused for a reason if there is one.
+    pub(super) fn answered(&self, status: StatusCode, refused: Option<Code>) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len());
         self.answers[class - 1].increment();
+        if let Some(code) = refused {
+            self.refusals.increment(code);
+        }
     }
 }
 
@@ -135,16 +140,13 @@ impl Node {
             "Handshakes that were refused",
             self.total(|m| &m.handshakes_refused),
         )?;
-        let closes = Code::ALL.iter().enumerate().map(|(at, code)| {
-            let shards = hub.metrics.shards.iter();
-            let closed = shards.filter_map(|shard| shard.closes().nth(at)).map(|(_, n)| n);
-            (code.name(), closed.sum())
-        });
         out.counters(
             "cauce_closes",
             "Connections that the broker closed by reason",
             "code",
-            closes,
+            hub.metrics
+                .total_by_code(|m| &m.closes)
+                .map(|(code, n)| (code.name(), n)),
         )
     }
 
@@ -174,6 +176,12 @@ impl Node {
             each(&|shard| hub.shards[shard].capacity() as u64),
         )?;
         out.counters(
+            "cauce_shard_queue_refused",
+            "Messages for which a shard's queue had no room",
+            "shard",
+            each(&|shard| hub.shards[shard].refused() as u64),
+        )?;
+        out.counters(
             "cauce_shard_turns",
             "Turns of a shard's loop that found work",
             "shard",
@@ -192,6 +200,12 @@ impl Node {
             "Requests to the API by kind of answer",
             "status",
             answers,
+        )?;
+        out.counters(
+            "cauce_http_requests_refused",
+            "Requests to the API that were refused by reason",
+            "code",
+            counters.refusals.iter().map(|(code, n)| (code.name(), n)),
         )?;
         out.counter(
             "cauce_http_requests_unauthenticated",
@@ -246,8 +260,11 @@ mod tests {
     fn answers_are_counted_by_their_hundred() {
         let counters = HttpCounters::default();
         for status in [200, 204, 404, 503] {
-            counters.answered(StatusCode::from_u16(status).unwrap());
+            counters.answered(StatusCode::from_u16(status).unwrap(), None);
         }
-        assert_eq!(counters.answers.each_ref().map(Counter::value), [0, 2, 0, 1, 1]);
+        counters.answered(StatusCode::SERVICE_UNAVAILABLE, Some(Code::Overloaded));
+        let refused: Vec<_> = counters.refusals.iter().filter(|&(_, n)| n > 0).collect();
+        assert_eq!(refused, [(Code::Overloaded, 1)]);
+        assert_eq!(counters.answers.each_ref().map(Counter::value), [0, 2, 0, 1, 2]);
     }
 }

@@ -276,7 +276,7 @@ impl Shard {
 
     pub(super) fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         peer.answered(id);
-        self.metrics().requests_refused.increment();
+        self.metrics().refusals.increment(refusal.code);
         self.say(peer, message_frame(&reply(id, refusal), peer.dialect));
     }
 

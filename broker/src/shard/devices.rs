@@ -114,8 +114,14 @@ impl Shard {
         let frames = {
             let mut side = device.lock();
             let outcome = side.device.handle(session, now, parsed);
-            self.hub
-                .perform(self.metrics(), &credential.tenant, &device, &mut side, outcome, accepted)
+            self.hub.perform(
+                self.metrics(),
+                &credential.tenant,
+                &device,
+                &mut side,
+                outcome,
+                accepted,
+            )
         };
         self.send_to_device(peer, frames);
         self.arm_next(peer, now);
@@ -162,8 +168,14 @@ impl Shard {
         };
         let before = side.link.replace(link);
         // Only calls of the connection before can fail here; nothing is to be sent.
-        self.hub
-            .perform(self.metrics(), tenant, &device, &mut side, outcome, Instant::now());
+        self.hub.perform(
+            self.metrics(),
+            tenant,
+            &device,
+            &mut side,
+            outcome,
+            Instant::now(),
+        );
         drop(side);
         if let Some(before) = before {
             let refusal = Refusal::new(Code::Replaced, "the device has connected anew");
@@ -204,8 +216,14 @@ impl Shard {
             side.link = None;
         }
         let outcome = side.device.disconnect(session, now, reason);
-        self.hub
-            .perform(self.metrics(), &credential.tenant, &device, &mut side, outcome, Instant::now());
+        self.hub.perform(
+            self.metrics(),
+            &credential.tenant,
+            &device,
+            &mut side,
+            outcome,
+            Instant::now(),
+        );
         let timer = side.link.is_none() && side.device.poll_timeout().is_some();
         drop(side);
         if timer {

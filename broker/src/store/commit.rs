@@ -86,7 +86,13 @@ impl StoreHandle {
     /// [`StoreError::Unavailable`] if too many look things up at the moment, the store is shut down, or the database
     /// cannot be read.
     pub async fn messages(&self, query: MessageQuery) -> Result<MessagePage, StoreError> {
-        let clock = self.shared.clock;
+        let (clock, tenant) = (self.shared.clock, query.tenant.clone());
+        let place = self
+            .shared
+            .page_turns
+            .enter(&tenant)
+            .ok_or_else(StoreError::busy)?;
+        let _turn = place.turn().await.map_err(|_| StoreError::closed())?;
         self.look_up(&self.shared.page_slots, move |c| {
             Box::pin(async move { sql::message_page(c, &query, clock.now().unix_ms).await })
         })

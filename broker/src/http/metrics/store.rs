@@ -66,8 +66,21 @@ pub(super) fn write(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
             ("refused", counters.notifications_refused.load(Relaxed)),
         ],
     )?;
-    let mut count =
-        |name, help, value: &AtomicU64| out.counter(name, help, value.load(Relaxed));
+    let demands = store.demands();
+    out.gauges(
+        "cauce_store_waiting",
+        "Those who want something of the database, waiting or served: changes by administrators, queries, pages of durable \
+         rooms, lists of notifications",
+        "kind",
+        demands.map(|demand| (demand.name, demand.waiting as u64)),
+    )?;
+    out.counters(
+        "cauce_store_turned_away",
+        "Those who were refused because too many waited",
+        "kind",
+        demands.map(|demand| (demand.name, demand.refused)),
+    )?;
+    let mut count = |name, help, value: &AtomicU64| out.counter(name, help, value.load(Relaxed));
     count(
         "cauce_store_states_replaced",
         "States that a newer one of the same device made needless",
@@ -116,8 +129,7 @@ fn write_messages(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
         "Bytes of durable messages that wait or have a place reserved",
         queued.bytes,
     )?;
-    let mut count =
-        |name, help, value: &AtomicU64| out.counter(name, help, value.load(Relaxed));
+    let mut count = |name, help, value: &AtomicU64| out.counter(name, help, value.load(Relaxed));
     count(
         "cauce_store_messages_written",
         "Durable messages that were committed",

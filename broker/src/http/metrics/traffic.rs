@@ -24,11 +24,6 @@ impl Node {
             &m.writes
         })?;
         sum("cauce_requests", "Requests of clients", |m| &m.requests)?;
-        sum(
-            "cauce_requests_refused",
-            "Requests of clients that were refused",
-            |m| &m.requests_refused,
-        )?;
         sum("cauce_deliveries", "Messages handed to subscribers", |m| {
             &m.deliveries
         })?;
@@ -44,6 +39,16 @@ impl Node {
         )?;
         sum("cauce_gaps", "Losses that subscribers were told", |m| &m.gaps)?;
         sum("cauce_lost", "Messages that those losses add up to", |m| &m.lost)?;
+        out.counters(
+            "cauce_requests_refused",
+            "Requests of clients that were refused by reason",
+            "code",
+            self.0
+                .hub
+                .metrics
+                .total_by_code(|m| &m.refusals)
+                .map(|(code, n)| (code.name(), n)),
+        )?;
         out.counters(
             "cauce_publications",
             "Messages taken by the door they came through",
@@ -89,7 +94,9 @@ impl Node {
         let shards = &self.0.hub.metrics.shards;
         let by_source = Source::ALL.map(|source| {
             let mut sum = Snapshot::default();
-            shards.iter().for_each(|shard| shard.latency.read(source, &mut sum));
+            shards
+                .iter()
+                .for_each(|shard| shard.latency.read(source, &mut sum));
             (source.name(), sum)
         });
         out.histograms(
@@ -127,11 +134,12 @@ impl Node {
             "Frames of devices that came too fast",
             |m| &m.device_frames_throttled,
         )?;
-        let (mut tenants, mut rooms, mut history, mut devices) = (0, 0, 0, 0);
+        let (mut tenants, mut rooms, mut history, mut full, mut devices) = (0, 0, 0, 0, 0);
         self.0.hub.tenants.for_each(|tenant| {
             tenants += 1;
             rooms += tenant.rooms.len() as u64;
             history += tenant.rooms.history_bytes() as u64;
+            full += u64::from(tenant.rooms.is_history_full());
             devices += tenant.devices_len() as u64;
         });
         out.gauge("cauce_tenants", "Tenants", tenants)?;
@@ -140,6 +148,11 @@ impl Node {
             "cauce_history_bytes",
             "Bytes of history that rooms keep in memory",
             history,
+        )?;
+        out.gauge(
+            "cauce_history_full_tenants",
+            "Tenants whose rooms keep less than their classes say because the tenant's memory for history is taken",
+            full,
         )?;
         out.gauge("cauce_devices", "Devices that are known", devices)
     }
