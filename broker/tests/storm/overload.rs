@@ -14,10 +14,11 @@ use cauce_protocol::{Code, Payload};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Executor as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::support::raw::Raw;
+use crate::support::raw::{Raw, masked};
 use crate::support::{Broker, Peer, config, token};
 use crate::{PATIENCE, alone, classify};
 
@@ -67,20 +68,33 @@ struct Told {
     refused: BTreeMap<String, u64>,
 }
 
+/// What the test says to its publishers, and they to it.
+#[derive(Debug, Default)]
+struct Signals {
+    refused: AtomicU64,
+    /// Send nothing for a moment: somebody wants the database, and would never get it from a writer that always has more.
+    hold: AtomicBool,
+    end: AtomicBool,
+}
+
 /// Publishes durably as fast as answers come, until told to end; then waits for the answers that are due.
-async fn keep_publishing(broker: Peer, name: usize, refused: Arc<AtomicU64>, end: Arc<AtomicBool>) -> Told {
-    let mut peer = broker;
+async fn keep_publishing(mut peer: Peer, name: usize, signals: Arc<Signals>) -> Told {
     let (mut told, mut waiting, mut next) = (Told::default(), BTreeMap::new(), 1u64);
     loop {
-        while waiting.len() < UNDERWAY && !end.load(Relaxed) {
+        let (end, hold) = (signals.end.load(Relaxed), signals.hold.load(Relaxed));
+        while waiting.len() < UNDERWAY && !end && !hold {
             let text = format!("{name}-{next}-{}", "x".repeat(DURABLE_BYTES));
             let publish = json!({"room": LEDGER, "event": "e", "text": text, "ack": "durable"});
             peer.say(json!({"id": next, "publish": publish})).await;
             waiting.insert(next, format!("{name}-{next}-"));
             next += 1;
         }
-        if waiting.is_empty() {
+        if waiting.is_empty() && end {
             return told;
+        }
+        if waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
         }
         let frame = peer.receive().await;
         let reply = &frame["reply"];
@@ -100,7 +114,7 @@ async fn keep_publishing(broker: Peer, name: usize, refused: Arc<AtomicU64>, end
                 .unwrap_or_else(|| panic!("{frame}"));
             assert!(reply["error"]["retry_after_ms"].as_u64() > Some(0), "{frame}");
             *told.refused.entry(error.to_owned()).or_default() += 1;
-            refused.fetch_add(1, Relaxed);
+            signals.refused.fetch_add(1, Relaxed);
             // A refused publisher that never waits would only show how fast it is refused.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -197,21 +211,12 @@ async fn the_worst_of_all_loads_refuses_new_work_and_loses_nothing_acknowledged(
     assert_eq!(health(internal).await.1["status"], "ok");
 
     // Those whom it is about: publishers that want the disk, and a reader of what they say.
-    let (refused, end, last) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
+    let (signals, last) = (Arc::new(Signals::default()), Arc::new(AtomicU64::new(0)));
     let reading = read_apart(broker.address, last.clone()).await;
     let mut publishing = Vec::new();
     for name in 0..PUBLISHERS {
         let peer = broker.join(&token("a", &format!("p{name}"))).await;
-        publishing.push(tokio::spawn(keep_publishing(
-            peer,
-            name,
-            refused.clone(),
-            end.clone(),
-        )));
+        publishing.push(tokio::spawn(keep_publishing(peer, name, signals.clone())));
     }
 
     // Slow readers of another tenant's flood, and the flood, which comes from within so that no socket paces it.
@@ -228,11 +233,14 @@ async fn the_worst_of_all_loads_refuses_new_work_and_loses_nothing_acknowledged(
     }
     let floods: Vec<_> = (0..2)
         .map(|_| {
-            let (b, end) = (broker.server.handle().tenant("b").expect("tenant b"), end.clone());
+            let (b, signals) = (
+                broker.server.handle().tenant("b").expect("tenant b"),
+                signals.clone(),
+            );
             std::thread::spawn(move || {
                 let payload = Payload::text("y".repeat(FLOOD_BYTES));
                 let mut codes = BTreeSet::new();
-                while !end.load(Relaxed) {
+                while !signals.end.load(Relaxed) {
                     if let Err(refusal) = b.publish("flood", "e", payload.clone()) {
                         assert!(refusal.retry_after_ms > 0, "{refusal}");
                         codes.insert(refusal.code.name());
@@ -296,7 +304,7 @@ async fn the_worst_of_all_loads_refuses_new_work_and_loses_nothing_acknowledged(
     assert!(total(|m| &m.fell_behind) > 0);
 
     // The load ends.
-    end.store(true, Relaxed);
+    signals.end.store(true, Relaxed);
     let mut told = Told::default();
     for publisher in publishing {
         let one = publisher.await.expect("it runs");
@@ -362,4 +370,54 @@ async fn the_worst_of_all_loads_refuses_new_work_and_loses_nothing_acknowledged(
     assert_eq!(stopped.unwritten_rows, 0);
     let broker = start(dir.path());
     assert_eq!(lost(&kept(&broker).await), [0; 0]);
+}
+
+/// More than the kernel's buffers hold, and far more than a queue of the smallest size would take.
+const FLOOD_MESSAGES: usize = 60_000;
+
+#[tokio::test]
+async fn a_publisher_without_end_is_paced_before_the_queue_of_its_shard_fills() {
+    let _alone = alone().await;
+    let broker = Broker::with("threads.client_shards=1\nlimits.mailbox_bytes=1MiB");
+    let mut readers = Vec::new();
+    for n in 0..4 {
+        let mut reader = broker.join(&token("a", &format!("r{n}"))).await;
+        reader.subscribe(&["flood"]).await;
+        readers.push(tokio::spawn(async move {
+            // Read what comes until the test is over.
+            while reader.receive().await["lost"].is_null() {}
+        }));
+    }
+    let mut publisher = Raw::connect(broker.address).await;
+    publisher
+        .upgrade(&format!("/v1/ws?token={}", token("a", "pub")), "")
+        .await;
+    publisher.hear_json().await;
+    let publish = json!({"publish": {"room": "flood", "event": "e", "json": 1}}).to_string();
+    let flood = masked(true, 1, publish.as_bytes()).repeat(FLOOD_MESSAGES);
+    let mailbox = broker.server.hub().shards[0].clone();
+    let most = Arc::new(AtomicU64::new(0));
+    let (watched, end) = (most.clone(), Arc::new(AtomicBool::new(false)));
+    let ended = end.clone();
+    let watching = std::thread::spawn(move || {
+        while !ended.load(Relaxed) {
+            watched.fetch_max(mailbox.used() as u64, Relaxed);
+            std::thread::yield_now();
+        }
+    });
+    tokio::time::timeout(PATIENCE, publisher.stream.write_all(&flood))
+        .await
+        .expect("the broker reads")
+        .expect("the connection holds");
+    let published = || broker.server.handle().metrics().total(|m| &m.publications);
+    until("all is published", async || published() == FLOOD_MESSAGES as u64).await;
+    end.store(true, Relaxed);
+    watching.join().expect("it watches");
+    assert_eq!(broker.server.hub().shards[0].refused(), 0);
+    let most = most.load(Relaxed);
+    assert!(
+        (1..512 * 1024).contains(&most),
+        "{most} bytes waited; without waiting for the turn it is all that the publisher has sent"
+    );
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
 }
