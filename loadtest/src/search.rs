@@ -74,15 +74,22 @@ pub(crate) fn highest(
 
 /// Why a run does not count as keeping the rules; None if it does.
 ///
+/// A late generator does not count against a rate that keeps them: latency is counted from when a message was due, so that
+/// lateness is in it and makes it worse. Against one that breaks them it may: then the words say so, because the server may be able to
+/// do more.
+///
 /// # Errors
 /// If a rule names a figure that the run does not have.
 fn objection(outcome: &Outcome, rules: &[Assertion]) -> Result<Option<String>, String> {
-    if let Verdict::GeneratorBound(why) | Verdict::NotWhole(why) = &outcome.verdict {
+    if let Verdict::NotWhole(why) = &outcome.verdict {
         return Ok(Some(why.clone()));
     }
     for rule in rules {
         if let Judgement::Broken(why) = rule.judge(outcome)? {
-            return Ok(Some(why));
+            return Ok(Some(match &outcome.verdict {
+                Verdict::GeneratorBound(bound) => format!("{why}; perhaps by the generator: {bound}"),
+                _ => why,
+            }));
         }
     }
     Ok(None)
@@ -118,6 +125,26 @@ mod tests {
         });
         let found = found.unwrap().unwrap();
         assert!((1_940.0..=2_000.0).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn a_late_generator_counts_against_a_rate_only_if_it_breaks_a_rule() {
+        use crate::assertion::tests::outcome;
+        use crate::report::{Better, Figures, Unit};
+        let rules = ["p99<=2ms".parse().unwrap()];
+        let run = |p99| {
+            let mut figures = Figures::default();
+            figures.put("p99", p99, Unit::Micros, Better::Lower);
+            let mut outcome = outcome(figures);
+            outcome.verdict = Verdict::GeneratorBound("it sent late".to_owned());
+            objection(&outcome, &rules).unwrap()
+        };
+        assert_eq!(run(1_999.0), None);
+        assert!(
+            run(2_001.0)
+                .unwrap()
+                .ends_with("perhaps by the generator: it sent late")
+        );
     }
 
     #[test]
