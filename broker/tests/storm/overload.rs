@@ -258,10 +258,12 @@ async fn the_worst_of_all_loads_refuses_new_work_and_loses_nothing_acknowledged(
         .busy_timeout(PATIENCE);
     let mut database = options.connect().await.expect("a second connection");
     for _ in 0..3 {
+        signals.hold.store(true, Relaxed);
         database.execute("BEGIN EXCLUSIVE").await.expect("locked");
-        let before = refused.load(Relaxed);
+        signals.hold.store(false, Relaxed);
+        let before = signals.refused.load(Relaxed);
         until("a durable message is refused", async || {
-            refused.load(Relaxed) > before
+            signals.refused.load(Relaxed) > before
         })
         .await;
         until("the broker says that it is in trouble", async || {
