@@ -10,6 +10,7 @@ use super::outbox::{Flushed, Written};
 use super::peer::{Peer, Stage};
 use super::{SPARE_BUFFERS_MAX, Shard};
 use crate::hub::{Closing, Selection, ShardMessage};
+use crate::metrics::Taken;
 use crate::publication::message_frame;
 
 /// Messages that one turn takes, so that sockets are read in between. Many: what a turn takes more, it writes in fewer calls,
@@ -29,7 +30,7 @@ impl Shard {
     /// Runs until [`ShardMessage::Stop`] has been carried out.
     pub async fn run(self: &Rc<Self>, reception: &impl Reception) {
         let mailbox = self.hub.shards[self.index].clone();
-        let taken: RefCell<Vec<(Instant, u64)>> = RefCell::default();
+        let taken: RefCell<Vec<Taken>> = RefCell::default();
         loop {
             mailbox.notified().await;
             mailbox.begin_turn();
@@ -47,13 +48,21 @@ impl Shard {
                     None => break,
                     Some(ShardMessage::Publication(publication)) => {
                         let count = self.deliver(&publication, outbox_bytes_max);
-                        taken.borrow_mut().push((publication.accepted, count));
+                        taken.borrow_mut().push(Taken {
+                            accepted: publication.accepted,
+                            source: publication.source,
+                            deliveries: count,
+                        });
                         delivered += count;
                         released += publication.cost();
                     }
                     Some(ShardMessage::Direct(direct)) => {
                         let count = self.deliver_direct(&direct, outbox_bytes_max);
-                        taken.borrow_mut().push((direct.accepted, count));
+                        taken.borrow_mut().push(Taken {
+                            accepted: direct.accepted,
+                            source: direct.source,
+                            deliveries: count,
+                        });
                         delivered += count;
                         released += direct.cost();
                     }
@@ -98,17 +107,16 @@ impl Shard {
         }
     }
 
-    fn report(&self, taken: &mut Vec<(Instant, u64)>) {
+    /// Counts the turn's deliveries, with one look at the clock for all of them.
+    fn report(&self, taken: &mut Vec<Taken>) {
         if taken.is_empty() {
             return;
         }
-        let (now, metrics) = (Instant::now(), self.metrics());
-        for (accepted, count) in taken.drain(..).filter(|&(_, count)| count > 0) {
-            metrics.deliveries.add(count);
-            metrics
-                .latency
-                .record(now.saturating_duration_since(accepted), count);
-        }
+        let metrics = self.metrics();
+        metrics
+            .deliveries
+            .add(taken.iter().map(|taken| taken.deliveries).sum());
+        metrics.latency.record(Instant::now(), taken.drain(..));
     }
 
     /// Writes each marked peer once.
@@ -276,6 +284,7 @@ fn is_selected(peer: &Peer, selection: &Selection) -> bool {
 
 /// Writes on when the kernel takes bytes again. One such task a blocked peer; an idle peer has none.
 async fn wait_and_flush(shard: Rc<Shard>, peer: Rc<Peer>) {
+    let since = Instant::now();
     loop {
         if peer.socket.writable().await.is_err() {
             shard.gone(&peer);
@@ -292,6 +301,7 @@ async fn wait_and_flush(shard: Rc<Shard>, peer: Rc<Peer>) {
                 }
             }
             Ok(Flushed::All) => {
+                shard.metrics().stalls.record(since.elapsed());
                 peer.blocked.set(false);
                 peer.time(|timing| timing.blocked_ms = 0);
                 shard.flushed(&peer);
