@@ -19,6 +19,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError};
@@ -266,9 +267,17 @@ fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Resu
             let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED)
                 .with_nudge(hub.key_missing.clone());
             let shard = std::rc::Rc::new(Shard::new(index, hub, auth));
-            tokio::select! {
-                () = shard.run(&doors) => {}
-                () = shard.run_timers() => {}
+            // Tasks, not parts of this future: the runtime would poll that before all others every time that it looks for
+            // events, and turns would come after each few reads instead of after all that can be read.
+            let (turns, timers) = (shard.clone(), shard);
+            let ended = tokio::select! {
+                ended = spawn_local(async move { turns.run(&doors).await }) => ended,
+                ended = spawn_local(async move { timers.run_timers().await }) => ended,
+            };
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
             }
         });
     })
