@@ -63,9 +63,7 @@ mod tests {
     use super::*;
 
     fn opening() -> Opening {
-        Opening {
-            deadline_ms: 5_000,
-        }
+        Opening { deadline_ms: 5_000 }
     }
 
     fn hello(version: u32, token: &str) -> ClientMessage {

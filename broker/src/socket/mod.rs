@@ -26,14 +26,14 @@ const TLS_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Parts {
     pub tcp: std::net::TcpStream,
-    pub tls: Option<Box<ServerConnection>>,
+    pub tls: Option<Box<RefCell<ServerConnection>>>,
 }
 
 /// A socket of the runtime that it was adopted on.
 #[derive(Debug)]
 pub struct Socket {
     tcp: RefCell<TcpStream>,
-    tls: Option<RefCell<Box<ServerConnection>>>,
+    tls: Option<Box<RefCell<ServerConnection>>>,
 }
 
 impl Socket {
@@ -45,10 +45,9 @@ impl Socket {
         let Parts { tcp, tls } = parts;
         tcp.set_nonblocking(true)?;
         let tcp = RefCell::new(TcpStream::from_std(tcp)?);
-        let tls = tls.map(|mut tls| {
-            tls.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-            RefCell::new(tls)
-        });
+        if let Some(tls) = &tls {
+            tls.borrow_mut().set_buffer_limit(Some(TLS_BUFFER_BYTES));
+        }
         Ok(Self { tcp, tls })
     }
 
@@ -59,7 +58,7 @@ impl Socket {
     pub fn into_parts(self) -> io::Result<Parts> {
         Ok(Parts {
             tcp: self.tcp.into_inner().into_std()?,
-            tls: self.tls.map(RefCell::into_inner),
+            tls: self.tls,
         })
     }
 

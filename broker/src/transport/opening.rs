@@ -104,13 +104,7 @@ impl Reception for Doors {
 
 impl Doors {
     /// Reads the head and sends the socket where it belongs. Answers the client if it is one.
-    async fn open(
-        self,
-        shard: Rc<Shard>,
-        socket: Socket,
-        address: IpAddr,
-        permit: Permit,
-    ) -> Option<Opened> {
+    async fn open(self, shard: Rc<Shard>, socket: Socket, address: IpAddr, permit: Permit) -> Option<Opened> {
         let tunables = shard.tunables();
         let limit = Duration::from_millis(tunables.handshake_ms);
         let mut input = BytesMut::new();

@@ -44,7 +44,11 @@ impl<Opening: Future<Output = Option<Opened>>> Future for Service<Opening> {
             match &mut *self {
                 Self::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
                     None => return Poll::Ready(()),
-                    Some(Opened { shard, peer, mut first }) => {
+                    Some(Opened {
+                        shard,
+                        peer,
+                        mut first,
+                    }) => {
                         if !first.is_empty() {
                             shard.handle_bytes(&peer, &mut first);
                         }
