@@ -56,7 +56,6 @@ impl Audience {
             let address = IpAddr::from(Ipv4Addr::from_bits(FIRST_ADDRESS.to_bits() + n));
             let permit = hub.door.admit(address, now.mono_ms).map_err(io::Error::other)?;
             let opening = Opening {
-                dialect,
                 deadline_ms: u64::MAX,
             };
             let socket = Socket::adopt(parts)?;

@@ -35,7 +35,6 @@ impl Shard {
         } = arrival;
         let (now, tunables) = (self.now(), self.tunables());
         let opening = Opening {
-            dialect,
             deadline_ms: now.mono_ms + tunables.handshake_ms,
         };
         let peer = self.register(socket, address, permit, dialect, Stage::Opening(opening), now);

@@ -25,14 +25,14 @@ pub use tls::Tls;
 #[derive(Debug)]
 pub struct Parts {
     pub tcp: std::net::TcpStream,
-    pub tls: Option<Box<Tls>>,
+    pub tls: Option<Box<RefCell<Tls>>>,
 }
 
 /// A socket of the runtime that it was adopted on.
 #[derive(Debug)]
 pub struct Socket {
     tcp: RefCell<TcpStream>,
-    tls: Option<RefCell<Box<Tls>>>,
+    tls: Option<Box<RefCell<Tls>>>,
 }
 
 impl Socket {
@@ -44,7 +44,6 @@ impl Socket {
         let Parts { tcp, tls } = parts;
         tcp.set_nonblocking(true)?;
         let tcp = RefCell::new(TcpStream::from_std(tcp)?);
-        let tls = tls.map(RefCell::new);
         Ok(Self { tcp, tls })
     }
 
@@ -55,7 +54,7 @@ impl Socket {
     pub fn into_parts(self) -> io::Result<Parts> {
         Ok(Parts {
             tcp: self.tcp.into_inner().into_std()?,
-            tls: self.tls.map(RefCell::into_inner),
+            tls: self.tls,
         })
     }
 
