@@ -9,6 +9,10 @@ command -v g++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
 command -v promtool >/dev/null || missing+=(prometheus)
+# Counts of instructions are recorded for this architecture alone.
+if [ "$(uname -m)" = x86_64 ]; then
+  command -v valgrind >/dev/null || missing+=(valgrind)
+fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then

@@ -1,14 +1,22 @@
-//! Scenarios that are measured against themselves: once undisturbed, once with somebody who misbehaves.
+//! Scenarios that are measured against themselves: once undisturbed, once with somebody who misbehaves or with a crowd beside them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::clock::SECOND_NS;
 use crate::report::{Better, Figures, Outcome, Unit, Verdict};
 use crate::scenario::{Load, Scenario, Shape};
-use crate::session::Place;
+use crate::session::{Place, Session};
 use crate::steady;
+use crate::topology::Topology;
 
 /// From the flood's beginning to the measured tenant's.
 const HEAD_START: Duration = Duration::from_millis(300);
+
+/// Of a crowd, connections that are being opened at a time.
+const CROWD_IN_FLIGHT: u32 = 64;
+/// Longer than any run that a crowd is kept for, in nanoseconds: a day.
+const CROWD_STAYS_NS: u64 = 86_400 * SECOND_NS;
 
 /// The scenario without its disturbance; None where there is none.
 pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
@@ -16,6 +24,7 @@ pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
     match &mut calm.shape {
         Shape::Slow { stalled, .. } if *stalled > 0 => *stalled = 0,
         Shape::Noisy { flood_rate, .. } if *flood_rate > 0.0 => *flood_rate = 0.0,
+        Shape::Growth { idle_connections, .. } if *idle_connections > 0 => *idle_connections = 0,
         Shape::Devices { plugs, .. } if *plugs > 0 => *plugs = 0,
         _ => return None,
     }
@@ -43,21 +52,75 @@ pub(crate) fn hold_against(here: &mut Outcome, calm: &Outcome) {
     here.metrics.extend(figures.0);
 }
 
-/// Runs a steady scenario, with the flood that it asks for beside it.
+/// Runs a steady scenario, with the flood or the crowd that it asks for beside it.
 ///
 /// # Errors
 /// If it could not be run; in words for people.
 pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
-    let Some(flood) = flood(scenario) else {
-        return steady::run(scenario, name, server, place);
-    };
+    if let Shape::Growth {
+        idle_connections: connections @ 1..,
+        idle_rooms,
+        ..
+    } = scenario.shape
+    {
+        return crowded(
+            scenario,
+            name,
+            server,
+            place,
+            Topology::crowd(connections, idle_rooms),
+        );
+    }
+    match flood(scenario) {
+        Some(flood) => flooded(scenario, name, server, place, &flood),
+        None => steady::run(scenario, name, server, place),
+    }
+}
+
+/// Runs while a crowd is connected that does nothing but answer pings.
+fn crowded(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+    crowd: Topology,
+) -> Result<Outcome, String> {
+    let mut session = Session::with(crowd, scenario, place)?;
+    session
+        .connect(0..u32::MAX, CROWD_IN_FLIGHT)
+        .map_err(|e| format!("the crowd: {e}"))?;
+    let over = AtomicBool::new(false);
+    let mut outcome = std::thread::scope(|scope| {
+        for shard in &mut session.shards {
+            // An error shows in the tally: whoever was not served is disconnected.
+            scope.spawn(|| shard.pump(CROWD_STAYS_NS, |_| over.load(Ordering::Acquire)));
+        }
+        let outcome = steady::run(scenario, name, server, place);
+        over.store(true, Ordering::Release);
+        outcome
+    })?;
+    let gone = session.tally().disconnected;
+    if gone > 0 && outcome.verdict == Verdict::Sound {
+        outcome.verdict = Verdict::NotWhole(format!("{gone} of the crowd lost their connections"));
+    }
+    Ok(outcome)
+}
+
+/// Runs while another tenant floods.
+fn flooded(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+    flood: &Scenario,
+) -> Result<Outcome, String> {
     let other = Place {
         signing: place.signing.of_the_flood()?,
         quiet: true,
         ..place.clone()
     };
     let (flooded, outcome) = std::thread::scope(|scope| {
-        let flooding = scope.spawn(|| steady::run(&flood, "flood", server, &other));
+        let flooding = scope.spawn(|| steady::run(flood, "flood", server, &other));
         std::thread::sleep(HEAD_START);
         let outcome = steady::run(scenario, name, server, place);
         (flooding.join(), outcome)
@@ -124,6 +187,14 @@ mod tests {
         let calm = undisturbed(&load("slow")).unwrap();
         assert!(matches!(calm.shape, Shape::Slow { stalled: 0, .. }));
         assert_eq!(undisturbed(&calm), None);
+        let calm = undisturbed(&load("growth")).unwrap();
+        assert!(matches!(
+            calm.shape,
+            Shape::Growth {
+                idle_connections: 0,
+                ..
+            }
+        ));
         let calm = undisturbed(&load("devices")).unwrap();
         assert!(matches!(calm.shape, Shape::Devices { plugs: 0, .. }));
         assert_eq!(undisturbed(&calm), None);

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Form;
 
 /// The scenarios that come with the program, by name.
-pub(crate) const BUILT_IN: [(&str, &str); 10] = [
+pub(crate) const BUILT_IN: [(&str, &str); 11] = [
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("rooms", include_str!("../scenarios/rooms.toml")),
     ("pairs", include_str!("../scenarios/pairs.toml")),
     ("echo", include_str!("../scenarios/echo.toml")),
     ("slow", include_str!("../scenarios/slow.toml")),
     ("noisy", include_str!("../scenarios/noisy.toml")),
+    ("growth", include_str!("../scenarios/growth.toml")),
     ("devices", include_str!("../scenarios/devices.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),
@@ -24,6 +25,8 @@ pub(crate) const BUILT_IN: [(&str, &str); 10] = [
 const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Threads that one run may ask for.
 const THREADS_MAX: u32 = 64;
+/// Rooms that one connection may be asked to join: what a broker allows as it comes.
+const ROOMS_A_CONNECTION_MAX: u32 = 128;
 /// Plugs of one run: as many as have a port each on one source address.
 const PLUGS_MAX: u32 = 20_000;
 /// Frames a second of one plug.
@@ -68,6 +71,15 @@ pub(crate) enum Shape {
         flood_rate: f64,
         /// Who listen to them.
         flood_subscribers: u32,
+    },
+    /// Rooms, as measured while many more connections are idle in many more rooms.
+    Growth {
+        rooms: u32,
+        members: u32,
+        /// Connections beside the measured ones; 0 means none.
+        idle_connections: u32,
+        /// Rooms that they share out among them.
+        idle_rooms: u32,
     },
     /// Rooms, while emulated plugs send frames beside them.
     Devices {
@@ -194,7 +206,7 @@ impl Scenario {
         let connections = self.shape.connections();
         if connections == 0 {
             return Err(
-                "every number in [shape] but `stalled`, `missed` and `plugs` must be at least 1".to_owned(),
+                "every number in [shape] but `stalled`, `missed`, `plugs` and those of the idle must be at least 1".to_owned(),
             );
         }
         if connections > u64::from(CONNECTIONS_MAX) {
@@ -209,6 +221,15 @@ impl Scenario {
             }
             Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
                 return Err("shape.flood_rate must be messages a second, or 0".to_owned());
+            }
+            Shape::Growth {
+                idle_connections,
+                idle_rooms,
+                ..
+            } if idle_rooms.div_ceil((*idle_connections).max(1)) > ROOMS_A_CONNECTION_MAX => {
+                return Err(format!(
+                    "at most {ROOMS_A_CONNECTION_MAX} rooms a connection: more shape.idle_connections or fewer shape.idle_rooms"
+                ));
             }
             Shape::Devices {
                 plugs,
@@ -276,6 +297,15 @@ impl Shape {
             Self::Rooms { rooms, members } | Self::Devices { rooms, members, .. } => {
                 u64::from(*rooms) * u64::from(*members)
             }
+            Self::Growth {
+                rooms,
+                members,
+                idle_connections,
+                ..
+            } => match u64::from(*rooms) * u64::from(*members) {
+                0 => 0,
+                measured => measured + u64::from(*idle_connections),
+            },
             Self::Noisy {
                 rooms,
                 members,
@@ -375,6 +405,8 @@ mod tests {
         assert!(refused("load.payload_bytes=4").contains("payload_bytes"));
         assert!(refused("shape.members=0").contains("at least 1"));
         assert!(refused("rate=1").contains("section"));
+        let crowded = Scenario::load("growth", &["shape.idle_connections=10".to_owned()]);
+        assert!(crowded.unwrap_err().contains("rooms a connection"));
         assert!(refused("load.threads=0").contains("threads"));
         assert!(Scenario::load("romms", &[]).unwrap_err().contains("neither"));
         let plugs = |change: &str| Scenario::load("devices", &[change.to_owned()]).unwrap_err();

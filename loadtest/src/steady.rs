@@ -8,7 +8,9 @@ use hdrhistogram::Histogram;
 use crate::clock::SECOND_NS;
 use crate::engine::{self, LoadPlan, Loaded, Pace, SecondRow, Tally, Window, histogram};
 use crate::process::{self, Cores, Reading};
-use crate::report::{Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, micros};
+use crate::report::{
+    Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, grouped, micros, show,
+};
 use crate::scenario::{Scenario, Shape};
 use crate::session::{Place, Session, seconds_ns};
 
@@ -80,7 +82,7 @@ pub(crate) fn run_telling(
     };
     let (rows, collected) = channel();
     let clock = session.world.clock;
-    let mut collector = Collector::new(session.server, window, load.threads, place.quiet);
+    let mut collector = Collector::new(session.server, window, load.threads, place.is_live());
     let shards = &mut session.shards;
     let loaded = std::thread::scope(|scope| {
         let running = scope.spawn(move || engine::load(shards, plan, rows));
@@ -91,7 +93,9 @@ pub(crate) fn run_telling(
     });
     let loaded = loaded.map_err(|e| e.to_string())?;
     let account = Account::of(&session);
-    Ok(collector.outcome(scenario, name, server, pace, &loaded, &account, &dialled))
+    let mut outcome = collector.outcome(scenario, name, server, pace, &loaded, &account, &dialled);
+    outcome.tls = session.tls();
+    Ok(outcome)
 }
 
 /// The counts of a run, from its ledgers.
@@ -196,7 +200,8 @@ struct Collector {
     server: Option<u32>,
     window: Window,
     threads: u32,
-    quiet: bool,
+    /// Somebody watches a terminal.
+    live: bool,
     total: Histogram<u64>,
     seconds: Vec<(Second, Histogram<u64>, u32)>,
     server_from: Option<Reading>,
@@ -206,15 +211,17 @@ struct Collector {
     cores_from: Option<Cores>,
     cores_until: Option<Cores>,
     cpu_before: f64,
+    /// Of the second that was looked at last, in cores.
+    cpu_now: Option<f64>,
 }
 
 impl Collector {
-    fn new(server: Option<u32>, window: Window, threads: u32, quiet: bool) -> Self {
+    fn new(server: Option<u32>, window: Window, threads: u32, live: bool) -> Self {
         Self {
             server,
             window,
             threads,
-            quiet,
+            live,
             total: histogram(),
             seconds: Vec::new(),
             server_from: None,
@@ -224,6 +231,7 @@ impl Collector {
             cores_from: None,
             cores_until: None,
             cpu_before: 0.0,
+            cpu_now: None,
         }
     }
 
@@ -258,7 +266,7 @@ impl Collector {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if !self.quiet {
+        if self.live {
             eprint!("\r\x1b[K");
         }
     }
@@ -275,6 +283,7 @@ impl Collector {
         if let Some(cpu) = cpu {
             let used = cpu - self.cpu_before;
             self.cpu_before = cpu;
+            self.cpu_now = Some(used);
             let resident = self.server.and_then(|pid| process::resident_bytes(pid).ok());
             let row = self.row(second - 1);
             row.0.server_cpu = used;
@@ -311,17 +320,10 @@ impl Collector {
         second.max_us = micros(latency.max());
         *came += 1;
         let (second, complete) = (*second, *came >= threads);
-        if complete && !self.quiet {
-            let whole = (self.window.until_ns - self.window.from_ns) / SECOND_NS;
-            eprint!(
-                "\r\x1b[K{:>4}/{whole} s  {:>9} sent  {:>10} received  p50 {:>8.0} µs  p99 {:>8.0} µs  max {:>8.0} µs",
-                second.second + 1,
-                second.sent,
-                second.received,
-                second.p50_us,
-                second.p99_us,
-                second.max_us
-            );
+        if complete && self.live {
+            let whole = (self.window.until_ns - self.window.from_ns).div_ceil(SECOND_NS);
+            let so_far = micros(self.total.value_at_quantile(0.99));
+            eprint!("\r\x1b[K{}", progress(&second, whole, so_far, self.cpu_now));
         }
     }
 
@@ -434,6 +436,7 @@ impl Collector {
                 ));
             }
         }
+        figures.handshakes(&account.tally.handshakes);
         figures.put(
             "ready_p99",
             micros(dialled.ready.value_at_quantile(0.99)),
@@ -458,6 +461,7 @@ impl Collector {
             name: name.to_owned(),
             about: scenario.about.clone(),
             machine: Machine::here(),
+            tls: None,
             verdict,
             metrics: figures.0,
             notes,
@@ -468,9 +472,39 @@ impl Collector {
     }
 }
 
+/// A second on the terminal, within eighty columns or little more.
+fn progress(second: &Second, seconds: u64, p99_so_far_us: f64, cpu: Option<f64>) -> String {
+    let cpu = cpu.map_or_else(String::new, |cpu| format!("  server {cpu:.2} cores"));
+    format!(
+        "{:>4}/{seconds} s  {}/s sent  {}/s read  p50 {}  p99 {}, {} so far{cpu}",
+        second.second + 1,
+        grouped(second.sent as f64),
+        grouped(second.received as f64),
+        show(second.p50_us, Unit::Micros),
+        show(second.p99_us, Unit::Micros),
+        show(p99_so_far_us, Unit::Micros),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_on_the_terminal_tells_rates_latency_so_far_and_the_servers_time() {
+        let second = Second {
+            second: 4,
+            sent: 1_000,
+            received: 10_000,
+            p50_us: 120.0,
+            p99_us: 1_500.0,
+            ..Second::default()
+        };
+        assert_eq!(
+            progress(&second, 10, 800.0, Some(0.254)),
+            "   5/10 s  1,000/s sent  10,000/s read  p50 120.00 µs  p99 1.50 ms, 800.00 µs so far  server 0.25 cores"
+        );
+    }
 
     const CALM: Strain = Strain {
         pace: Pace::Open {

@@ -28,6 +28,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// The key in this file, for API and metrics at the target.
+    pub(crate) fn of_file(file: PathBuf) -> Self {
+        Self {
+            api_key: None,
+            api_key_file: Some(file),
+            api_address: None,
+        }
+    }
+
     fn key(&self) -> Result<String, String> {
         match (&self.api_key, &self.api_key_file) {
             (Some(key), _) => Ok(key.trim().to_owned()),

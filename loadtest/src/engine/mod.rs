@@ -20,6 +20,7 @@ use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
 use crate::stamp::Form;
+use crate::tls::Dialer;
 use crate::topology::Topology;
 
 pub(crate) use dial::{Dialled, dial};
@@ -44,6 +45,8 @@ pub(crate) fn histogram() -> Histogram<u64> {
 pub(crate) struct World {
     pub(crate) topology: Topology,
     pub(crate) target: SocketAddr,
+    /// How to speak TLS, where the target does.
+    pub(crate) tls: Option<Dialer>,
     /// One for each seat.
     pub(crate) tokens: Vec<String>,
     /// Keeps the rooms of one run apart from those of another.

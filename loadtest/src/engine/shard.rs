@@ -12,13 +12,16 @@ use super::closed::{ClosedLoop, Receipt};
 use super::{World, histogram};
 use crate::ledger::{Ledger, Seen};
 use crate::poll::{Interest, Poller};
-use crate::socket::{Flushed, READ_BYTES, Socket, UNREAD};
+use crate::socket::{BUFFER_BYTES, Flushed, READ_BYTES, Socket, UNREAD};
 use crate::stamp::{NO_SLOT, Stamp};
+use crate::tls::{self, Credentials, Handshakes};
 use crate::topology::Measured;
 use crate::wire::{self, Template};
 
 /// Longest answer to a handshake, in bytes.
 const HEAD_BYTES_MAX: usize = 4 * 1024;
+/// The first byte of what a server of TLS answers to plain text.
+const ALERT: u8 = 0x15;
 /// A frame must fit the read buffer with its head.
 const FRAME_BYTES_MAX: usize = READ_BYTES - 16;
 /// Different reasons that are kept in words; more are counted under one name.
@@ -29,6 +32,8 @@ const REASONS_MAX: usize = 16;
 pub(crate) enum Stage {
     Away,
     Connecting,
+    /// The TLS handshake is under way.
+    Securing,
     Upgrading,
     /// Hello and subscribe are sent; so many answers are missing.
     Joining(u8),
@@ -54,6 +59,8 @@ pub(crate) struct Seat {
     pub(crate) index: u32,
     pub(crate) stage: Stage,
     pub(crate) socket: Option<Socket>,
+    /// Made for its first connection, and kept for those that resume.
+    pub(crate) credentials: Option<Credentials>,
     pub(crate) interest: Interest,
     pub(crate) began_ns: u64,
     pub(crate) ready_ns: u64,
@@ -100,6 +107,7 @@ pub(crate) struct Tally {
     /// Connections that were cut on purpose and dialled again.
     pub(crate) churned: u64,
     pub(crate) recovered: Recovered,
+    pub(crate) handshakes: Handshakes,
     /// Why connections ended and requests were refused.
     pub(crate) reasons: BTreeMap<String, u64>,
 }
@@ -126,6 +134,7 @@ impl Tally {
         self.recovered.continued += other.recovered.continued;
         self.recovered.partial += other.recovered.partial;
         self.recovered.reset += other.recovered.reset;
+        self.handshakes.add(&other.handshakes);
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
         }
@@ -179,6 +188,7 @@ impl Shard {
                     index: seat as u32,
                     stage: Stage::Away,
                     socket: None,
+                    credentials: None,
                     interest: Interest::Read,
                     began_ns: 0,
                     ready_ns: 0,
@@ -215,7 +225,7 @@ impl Shard {
             freed: Vec::new(),
             dirty: Vec::new(),
             pongs: 0,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; BUFFER_BYTES],
             world,
         })
     }
@@ -237,8 +247,12 @@ impl Shard {
         let Some(socket) = &mut seat.socket else {
             return Ok(());
         };
-        let Some(end) = socket.fill(buffer)? else {
-            return Ok(());
+        let end = match socket.fill(buffer) {
+            Ok(Some(end)) => end,
+            Ok(None) if seat.stage == Stage::Securing => return self.secured(at),
+            Ok(None) => return Ok(()),
+            Err(error) if seat.stage == Stage::Securing => return Err(io::Error::other(tls::words(&error))),
+            Err(error) => return Err(error),
         };
         let now = self.world.clock.now_ns();
         let mut from = 0;
@@ -476,9 +490,8 @@ impl Shard {
 
     pub(super) fn cut_seat(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if let Some(socket) = seat.socket.take() {
-            // A reset, so that no port waits for a minute.
-            let _ = socket2::SockRef::from(&socket.stream).set_linger(Some(std::time::Duration::ZERO));
+        // Closing is a reset: see `connect`.
+        if seat.socket.take().is_some() {
             seat.stage = Stage::Away;
         }
     }
@@ -495,6 +508,11 @@ impl Shard {
 
 /// Where an HTTP head ends; an error unless it agrees to the upgrade.
 pub(crate) fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
+    if input.first() == Some(&ALERT) {
+        return Err(io::Error::other(
+            "the server speaks TLS: name its certificate with --ca FILE",
+        ));
+    }
     let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {
             return Err(io::Error::other("the answer to the handshake does not end"));

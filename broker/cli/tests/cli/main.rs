@@ -7,6 +7,7 @@ mod devices;
 mod drain;
 mod durable;
 mod help;
+mod loadtest;
 mod messages;
 mod people;
 mod plugs;
