@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::assertion::Assertion;
 use crate::beside::Beside;
+use crate::dialect::Dialect;
 use crate::limit::Writing;
 use crate::report::{Machine, Outcome, Unit, Verdict, show};
 use crate::scenario::Scenario;
@@ -141,6 +142,11 @@ const STEPS: [Step; 9] = [
 /// # Errors
 /// If a step could not be run; in words for people.
 pub(crate) fn run(place: &Place, rounds: u32, prefix: &[String]) -> Result<String, String> {
+    if place.dialect != Dialect::Cauce {
+        return Err(
+            "the standard set holds our own promises: run single scenarios against other servers".to_owned(),
+        );
+    }
     let mut rows = String::new();
     let mut others = 0.0f64;
     for step in &STEPS {

@@ -9,6 +9,7 @@
 
 mod closed;
 mod dial;
+mod hear;
 mod load;
 mod shard;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
+use crate::dialect::Dialect;
 use crate::stamp::Form;
 use crate::topology::Topology;
 
@@ -44,20 +46,19 @@ pub(crate) fn histogram() -> Histogram<u64> {
 pub(crate) struct World {
     pub(crate) topology: Topology,
     pub(crate) target: SocketAddr,
+    pub(crate) dialect: Dialect,
+    /// Where the server speaks WebSocket, if not where its kind usually does.
+    pub(crate) path: Option<String>,
     /// One for each seat.
     pub(crate) tokens: Vec<String>,
     /// Keeps the rooms of one run apart from those of another.
     pub(crate) run: String,
+    /// One for each room, as the dialect names them.
+    pub(crate) names: Vec<String>,
     pub(crate) form: Form,
     pub(crate) payload_bytes: usize,
     pub(crate) clock: Clock,
     pub(crate) threads: u32,
-}
-
-impl World {
-    pub(crate) fn room_name(&self, room: u32) -> String {
-        format!("loadtest:{}:{room}", self.run)
-    }
 }
 
 /// One shard for each thread, with its share of the seats, all unconnected.
