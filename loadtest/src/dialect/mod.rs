@@ -330,3 +330,6 @@ fn until<'a>(input: &'a [u8], end: u8) -> Option<(&'a [u8], &'a [u8])> {
     let at = input.iter().position(|byte| *byte == end)?;
     Some((&input[..at], &input[at + 1..]))
 }
+
+#[cfg(test)]
+mod tests;
