@@ -326,7 +326,7 @@ impl Dialect {
 }
 
 /// Splits off the text before `end`, and drops `end`.
-fn until<'a>(input: &'a [u8], end: u8) -> Option<(&'a [u8], &'a [u8])> {
+fn until(input: &[u8], end: u8) -> Option<(&[u8], &[u8])> {
     let at = input.iter().position(|byte| *byte == end)?;
     Some((&input[..at], &input[at + 1..]))
 }
