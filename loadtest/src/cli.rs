@@ -205,7 +205,7 @@ impl Run {
         let place = &self.what.place;
         let mut outcomes = Vec::new();
         let calm = disturbed::undisturbed(&scenario);
-        let target = place.dialect.words_for_target();
+        let target = place.dialect.label();
         outcomes.push(once(&scenario, &name, target, place)?);
         if let Some(calm) = &calm {
             outcomes.push(once(calm, &name, &format!("{target}, undisturbed"), place)?);
@@ -286,12 +286,7 @@ impl SearchOptions {
         let name = self.what.name();
         let rules = &self.what.assertions;
         let found = highest(&scenario, rules, (self.from, self.to), |scenario| {
-            once(
-                scenario,
-                &name,
-                self.what.place.dialect.words_for_target(),
-                &self.what.place,
-            )
+            once(scenario, &name, self.what.place.dialect.label(), &self.what.place)
         })?;
         let Some(rate) = found else {
             println!(

@@ -57,14 +57,7 @@ pub(crate) enum Kind {
 
 impl std::fmt::Display for Dialect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Cauce => "cauce",
-            Self::Plain => "plain",
-            Self::SocketIo => "socketio",
-            Self::Centrifugo => "centrifugo",
-            Self::Nats => "nats",
-            Self::Mqtt => "mqtt",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -196,15 +189,23 @@ pub(crate) struct Words {
 }
 
 impl Dialect {
-    /// How results name the server.
-    pub(crate) fn words_for_target(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Self::Cauce => "target",
-            Self::Plain => "target, plain WebSocket",
-            Self::SocketIo => "target, Socket.IO",
-            Self::Centrifugo => "target, Centrifugo",
-            Self::Nats => "target, NATS",
-            Self::Mqtt => "target, MQTT",
+            Self::Cauce => "cauce",
+            Self::Plain => "plain",
+            Self::SocketIo => "socketio",
+            Self::Centrifugo => "centrifugo",
+            Self::Nats => "nats",
+            Self::Mqtt => "mqtt",
+        }
+    }
+
+    /// How results name the server.
+    pub(crate) fn label(self) -> &'static str {
+        if self == Self::Cauce {
+            "target"
+        } else {
+            self.name()
         }
     }
 
