@@ -15,6 +15,8 @@ use crate::wire;
 
 /// Longest answer to a handshake, in bytes.
 const HEAD_BYTES_MAX: usize = 4 * 1024;
+/// What a connection keeps of a stream at most, in bytes: the longest that may be said, with what is before it in a message.
+const HALF_BYTES_MAX: usize = 2 * SAID_BYTES_MAX;
 
 impl Shard {
     /// Reads once from a seat, and does what it says.
@@ -87,11 +89,13 @@ impl Shard {
             let mut said = std::mem::take(&mut self.seats[at].half);
             said.extend_from_slice(message);
             let left = self.hear_all::<S>(at, kind, &said, now)?;
-            return self.keep_half(at, &said[said.len() - left..]);
+            // Nothing is copied for a message that only adds to what is incomplete.
+            said.drain(..said.len() - left);
+            return self.keep_half(at, said);
         }
         match self.hear_all::<S>(at, kind, message, now)? {
             0 => Ok(()),
-            left if S::STREAM => self.keep_half(at, &message[message.len() - left..]),
+            left if S::STREAM => self.keep_half(at, message[message.len() - left..].to_vec()),
             _ => Err(io::Error::other("a frame that ends in the middle")),
         }
     }
@@ -110,12 +114,15 @@ impl Shard {
         Ok(rest.len())
     }
 
-    fn keep_half(&mut self, at: usize, half: &[u8]) -> io::Result<()> {
-        // Readers refuse what is announced to be longer; this is for what never says how long it is.
-        if half.len() > 2 * SAID_BYTES_MAX {
+    fn keep_half(&mut self, at: usize, half: Vec<u8>) -> io::Result<()> {
+        // Readers refuse what announces to be longer; this is for what never says how long it is.
+        if half.len() > HALF_BYTES_MAX {
             return Err(io::Error::other("something that does not end"));
         }
-        self.seats[at].half = half.to_vec();
+        // An empty one gives its memory back.
+        if !half.is_empty() {
+            self.seats[at].half = half;
+        }
         Ok(())
     }
 
