@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test
+.PHONY: help build demo bench test
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -12,6 +12,9 @@ build: ## the release binary, target/release/cauce
 
 demo: build ## build, then a broker, fifty emulated plugs and subscribers in two tenants, live
 	@./target/release/cauce demo $(ARGS)
+
+bench: ## the standard set, under a quarter of an hour on a quiet machine, into docs/BENCHMARKS.md
+	@./scripts/bench.sh $(ARGS)
 
 test: ## everything: format, lints, tests, conformance
 	@./scripts/test.sh $(ARGS)

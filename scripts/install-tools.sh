@@ -14,6 +14,10 @@ command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null || missing+=(mosquitto)
 PATH="$PATH:/usr/sbin" command -v nats-server >/dev/null || missing+=(nats-server)
+# Counts of instructions are recorded for this architecture alone.
+if [ "$(uname -m)" = x86_64 ]; then
+  command -v valgrind >/dev/null || missing+=(valgrind)
+fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then

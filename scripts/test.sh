@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install-tools.sh
 
-stages=(lint unit models fuzz conformance api devices peers)
+stages=(lint unit instructions models fuzz conformance api devices peers)
 passed=0
 
 lint() {
@@ -16,6 +16,9 @@ lint() {
 
 # Unit, property and integration tests with real sockets and a real database; examples in the documents.
 unit() { cargo test --workspace --all-features; }
+
+# What a message costs in instructions, against what is recorded. Behind `unit`, whose compiled dependencies it shares.
+instructions() { scripts/check-instructions.sh; }
 
 # Concurrency primitives under random interleavings.
 models() { scripts/model-check.sh; }

@@ -1,1 +1,3 @@
-//! Micro-benches of Cauce: `cargo bench -p cauce-benches`. Figures that decisions rest on are kept in docs/BENCHMARKS.md.
+//! What the benches of Cauce share that can be judged without running one. How to run them: docs/BENCHMARKS.md, "Micro-benches".
+
+pub mod instructions;

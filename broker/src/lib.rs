@@ -26,4 +26,6 @@ pub mod websocket;
 
 pub use config::Config;
 pub use handle::{Handle, Invocation, MethodServer, Subscription, TAP_BYTES_MAX, TenantHandle};
+#[cfg(feature = "testing")]
+pub use server::hub_alone;
 pub use server::{Persistence, Server, StartError, Stopped};

@@ -22,6 +22,8 @@ pub struct Mailbox<T, W> {
     /// Reserved and not yet released, in the unit of the cost (bytes).
     used: AtomicUsize,
     capacity: usize,
+    /// Reservations for which there was no room.
+    refused: AtomicUsize,
     /// A wake-up is on its way, or the owner is at work and will look again.
     scheduled: AtomicBool,
     waker: W,
@@ -34,6 +36,7 @@ impl<T, W: Wake> Mailbox<T, W> {
             queue: SegQueue::new(),
             used: AtomicUsize::new(0),
             capacity,
+            refused: AtomicUsize::new(0),
             scheduled: AtomicBool::new(false),
             waker,
         }
@@ -46,6 +49,7 @@ impl<T, W: Wake> Mailbox<T, W> {
             return true;
         }
         self.used.fetch_sub(cost, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
         false
     }
 
@@ -90,6 +94,11 @@ impl<T, W: Wake> Mailbox<T, W> {
 
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// How often there was no room.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// What wakes the owner.
@@ -149,7 +158,7 @@ mod tests {
         assert!(mailbox.reserve(60) && !mailbox.reserve(60) && mailbox.reserve(40));
         mailbox.release(60);
         assert!(mailbox.reserve(60));
-        assert_eq!(mailbox.used(), 100);
+        assert_eq!((mailbox.used(), mailbox.refused()), (100, 1));
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Counters, one set a shard on cache lines of its own: counting is one relaxed addition on a line that nobody else writes.
 //! Whoever wants a total reads all shards and adds.
 
+mod histogram;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use cauce_protocol::Code;
 use crossbeam_utils::CachePadded;
+
+pub use histogram::{BOUNDS_US, Batch, Histogram, Snapshot};
+
+use crate::publication::Source;
 
 /// Only rises.
 #[derive(Debug, Default)]
@@ -25,34 +31,33 @@ impl Counter {
     }
 }
 
-/// Upper bounds of the latency buckets, in microseconds. The last bucket has none.
-pub const LATENCY_BOUNDS_US: [u64; 14] = [
-    50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000,
-];
-
-/// From the broker's taking a message to its bytes being handed to the kernel, for each delivery.
+/// How long messages took from the broker's taking them to their bytes being handed to the kernel, one count a delivery, by
+/// where they came from.
 #[derive(Debug, Default)]
-pub struct Latency {
-    buckets: [Counter; LATENCY_BOUNDS_US.len() + 1],
-    sum_us: Counter,
-}
+pub struct Latency([Histogram; Source::ALL.len()]);
 
 impl Latency {
-    /// `n` deliveries that took this long.
-    pub fn record(&self, took: Duration, n: u64) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_BOUNDS_US.partition_point(|&bound| bound < us);
-        self.buckets[bucket].add(n);
-        self.sum_us.add(us.saturating_mul(n));
+    /// The deliveries of one turn, which end at the same time.
+    pub fn record(&self, now: Instant, taken: impl IntoIterator<Item = Taken>) {
+        let mut batches = self.0.each_ref().map(Histogram::batch);
+        for taken in taken {
+            let took = now.saturating_duration_since(taken.accepted);
+            batches[taken.source as usize].record(took, taken.deliveries);
+        }
     }
 
-    /// Deliveries by bucket, and the sum of their times in microseconds.
-    pub fn snapshot(&self) -> ([u64; LATENCY_BOUNDS_US.len() + 1], u64) {
-        (
-            std::array::from_fn(|i| self.buckets[i].value()),
-            self.sum_us.value(),
-        )
+    /// Adds the deliveries of messages from there to `sum`.
+    pub fn read(&self, source: Source, sum: &mut Snapshot) {
+        self.0[source as usize].read(sum);
     }
+}
+
+/// A message that has been handed to the outboxes of its receivers on one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    pub accepted: Instant,
+    pub source: Source,
+    pub deliveries: u64,
 }
 
 /// What one shard counts.
@@ -66,9 +71,9 @@ pub struct ShardMetrics {
     /// WebSocket messages and bytes, as read.
     pub messages_in: Counter,
     pub bytes_in: Counter,
-    /// Client requests by outcome.
+    /// Client requests, and those that were refused by reason.
     pub requests: Counter,
-    pub requests_refused: Counter,
+    pub refusals: ByCode,
     /// Frames from devices, and those that changed something.
     pub device_frames: Counter,
     pub device_changes: Counter,
@@ -100,33 +105,43 @@ pub struct ShardMetrics {
     /// Turns of the loop that found work.
     pub turns: Counter,
     pub latency: Latency,
-    closes: Closes,
+    /// From a socket's taking no more bytes to all that waited for it being written: how long readers hold things up.
+    pub stalls: Histogram,
+    /// Connections that the broker closed, by reason.
+    pub closes: ByCode,
 }
 
 /// A counter a code.
 #[derive(Debug)]
-struct Closes([Counter; Code::ALL.len()]);
+pub struct ByCode([Counter; Code::ALL.len()]);
 
-impl Default for Closes {
+impl Default for ByCode {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl ByCode {
+    /// It happened for this reason.
+    pub fn increment(&self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|&c| c == code) {
+            self.0[at].increment();
+        }
+    }
+
+    /// How often it happened for which reason, in the order of [`Code::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
+        Code::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(&code, counter)| (code, counter.value()))
     }
 }
 
 impl ShardMetrics {
     /// The broker closed a connection for this reason.
     pub fn closed(&self, code: Code) {
-        if let Some(at) = Code::ALL.iter().position(|&c| c == code) {
-            self.closes.0[at].increment();
-        }
-    }
-
-    /// Connections the broker closed, by reason.
-    pub fn closes(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
-        Code::ALL
-            .iter()
-            .zip(&self.closes.0)
-            .map(|(&code, counter)| (code, counter.value()))
+        self.closes.increment(code);
     }
 }
 
@@ -246,27 +261,66 @@ impl Metrics {
         }
     }
 
+    /// Connections that are open and no devices, as far as counters of threads that go on can be read together.
+    pub fn clients_open(&self) -> u64 {
+        let open = |opened: u64, closed: u64| opened.saturating_sub(closed);
+        let all = open(
+            self.total(|m| &m.connections_opened),
+            self.total(|m| &m.connections_closed),
+        );
+        all.saturating_sub(open(
+            self.total(|m| &m.devices_opened),
+            self.total(|m| &m.devices_closed),
+        ))
+    }
+
     /// The sum of one counter over all shards.
     pub fn total(&self, counter: impl Fn(&ShardMetrics) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).value()).sum()
+    }
+
+    /// The same for what is counted by code, in the order of [`Code::ALL`].
+    pub fn total_by_code(
+        &self,
+        counters: impl Fn(&ShardMetrics) -> &ByCode,
+    ) -> [(Code, u64); Code::ALL.len()] {
+        std::array::from_fn(|at| {
+            let shards = self.shards.iter();
+            let n = shards.map(|shard| counters(shard).0[at].value()).sum();
+            (Code::ALL[at], n)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn a_latency_falls_into_the_first_bucket_that_holds_it() {
-        let latency = Latency::default();
-        latency.record(Duration::from_micros(50), 1);
-        latency.record(Duration::from_micros(51), 2);
-        latency.record(Duration::from_secs(5), 3);
-        let (buckets, sum) = latency.snapshot();
-        assert_eq!(
-            (buckets[0], buckets[1], buckets[LATENCY_BOUNDS_US.len()]),
-            (1, 2, 3)
+    fn deliveries_of_one_turn_are_counted_by_where_their_messages_came_from() {
+        let (latency, start) = (Latency::default(), Instant::now());
+        let taken = |us, source, deliveries| Taken {
+            accepted: start + Duration::from_micros(us),
+            source,
+            deliveries,
+        };
+        latency.record(
+            start + Duration::from_micros(100),
+            [
+                taken(0, Source::Client, 3),
+                taken(40, Source::Device, 5),
+                taken(60, Source::Client, 2),
+            ],
         );
-        assert_eq!(sum, 50 + 102 + 15_000_000);
+        let read = |source| {
+            let mut sum = Snapshot::default();
+            latency.read(source, &mut sum);
+            (sum.count(), sum.sum_us)
+        };
+        assert_eq!(read(Source::Client), (5, 3 * 100 + 2 * 40));
+        assert_eq!(read(Source::Device), (5, 5 * 60));
+        assert_eq!(read(Source::Api), (0, 0));
     }
 }

@@ -18,6 +18,31 @@ pub struct RoomKey(pub u64);
 /// Connections that a message is not for. Nearly always none or the sender.
 pub type Excluded = SmallVec<[ConnectionId; 1]>;
 
+/// Which door a message came through: its latency is counted apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// A client's socket.
+    Client,
+    /// A device's socket.
+    Device,
+    /// The API, the embedding program, or the broker itself.
+    #[default]
+    Api,
+}
+
+impl Source {
+    pub const ALL: [Self; 3] = [Self::Client, Self::Device, Self::Api];
+
+    /// As in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Device => "device",
+            Self::Api => "api",
+        }
+    }
+}
+
 /// One numbered message of a room.
 #[derive(Debug)]
 pub struct Publication {
@@ -35,6 +60,7 @@ pub struct Publication {
     /// When the broker took it: for the latency that we report, and in milliseconds since 1970.
     pub accepted: Instant,
     pub unix_ms: u64,
+    pub source: Source,
     encoded: Encoded,
     skipped: Encoded,
 }
@@ -54,6 +80,7 @@ impl Publication {
             user: draft.user,
             accepted: draft.accepted,
             unix_ms: draft.unix_ms,
+            source: draft.source,
             encoded: Encoded::default(),
             skipped: Encoded::default(),
         }
@@ -99,6 +126,7 @@ pub struct Draft {
     pub accepted: Instant,
     /// Set by the hub.
     pub unix_ms: u64,
+    pub source: Source,
 }
 
 impl Draft {
@@ -112,6 +140,7 @@ impl Draft {
             user: None,
             accepted: Instant::now(),
             unix_ms: 0,
+            source: Source::default(),
         }
     }
 
@@ -137,6 +166,7 @@ pub struct Direct {
     pub payload: Payload,
     pub excluded: Excluded,
     pub accepted: Instant,
+    pub source: Source,
     encoded: Encoded,
 }
 
@@ -149,6 +179,7 @@ impl Direct {
             payload: draft.payload,
             excluded: draft.excluded,
             accepted: draft.accepted,
+            source: draft.source,
             encoded: Encoded::default(),
         }
     }

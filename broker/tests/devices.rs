@@ -191,7 +191,16 @@ async fn a_lost_socket_is_told_at_once_and_a_return_too() {
 
 #[tokio::test]
 async fn a_new_connection_wins_over_the_late_close_of_the_old_one() {
-    let broker = Broker::with("threads.ingest_shards=3");
+    the_new_connection_wins("threads.ingest_shards=3").await;
+}
+
+#[tokio::test]
+async fn devices_without_shards_of_their_own_live_among_the_clients() {
+    the_new_connection_wins("threads.ingest_shards=0\nthreads.client_shards=3").await;
+}
+
+async fn the_new_connection_wins(threads: &str) {
+    let broker = Broker::with(threads);
     let credential = broker.device_token("a", None);
     let mut watcher = watcher(&broker, "a", &["$device:AABB04"]).await;
     let mut old = Plug::dial(&broker, credential.expose(), "AABB04").await;

@@ -219,7 +219,17 @@ async fn a_reader_that_is_slow_and_reads_on_gets_everything() {
 
 #[tokio::test]
 async fn a_request_that_was_read_is_answered_before_the_farewell_and_devices_go_last() {
-    let broker = Broker::start();
+    answered_before_the_farewell("threads.ingest_shards=1").await;
+}
+
+#[tokio::test]
+async fn devices_go_last_also_where_they_live_among_clients() {
+    answered_before_the_farewell("threads.ingest_shards=0\nthreads.client_shards=1").await;
+    answered_before_the_farewell("threads.ingest_shards=0\nthreads.client_shards=2").await;
+}
+
+async fn answered_before_the_farewell(threads: &str) {
+    let broker = Broker::with(threads);
     let (mut plug, device) = plug(&broker, "a").await;
     let mut ann = broker.join(&full_token("a", "ann", "r")).await;
     ann.say(json!({"id": 7, "call": {"device": device, "method": "Switch.Toggle", "json": {"id": 0}}}))

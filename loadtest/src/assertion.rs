@@ -150,6 +150,7 @@ pub(crate) mod tests {
             name: "test".into(),
             about: String::new(),
             machine: Machine::default(),
+            tls: None,
             verdict: Verdict::Sound,
             metrics: figures.0,
             notes: Vec::new(),

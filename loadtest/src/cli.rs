@@ -4,17 +4,24 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
+use crate::kept::Keep;
 use crate::limit::{Faults, LimitServer, Writing};
 use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::table};
 use crate::scenario::{BUILT_IN, Scenario, Shape};
 use crate::search::highest;
 use crate::session::Place;
-use crate::{disturbed, idle, standard, storm};
+use crate::standard::StandardOptions;
+use crate::sweep::Sweep;
+use crate::tls::Identity;
+use crate::{devices, disturbed, idle, storm};
 
 /// An assertion did not hold.
-const EXIT_ASSERTION: u8 = 3;
+pub(crate) const EXIT_ASSERTION: u8 = 3;
 /// The generator was the bottleneck.
 const EXIT_GENERATOR_BOUND: u8 = 4;
 /// Messages were lost, doubled or out of order, or connections ended.
@@ -35,15 +42,23 @@ pub enum Command {
     Search(SearchOptions),
     /// Run the standard set, each run against its target, and print one table in Markdown
     #[command(
-        after_help = "The server must be fresh, and configured as loadtest/server.toml shows.\n\nExample:\n  cauce-loadtest standard --pin 0:1 > table.md"
+        after_help = "With --serve, each line gets a fresh broker. Without it, the server at --target must be fresh, and configured as\nloadtest/server.toml shows. Ctrl-C leaves nothing running and no document changed.\n\nExamples:\n  cauce-loadtest standard --serve target/release/cauce --pin 0:1\n  cauce-loadtest standard --serve target/release/cauce --pin 0:1 --lines 2,4 --rounds 5 --out bench\n  cauce-loadtest standard --pin 0:1 > table.md"
     )]
-    Standard(StandardOptions),
+    Standard(Box<StandardOptions>),
+    /// Run a scenario at several rates, and show how latency rises with load
+    #[command(
+        after_help = "Examples:\n  cauce-loadtest sweep rooms --rates 500,1k,2k,5k,10k --pin 0:1 --limit one-write --html rates.html\n  cauce-loadtest sweep pairs --rates 1k,10k,20k --seconds 5 --assert 'p99<2ms'"
+    )]
+    Sweep(Box<Sweep>),
     /// Show two results side by side
     Compare { first: PathBuf, second: PathBuf },
     /// List the scenarios that come with this program, or print one to change it
     Scenarios { name: Option<String> },
     /// A bare server: what the machine can do at most
     LimitServer(LimitOptions),
+    /// Run a program until our standard input ends
+    #[command(hide = true)]
+    Keep(Keep),
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,22 +88,13 @@ pub struct SearchOptions {
     to: f64,
 }
 
-#[derive(Debug, clap::Args)]
-pub struct StandardOptions {
-    #[command(flatten)]
-    place: Place,
-    /// How often each run is made, in turns with what it is measured against; the median counts.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-}
-
 /// A scenario, what is changed in it, and what it must keep.
 #[derive(Debug, clap::Args)]
-struct What {
+pub(crate) struct What {
     /// A scenario's name (see `scenarios`), or a file.
     scenario: String,
     #[command(flatten)]
-    place: Place,
+    pub(crate) place: Place,
     /// Messages a second in all: open loop.
     #[arg(long, conflicts_with = "outstanding")]
     rate: Option<f64>,
@@ -109,11 +115,11 @@ struct What {
     set: Vec<String>,
     /// What must hold, as in p99<2ms. May be given many times.
     #[arg(long = "assert", value_name = "RULE")]
-    assertions: Vec<Assertion>,
+    pub(crate) assertions: Vec<Assertion>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum LimitKind {
+pub(crate) enum LimitKind {
     OneWrite,
     Coalesce,
 }
@@ -139,6 +145,26 @@ pub struct LimitOptions {
     /// Each frame is written by itself.
     #[arg(long, conflicts_with = "coalesce")]
     one_write: bool,
+    /// Speak TLS with this certificate chain, PEM, leaf first.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Speak TLS with a certificate that is made now, and print it.
+    #[arg(long, conflicts_with = "tls_cert")]
+    tls_self_signed: bool,
+}
+
+/// Writes the examples of `command` and of those below it for a program that people call in another way than `cauce-loadtest`.
+#[must_use]
+pub fn called(command: clap::Command, program: &str) -> clap::Command {
+    let examples = command.get_after_help().map(ToString::to_string);
+    let command = match examples {
+        Some(help) => command.after_help(help.replace("  cauce-loadtest ", &format!("  {program} "))),
+        None => command,
+    };
+    command.mut_subcommands(|below| called(below, program))
 }
 
 impl Command {
@@ -148,23 +174,27 @@ impl Command {
         let outcome = match self {
             Self::Run(run) => run.run(prefix),
             Self::Search(options) => options.run(),
-            Self::Standard(options) => standard::run(&options.place, options.rounds, prefix).map(|table| {
-                println!("{table}");
-                ExitCode::SUCCESS
-            }),
+            Self::Standard(options) => options.run(prefix),
+            Self::Sweep(sweep) => sweep.run(prefix),
             Self::Compare { first, second } => compare_files(&first, &second),
             Self::Scenarios { name } => scenarios(name.as_deref()),
             Self::LimitServer(options) => options.run(),
+            Self::Keep(keep) => keep.run(),
         };
         outcome.unwrap_or_else(|error| {
-            eprintln!("cauce-loadtest: {error}");
+            let program = if prefix.is_empty() {
+                "cauce-loadtest"
+            } else {
+                "cauce loadtest"
+            };
+            eprintln!("{program}: {error}");
             ExitCode::FAILURE
         })
     }
 }
 
 impl What {
-    fn scenario(&self) -> Result<Scenario, String> {
+    pub(crate) fn scenario(&self) -> Result<Scenario, String> {
         let mut changes = self.set.clone();
         let mut put =
             |key: &str, value: Option<String>| changes.extend(value.map(|v| format!("load.{key}={v}")));
@@ -180,7 +210,7 @@ impl What {
         Ok(scenario)
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let stem = Path::new(&self.scenario).file_stem();
         stem.map_or_else(
             || self.scenario.clone(),
@@ -194,6 +224,7 @@ pub(crate) fn once(scenario: &Scenario, name: &str, server: &str, place: &Place)
     match scenario.shape {
         Shape::Storm { .. } => storm::run(scenario, name, server, place),
         Shape::Idle { .. } => idle::run(scenario, name, server, place),
+        Shape::Devices { plugs: 1.., .. } => devices::run(scenario, name, server, place),
         _ => disturbed::run(scenario, name, server, place),
     }
 }
@@ -209,11 +240,14 @@ impl Run {
         outcomes.push(once(&scenario, &name, target, place)?);
         if let Some(calm) = &calm {
             outcomes.push(once(calm, &name, &format!("{target}, undisturbed"), place)?);
+            if let [here, calm] = &mut outcomes[..] {
+                disturbed::hold_against(here, calm);
+            }
         }
         for kind in &self.limit {
             let writing = Writing::from(*kind);
-            let beside = Beside::start(prefix, writing)?;
-            let place = place.elsewhere(beside.address, beside.pid());
+            let beside = Beside::start(prefix, writing, place.tls.is_on())?;
+            let place = place.beside(&beside);
             outcomes.push(once(&bare(&scenario), &name, writing.words(), &place)?);
         }
         let to_stdout = self.json.as_deref() == Some(Path::new("-"));
@@ -242,12 +276,13 @@ impl Run {
     }
 }
 
-/// What a bare server can do of a scenario: it keeps no history.
+/// What a bare server can do of a scenario: it keeps no history and knows no devices.
 pub(crate) fn bare(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
     match &mut scenario.shape {
         Shape::Storm { missed, .. } => *missed = 0,
         Shape::Soak { churn_per_second, .. } => *churn_per_second = 0.0,
+        Shape::Devices { plugs, .. } => *plugs = 0,
         _ => {}
     }
     scenario
@@ -307,9 +342,19 @@ impl LimitOptions {
         } else {
             Writing::Coalesced
         };
-        let server = LimitServer::bind(self.listen, writing, Faults::default())
+        let identity = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Identity::load(certificate, key)?),
+            _ if self.tls_self_signed => Some(Identity::self_signed()?),
+            _ => None,
+        };
+        let mut server = LimitServer::bind(self.listen, writing, Faults::default())
             .map_err(|e| format!("{}: {e}", self.listen))?;
         println!("listening at {}", server.address().map_err(|e| e.to_string())?);
+        if let Some(identity) = identity {
+            // Read by who started us.
+            println!("certificate {}", STANDARD.encode(identity.certificate()));
+            server = server.with_tls(identity);
+        }
         let stop = server.stopper();
         server.run(&stop).map_err(|e| e.to_string())?;
         Ok(ExitCode::SUCCESS)
@@ -344,6 +389,6 @@ fn compare_files(first: &Path, second: &Path) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
 }

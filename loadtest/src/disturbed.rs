@@ -1,14 +1,22 @@
-//! Scenarios that are measured against themselves: once undisturbed, once with somebody who misbehaves.
+//! Scenarios that are measured against themselves: once undisturbed, once with somebody who misbehaves or with a crowd beside them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::report::{Better, Outcome, Verdict};
+use crate::clock::SECOND_NS;
+use crate::report::{Better, Figures, Outcome, Unit, Verdict};
 use crate::scenario::{Load, Scenario, Shape};
-use crate::session::Place;
+use crate::session::{Place, Session};
 use crate::steady;
+use crate::topology::Topology;
 
 /// From the flood's beginning to the measured tenant's.
 const HEAD_START: Duration = Duration::from_millis(300);
+
+/// Of a crowd, connections that are being opened at a time.
+const CROWD_IN_FLIGHT: u32 = 64;
+/// Longer than any run that a crowd is kept for, in nanoseconds: a day.
+const CROWD_STAYS_NS: u64 = 86_400 * SECOND_NS;
 
 /// The scenario without its disturbance; None where there is none.
 pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
@@ -16,26 +24,103 @@ pub(crate) fn undisturbed(scenario: &Scenario) -> Option<Scenario> {
     match &mut calm.shape {
         Shape::Slow { stalled, .. } if *stalled > 0 => *stalled = 0,
         Shape::Noisy { flood_rate, .. } if *flood_rate > 0.0 => *flood_rate = 0.0,
+        Shape::Growth { idle_connections, .. } if *idle_connections > 0 => *idle_connections = 0,
+        Shape::Devices { plugs, .. } if *plugs > 0 => *plugs = 0,
         _ => return None,
     }
     Some(calm)
 }
 
-/// Runs a steady scenario, with the flood that it asks for beside it.
+/// Puts to a disturbed run what the disturbance has cost, by the run without it.
+pub(crate) fn hold_against(here: &mut Outcome, calm: &Outcome) {
+    let both = |name: &str| {
+        let value = |outcome: &Outcome| outcome.metric(name).map(|metric| metric.value);
+        value(here).zip(value(calm))
+    };
+    let mut figures = Figures::default();
+    if let Some((here, calm)) = both("p50") {
+        figures.put("p50_added", here - calm, Unit::Micros, Better::Lower);
+    }
+    if let Some((here, calm)) = both("p99").filter(|(_, calm)| *calm > 0.0) {
+        figures.put("p99_ratio", here / calm, Unit::Share, Better::Lower);
+    }
+    let frames = here.metric("device_frames_per_second").map(|metric| metric.value);
+    if let (Some((here, calm)), Some(frames)) = (both("server_cpu"), frames.filter(|&frames| frames > 0.0)) {
+        let each = (here - calm) * 1e6 / frames;
+        figures.put("server_cpu_per_device_frame", each, Unit::Micros, Better::Lower);
+    }
+    here.metrics.extend(figures.0);
+}
+
+/// Runs a steady scenario, with the flood or the crowd that it asks for beside it.
 ///
 /// # Errors
 /// If it could not be run; in words for people.
 pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
-    let Some(flood) = flood(scenario) else {
-        return steady::run(scenario, name, server, place);
-    };
+    if let Shape::Growth {
+        idle_connections: connections @ 1..,
+        idle_rooms,
+        ..
+    } = scenario.shape
+    {
+        return crowded(
+            scenario,
+            name,
+            server,
+            place,
+            Topology::crowd(connections, idle_rooms),
+        );
+    }
+    match flood(scenario) {
+        Some(flood) => flooded(scenario, name, server, place, &flood),
+        None => steady::run(scenario, name, server, place),
+    }
+}
+
+/// Runs while a crowd is connected that does nothing but answer pings.
+fn crowded(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+    crowd: Topology,
+) -> Result<Outcome, String> {
+    let mut session = Session::with(crowd, scenario, place)?;
+    session
+        .connect(0..u32::MAX, CROWD_IN_FLIGHT)
+        .map_err(|e| format!("the crowd: {e}"))?;
+    let over = AtomicBool::new(false);
+    let mut outcome = std::thread::scope(|scope| {
+        for shard in &mut session.shards {
+            // An error shows in the tally: whoever was not served is disconnected.
+            scope.spawn(|| shard.pump(CROWD_STAYS_NS, |_| over.load(Ordering::Acquire)));
+        }
+        let outcome = steady::run(scenario, name, server, place);
+        over.store(true, Ordering::Release);
+        outcome
+    })?;
+    let gone = session.tally().disconnected;
+    if gone > 0 && outcome.verdict == Verdict::Sound {
+        outcome.verdict = Verdict::NotWhole(format!("{gone} of the crowd lost their connections"));
+    }
+    Ok(outcome)
+}
+
+/// Runs while another tenant floods.
+fn flooded(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+    flood: &Scenario,
+) -> Result<Outcome, String> {
     let other = Place {
         signing: place.signing.of_the_flood()?,
         quiet: true,
         ..place.clone()
     };
     let (flooded, outcome) = std::thread::scope(|scope| {
-        let flooding = scope.spawn(|| steady::run(&flood, "flood", server, &other));
+        let flooding = scope.spawn(|| steady::run(flood, "flood", server, &other));
         std::thread::sleep(HEAD_START);
         let outcome = steady::run(scenario, name, server, place);
         (flooding.join(), outcome)
@@ -102,8 +187,35 @@ mod tests {
         let calm = undisturbed(&load("slow")).unwrap();
         assert!(matches!(calm.shape, Shape::Slow { stalled: 0, .. }));
         assert_eq!(undisturbed(&calm), None);
+        let calm = undisturbed(&load("growth")).unwrap();
+        assert!(matches!(
+            calm.shape,
+            Shape::Growth {
+                idle_connections: 0,
+                ..
+            }
+        ));
+        let calm = undisturbed(&load("devices")).unwrap();
+        assert!(matches!(calm.shape, Shape::Devices { plugs: 0, .. }));
+        assert_eq!(undisturbed(&calm), None);
         let calm = undisturbed(&load("noisy")).unwrap();
         assert_eq!((flood(&calm), undisturbed(&calm)), (None, None));
+    }
+
+    #[test]
+    fn what_a_disturbance_costs_is_told_beside_the_run() {
+        let run = |p50: f64, p99: f64, cpu: f64| {
+            let mut figures = Figures::default();
+            figures.put("p50", p50, Unit::Micros, Better::Lower);
+            figures.put("p99", p99, Unit::Micros, Better::Lower);
+            figures.put("server_cpu", cpu, Unit::Cores, Better::Lower);
+            crate::assertion::tests::outcome(figures)
+        };
+        let (mut here, calm) = (run(103.0, 300.0, 0.4), run(100.0, 200.0, 0.3));
+        hold_against(&mut here, &calm);
+        let value = |name: &str| here.metric(name).map(|metric| metric.value);
+        assert_eq!((value("p50_added"), value("p99_ratio")), (Some(3.0), Some(1.5)));
+        assert_eq!(value("server_cpu_per_device_frame"), None, "there were no frames");
     }
 
     #[test]

@@ -80,13 +80,16 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
             notes.push("the server had memory left from earlier connections: start it afresh".to_owned());
         }
     }
-    let ended = session.tally().disconnected;
+    let tally = session.tally();
+    figures.handshakes(&tally.handshakes);
+    let ended = tally.disconnected;
     Ok(Outcome {
         server: server.to_owned(),
         scenario: serde_json::to_value(scenario).unwrap_or_default(),
         name: name.to_owned(),
         about: scenario.about.clone(),
         machine: Machine::here(),
+        tls: session.tls(),
         verdict: if ended == 0 {
             Verdict::Sound
         } else {

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Form;
 
 /// The scenarios that come with the program, by name.
-pub(crate) const BUILT_IN: [(&str, &str); 9] = [
+pub(crate) const BUILT_IN: [(&str, &str); 11] = [
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("rooms", include_str!("../scenarios/rooms.toml")),
     ("pairs", include_str!("../scenarios/pairs.toml")),
     ("echo", include_str!("../scenarios/echo.toml")),
     ("slow", include_str!("../scenarios/slow.toml")),
     ("noisy", include_str!("../scenarios/noisy.toml")),
+    ("growth", include_str!("../scenarios/growth.toml")),
+    ("devices", include_str!("../scenarios/devices.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
@@ -23,6 +25,16 @@ pub(crate) const BUILT_IN: [(&str, &str); 9] = [
 const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Threads that one run may ask for.
 const THREADS_MAX: u32 = 64;
+/// Rooms that one connection may be asked to join: what a broker allows as it comes.
+const ROOMS_A_CONNECTION_MAX: u32 = 128;
+/// Plugs of one run: as many as have a port each on one source address.
+const PLUGS_MAX: u32 = 20_000;
+/// Frames a second of one plug.
+const PLUG_RATE_MAX: f64 = 1_000.0;
+/// Who watch them.
+const WATCHERS_MAX: u32 = 1_000;
+/// Longest ramp, in seconds.
+const RAMP_SECONDS_MAX: f64 = 600.0;
 /// Longest payload, in bytes: what the reader's buffer holds, with room to spare.
 const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 
@@ -60,6 +72,33 @@ pub(crate) enum Shape {
         /// Who listen to them.
         flood_subscribers: u32,
     },
+    /// Rooms, as measured while many more connections are idle in many more rooms.
+    Growth {
+        rooms: u32,
+        members: u32,
+        /// Connections beside the measured ones; 0 means none.
+        idle_connections: u32,
+        /// Rooms that they share out among them.
+        idle_rooms: u32,
+    },
+    /// Rooms, while emulated plugs send frames beside them.
+    Devices {
+        rooms: u32,
+        members: u32,
+        /// 0 means the rooms alone.
+        plugs: u32,
+        /// Status frames of each plug.
+        frames_per_second: f64,
+        /// Connections that read what the plugs say.
+        watchers: u32,
+        watch: Watch,
+        /// Models with their weights.
+        models: String,
+        /// Same seed, same plugs.
+        seed: u64,
+        /// Over how long they connect.
+        ramp_seconds: f64,
+    },
     /// Rooms with one publisher each, whose subscribers come and go, for as long as one likes.
     Soak {
         rooms: u32,
@@ -84,6 +123,16 @@ pub(crate) enum Shape {
         /// For the server to come to rest before its memory is read.
         rest_seconds: f64,
     },
+}
+
+/// Where watchers hear of plugs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Watch {
+    /// In the tenant's room of all devices, each watcher of all plugs.
+    All,
+    /// In the plugs' own rooms, each plug by one watcher.
+    Each,
 }
 
 /// How much is sent, and for how long.
@@ -156,7 +205,9 @@ impl Scenario {
         let load = &self.load;
         let connections = self.shape.connections();
         if connections == 0 {
-            return Err("every number in [shape] but `stalled` and `missed` must be at least 1".to_owned());
+            return Err(
+                "every number in [shape] but `stalled`, `missed`, `plugs` and those of the idle must be at least 1".to_owned(),
+            );
         }
         if connections > u64::from(CONNECTIONS_MAX) {
             return Err(format!("at most {CONNECTIONS_MAX} connections"));
@@ -170,6 +221,37 @@ impl Scenario {
             }
             Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
                 return Err("shape.flood_rate must be messages a second, or 0".to_owned());
+            }
+            Shape::Growth {
+                idle_connections,
+                idle_rooms,
+                ..
+            } if idle_rooms.div_ceil((*idle_connections).max(1)) > ROOMS_A_CONNECTION_MAX => {
+                return Err(format!(
+                    "at most {ROOMS_A_CONNECTION_MAX} rooms a connection: more shape.idle_connections or fewer shape.idle_rooms"
+                ));
+            }
+            Shape::Devices {
+                plugs,
+                frames_per_second,
+                watchers,
+                ramp_seconds,
+                ..
+            } => {
+                if *plugs > PLUGS_MAX {
+                    return Err(format!("shape.plugs must be at most {PLUGS_MAX}"));
+                }
+                if !(*frames_per_second > 0.0 && *frames_per_second <= PLUG_RATE_MAX) {
+                    return Err(format!(
+                        "shape.frames_per_second must be above 0 and at most {PLUG_RATE_MAX}"
+                    ));
+                }
+                if !(1..=WATCHERS_MAX).contains(watchers) {
+                    return Err(format!("shape.watchers must be 1 to {WATCHERS_MAX}"));
+                }
+                if !(0.0..=RAMP_SECONDS_MAX).contains(ramp_seconds) {
+                    return Err(format!("shape.ramp_seconds must be 0 to {RAMP_SECONDS_MAX}"));
+                }
             }
             Shape::Soak { churn_per_second, .. } if !(0.0..=100_000.0).contains(churn_per_second) => {
                 return Err("shape.churn_per_second must be 0 to 100000".to_owned());
@@ -212,7 +294,18 @@ impl Shape {
                 0 => 0,
                 n => u64::from(*n) + 1,
             },
-            Self::Rooms { rooms, members } => u64::from(*rooms) * u64::from(*members),
+            Self::Rooms { rooms, members } | Self::Devices { rooms, members, .. } => {
+                u64::from(*rooms) * u64::from(*members)
+            }
+            Self::Growth {
+                rooms,
+                members,
+                idle_connections,
+                ..
+            } => match u64::from(*rooms) * u64::from(*members) {
+                0 => 0,
+                measured => measured + u64::from(*idle_connections),
+            },
             Self::Noisy {
                 rooms,
                 members,
@@ -312,8 +405,15 @@ mod tests {
         assert!(refused("load.payload_bytes=4").contains("payload_bytes"));
         assert!(refused("shape.members=0").contains("at least 1"));
         assert!(refused("rate=1").contains("section"));
+        let crowded = Scenario::load("growth", &["shape.idle_connections=10".to_owned()]);
+        assert!(crowded.unwrap_err().contains("rooms a connection"));
         assert!(refused("load.threads=0").contains("threads"));
         assert!(Scenario::load("romms", &[]).unwrap_err().contains("neither"));
+        let plugs = |change: &str| Scenario::load("devices", &[change.to_owned()]).unwrap_err();
+        assert!(plugs("shape.frames_per_second=0").contains("frames_per_second"));
+        assert!(plugs("shape.watchers=0").contains("watchers"));
+        assert!(plugs("shape.watch=none").contains("none"));
+        assert!(plugs("shape.plugs=20001").contains("20000"));
         let odd = Scenario::load("pairs", &["shape.connections=3".to_owned()]);
         assert!(odd.unwrap_err().contains("even"));
     }

@@ -1,5 +1,6 @@
 //! What every scenario needs before its first message: where to, as whom, from which cores, and which process to watch.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,11 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::beside::Beside;
 use crate::clock::{Clock, SECOND_NS};
+use crate::devices::Api;
 use crate::dialect::Dialect;
 use crate::engine::{self, Shard, World};
 use crate::process;
+use crate::report;
 use crate::scenario::Scenario;
+use crate::tls;
 use crate::token::Signing;
 use crate::topology::Topology;
 
@@ -33,7 +38,11 @@ pub(crate) struct Place {
     #[arg(long, value_name = "PATH", value_parser = path)]
     pub(crate) path: Option<String>,
     #[command(flatten)]
+    pub(crate) tls: tls::Options,
+    #[command(flatten)]
     pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) api: Api,
     /// The server's process on this machine; found by its port unless given.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -69,6 +78,11 @@ impl Pins {
 }
 
 impl Place {
+    /// Whether somebody watches: a file or a pipe gets no line that is written over and over.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
     pub(crate) fn spin_ns(&self) -> u64 {
         let pinned = if self.pin.is_some() { SPIN_PINNED_US } else { 0 };
         self.spin_us.unwrap_or(pinned) * 1_000
@@ -81,6 +95,19 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
+    /// Puts the server, and this thread with those that it starts from now on, on their cores.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the server's process is not known; in words for people.
+    pub(crate) fn pin(&self, server: Option<u32>) -> Result<(), String> {
+        let Some(pins) = &self.pin else {
+            return Ok(());
+        };
+        let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
+        process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
+        process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))
+    }
+
     /// The same towards another server, which speaks our own protocol.
     pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
         Self {
@@ -89,6 +116,14 @@ impl Place {
             path: None,
             pid: Some(pid),
             ..self.clone()
+        }
+    }
+
+    /// The same towards the bare server.
+    pub(crate) fn beside(&self, beside: &Beside) -> Self {
+        Self {
+            tls: self.tls.instead(beside.certificate.clone()),
+            ..self.elsewhere(beside.address, beside.pid())
         }
     }
 }
@@ -105,14 +140,21 @@ impl Session {
     /// # Errors
     /// If the machine does not give what is needed; in words for people.
     pub(crate) fn open(scenario: &Scenario, place: &Place) -> Result<Self, String> {
-        let topology = Topology::new(&scenario.shape);
+        Self::with(Topology::new(&scenario.shape), scenario, place)
+    }
+
+    /// With seats of its own instead of the scenario's.
+    ///
+    /// # Errors
+    /// If the machine does not give what is needed; in words for people.
+    pub(crate) fn with(topology: Topology, scenario: &Scenario, place: &Place) -> Result<Self, String> {
         let seats = topology.seats.len() as u32;
         descriptors(u64::from(seats))?;
         let server = place.server();
-        if let Some(pins) = &place.pin {
-            let pid = server.ok_or("--pin: the server's process is not known; name it with --pid")?;
-            process::pin(Some(pid), &pins.server).map_err(|e| format!("--pin: the server: {e}"))?;
-            process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))?;
+        place.pin(server)?;
+        let tls = place.tls.dialer(place.target)?;
+        if let Some(dialer) = &tls {
+            dialer.try_out(place.target)?;
         }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -125,6 +167,7 @@ impl Session {
             target: place.target,
             dialect: place.dialect,
             path: place.path.clone(),
+            tls,
             tokens: (0..seats).map(|seat| place.signing.token(seat)).collect(),
             run,
             form: scenario.load.payload,
@@ -163,6 +206,22 @@ impl Session {
         ))
     }
 
+    /// How the connections have been secured so far.
+    pub(crate) fn tls(&self) -> Option<report::Tls> {
+        let dialer = self.world.tls.as_ref()?;
+        let handshakes = self.tally().handshakes;
+        let agreed = handshakes.most()?;
+        let total = handshakes.total();
+        Some(report::Tls {
+            version: agreed.version.to_owned(),
+            cipher: agreed.cipher.clone(),
+            key_exchange: agreed.group.clone(),
+            full: total.full,
+            resumed: total.resumed,
+            verified: dialer.is_verified,
+        })
+    }
+
     pub(crate) fn tally(&self) -> engine::Tally {
         let mut tally = engine::Tally::default();
         for shard in &self.shards {
@@ -185,9 +244,13 @@ pub(crate) fn seconds_ns(seconds: f64) -> u64 {
     (seconds * SECOND_NS as f64) as u64
 }
 
-/// Asks for as many descriptors as the connections need.
-fn descriptors(connections: u64) -> Result<(), String> {
-    let wanted = connections + DESCRIPTORS_SPARE;
+/// Asks for as many descriptors as the connections need, beside those that are open.
+///
+/// # Errors
+/// If the machine does not give them; in words for people.
+pub(crate) fn descriptors(connections: u64) -> Result<(), String> {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let wanted = open + connections + DESCRIPTORS_SPARE;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());

@@ -1,14 +1,16 @@
 //! The steady scenarios: connect all, load for a window, judge.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use crate::clock::SECOND_NS;
 use crate::engine::{self, LoadPlan, Loaded, Pace, SecondRow, Tally, Window, histogram};
 use crate::process::{self, Cores, Reading};
-use crate::report::{Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, micros};
+use crate::report::{
+    Better, Figures, Machine, Outcome, Second, Unit, Verdict, bars, curve, grouped, micros, show,
+};
 use crate::scenario::{Scenario, Shape};
 use crate::session::{Place, Session, seconds_ns};
 
@@ -35,6 +37,20 @@ const OTHERS_CORES_MAX: f64 = 0.1;
 /// # Errors
 /// If it could not be run; in words for people.
 pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
+    run_telling(scenario, name, server, place, |_, _| ())
+}
+
+/// The same; `tell` is told when the measurement begins and ends, as soon as that is known.
+///
+/// # Errors
+/// If it could not be run; in words for people.
+pub(crate) fn run_telling(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+    tell: impl FnOnce(Instant, Instant),
+) -> Result<Outcome, String> {
     let mut session = Session::open(scenario, place)?;
     let dialled = session.connect(0..u32::MAX, IN_FLIGHT)?;
     let load = &scenario.load;
@@ -47,6 +63,8 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         until_ns,
         drained_ns: until_ns + seconds_ns(load.drain_seconds),
     };
+    let begins = Instant::now() + Duration::from_nanos(from_ns.saturating_sub(session.world.clock.now_ns()));
+    tell(begins, begins + Duration::from_nanos(until_ns - from_ns));
     let pace = match (load.rate, load.outstanding) {
         (Some(messages_per_second), _) => Pace::Open { messages_per_second },
         (None, outstanding) => Pace::Closed {
@@ -64,7 +82,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     };
     let (rows, collected) = channel();
     let clock = session.world.clock;
-    let mut collector = Collector::new(session.server, window, load.threads, place.quiet);
+    let mut collector = Collector::new(session.server, window, load.threads, place.is_live());
     let shards = &mut session.shards;
     let loaded = std::thread::scope(|scope| {
         let running = scope.spawn(move || engine::load(shards, plan, rows));
@@ -77,7 +95,9 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     let account = Account::of(&session);
     // Where rooms have no numbers, none can be missing: loss is counted by our own.
     collector.positions = place.dialect.has_positions();
-    Ok(collector.outcome(scenario, name, server, pace, &loaded, &account, &dialled))
+    let mut outcome = collector.outcome(scenario, name, server, pace, &loaded, &account, &dialled);
+    outcome.tls = session.tls();
+    Ok(outcome)
 }
 
 /// The counts of a run, from its ledgers.
@@ -182,7 +202,8 @@ struct Collector {
     server: Option<u32>,
     window: Window,
     threads: u32,
-    quiet: bool,
+    /// Somebody watches a terminal.
+    live: bool,
     /// Rooms have sequences that can break.
     positions: bool,
     total: Histogram<u64>,
@@ -194,15 +215,17 @@ struct Collector {
     cores_from: Option<Cores>,
     cores_until: Option<Cores>,
     cpu_before: f64,
+    /// Of the second that was looked at last, in cores.
+    cpu_now: Option<f64>,
 }
 
 impl Collector {
-    fn new(server: Option<u32>, window: Window, threads: u32, quiet: bool) -> Self {
+    fn new(server: Option<u32>, window: Window, threads: u32, live: bool) -> Self {
         Self {
             server,
             window,
             threads,
-            quiet,
+            live,
             positions: true,
             total: histogram(),
             seconds: Vec::new(),
@@ -213,6 +236,7 @@ impl Collector {
             cores_from: None,
             cores_until: None,
             cpu_before: 0.0,
+            cpu_now: None,
         }
     }
 
@@ -247,7 +271,7 @@ impl Collector {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if !self.quiet {
+        if self.live {
             eprint!("\r\x1b[K");
         }
     }
@@ -264,6 +288,7 @@ impl Collector {
         if let Some(cpu) = cpu {
             let used = cpu - self.cpu_before;
             self.cpu_before = cpu;
+            self.cpu_now = Some(used);
             let resident = self.server.and_then(|pid| process::resident_bytes(pid).ok());
             let row = self.row(second - 1);
             row.0.server_cpu = used;
@@ -300,17 +325,10 @@ impl Collector {
         second.max_us = micros(latency.max());
         *came += 1;
         let (second, complete) = (*second, *came >= threads);
-        if complete && !self.quiet {
-            let whole = (self.window.until_ns - self.window.from_ns) / SECOND_NS;
-            eprint!(
-                "\r\x1b[K{:>4}/{whole} s  {:>9} sent  {:>10} received  p50 {:>8.0} µs  p99 {:>8.0} µs  max {:>8.0} µs",
-                second.second + 1,
-                second.sent,
-                second.received,
-                second.p50_us,
-                second.p99_us,
-                second.max_us
-            );
+        if complete && self.live {
+            let whole = (self.window.until_ns - self.window.from_ns).div_ceil(SECOND_NS);
+            let so_far = micros(self.total.value_at_quantile(0.99));
+            eprint!("\r\x1b[K{}", progress(&second, whole, so_far, self.cpu_now));
         }
     }
 
@@ -426,6 +444,7 @@ impl Collector {
                 ));
             }
         }
+        figures.handshakes(&account.tally.handshakes);
         figures.put(
             "ready_p99",
             micros(dialled.ready.value_at_quantile(0.99)),
@@ -450,6 +469,7 @@ impl Collector {
             name: name.to_owned(),
             about: scenario.about.clone(),
             machine: Machine::here(),
+            tls: None,
             verdict,
             metrics: figures.0,
             notes,
@@ -460,9 +480,39 @@ impl Collector {
     }
 }
 
+/// A second on the terminal, within eighty columns or little more.
+fn progress(second: &Second, seconds: u64, p99_so_far_us: f64, cpu: Option<f64>) -> String {
+    let cpu = cpu.map_or_else(String::new, |cpu| format!("  server {cpu:.2} cores"));
+    format!(
+        "{:>4}/{seconds} s  {}/s sent  {}/s read  p50 {}  p99 {}, {} so far{cpu}",
+        second.second + 1,
+        grouped(second.sent as f64),
+        grouped(second.received as f64),
+        show(second.p50_us, Unit::Micros),
+        show(second.p99_us, Unit::Micros),
+        show(p99_so_far_us, Unit::Micros),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_on_the_terminal_tells_rates_latency_so_far_and_the_servers_time() {
+        let second = Second {
+            second: 4,
+            sent: 1_000,
+            received: 10_000,
+            p50_us: 120.0,
+            p99_us: 1_500.0,
+            ..Second::default()
+        };
+        assert_eq!(
+            progress(&second, 10, 800.0, Some(0.254)),
+            "   5/10 s  1,000/s sent  10,000/s read  p50 120.00 µs  p99 1.50 ms, 800.00 µs so far  server 0.25 cores"
+        );
+    }
 
     const CALM: Strain = Strain {
         pace: Pace::Open {

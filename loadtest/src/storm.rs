@@ -70,12 +70,14 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         )?;
     }
     let tally = session.tally();
+    figures.handshakes(&tally.handshakes);
     Ok(Outcome {
         server: server.to_owned(),
         scenario: serde_json::to_value(scenario).unwrap_or_default(),
         name: name.to_owned(),
         about: scenario.about.clone(),
         machine: Machine::here(),
+        tls: session.tls(),
         verdict: if faults.is_empty() {
             Verdict::Sound
         } else {

@@ -63,16 +63,32 @@ impl Signing {
         })
     }
 
+    /// The tenant that an operator's key speaks for.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
     /// The token of the `index`-th user; empty for a server that asks for none.
     pub(crate) fn token(&self, index: u32) -> String {
+        let grants = json!([{"rooms": ["loadtest:*"], "allow": ["subscribe", "publish", "history"]}]);
+        self.token_of(&format!("loadtest-{index}"), grants)
+    }
+
+    /// The token of the `index`-th who watches devices.
+    pub(crate) fn watchers_token(&self, index: u32) -> String {
+        let grants = json!([{"rooms": ["$devices", "$device:*"], "allow": ["subscribe"]}]);
+        self.token_of(&format!("loadtest-watcher-{index}"), grants)
+    }
+
+    fn token_of(&self, user: &str, grants: serde_json::Value) -> String {
         match (&self.token, &self.key) {
             (Some(token), _) => token.clone(),
-            (None, Some(key)) => self.sign(key, index),
+            (None, Some(key)) => self.sign(key, user, grants),
             (None, None) => String::new(),
         }
     }
 
-    fn sign(&self, key: &str, index: u32) -> String {
+    fn sign(&self, key: &str, user: &str, grants: serde_json::Value) -> String {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs());
@@ -81,8 +97,8 @@ impl Signing {
             header["kid"] = json!(kid);
         }
         let mut claims = json!({
-            "sub": format!("loadtest-{index}"),
-            "grants": [{"rooms": ["loadtest:*"], "allow": ["subscribe", "publish", "history"]}],
+            "sub": user,
+            "grants": grants,
             "iat": now,
             "exp": now + LIFETIME_S,
         });

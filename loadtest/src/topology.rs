@@ -53,7 +53,10 @@ impl Topology {
         match *shape {
             Shape::Fanout { subscribers } => Self::fanout(subscribers, 0),
             Shape::Slow { subscribers, stalled } => Self::fanout(subscribers, stalled),
-            Shape::Rooms { rooms, members } | Shape::Noisy { rooms, members, .. } => {
+            Shape::Rooms { rooms, members }
+            | Shape::Noisy { rooms, members, .. }
+            | Shape::Growth { rooms, members, .. }
+            | Shape::Devices { rooms, members, .. } => {
                 // The members of a room are far from each other, so that consecutive messages go to different rooms.
                 let seats = (0..rooms * members).map(|seat| vec![seat % rooms]).collect();
                 let publishers = (0..rooms * members).map(|seat| (seat, seat % rooms)).collect();
@@ -107,6 +110,17 @@ impl Topology {
                 Self::build(seats, Vec::new(), connections.div_ceil(room_size))
             }
         }
+    }
+
+    /// Connections that publish nothing, with so many rooms shared out among them; where there are fewer rooms than connections, several have
+    /// joined the same.
+    pub(crate) fn crowd(connections: u32, rooms: u32) -> Self {
+        let rooms = rooms.max(1);
+        let seats = (0..connections).map(|seat| match seat < rooms {
+            true => (seat..rooms).step_by(connections as usize).collect(),
+            false => vec![seat % rooms],
+        });
+        Self::build(seats.collect(), Vec::new(), rooms)
     }
 
     fn fanout(subscribers: u32, stalled: u32) -> Self {
@@ -185,6 +199,20 @@ mod tests {
         }
         let rooms: Vec<_> = t.publishers[..4].iter().map(|p| p.room).collect();
         assert_eq!(rooms, [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_crowd_has_joined_every_room_and_publishes_nothing() {
+        for (connections, rooms) in [(3, 10), (10, 3), (5, 5), (1, 1)] {
+            let t = Topology::crowd(connections, rooms);
+            assert_eq!(t.seats.len(), connections as usize);
+            assert!(
+                t.rooms.iter().all(|room| room.receivers > 0),
+                "{connections} {rooms}"
+            );
+            assert!(t.seats.iter().all(|seat| !seat.rooms.is_empty()));
+            assert!(t.publishers.is_empty());
+        }
     }
 
     #[test]

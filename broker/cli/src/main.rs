@@ -15,6 +15,7 @@ mod duration;
 mod failure;
 mod files;
 mod history;
+mod loadtest;
 mod logs;
 mod migrate;
 mod notify;
@@ -32,7 +33,7 @@ mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(
@@ -59,6 +60,7 @@ enum Command {
     Device(device::Device),
     Disconnect(connections::Disconnect),
     History(history::ShowHistory),
+    Loadtest(loadtest::Loadtest),
     Migrate(migrate::Migrate),
     Notify(notify::Notify),
     Presence(presence::ShowPresence),
@@ -74,7 +76,7 @@ enum Command {
 fn main() -> ExitCode {
     // The one TLS provider of the process; only a second call could fail.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let result = match Cli::parse().command {
+    let result = match parsed().command {
         Command::Answer(command) => command.run(),
         Command::ApiKey(command) => command.run(),
         Command::Call(command) => command.run(),
@@ -85,6 +87,8 @@ fn main() -> ExitCode {
         Command::Device(command) => command.run(),
         Command::Disconnect(command) => command.run(),
         Command::History(command) => command.run(),
+        // It has exit codes of its own.
+        Command::Loadtest(command) => return command.run(),
         Command::Migrate(command) => command.run(),
         Command::Notify(command) => command.run(),
         Command::Presence(command) => command.run(),
@@ -100,4 +104,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// What was typed, with the load test's examples as they are typed here.
+fn parsed() -> Cli {
+    let command = Cli::command().mut_subcommand(loadtest::NAME, loadtest::named);
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }

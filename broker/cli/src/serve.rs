@@ -193,16 +193,20 @@ fn banner(config: &Config, server: &Server) -> [String; 4] {
     let handle = server.handle();
     let shards = handle.metrics().shards.len();
     let ingest = config.threads.ingest_shards;
+    let serving = match ingest {
+        0 => format!("{shards} for clients and devices"),
+        _ => format!(
+            "{} for clients, {ingest} for devices",
+            shards.saturating_sub(ingest)
+        ),
+    };
     let data = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     [
         format!(
             "listening  clients {ws}://{at}/v1/ws · devices {ws}://{at}/shelly · API {http}://{at}/v1{administration} · metrics {internal}/metrics"
         ),
         format!("data       {}", data.display()),
-        format!(
-            "threads    {} for clients, {ingest} for devices, 1 for the database, 1 for the API",
-            shards.saturating_sub(ingest)
-        ),
+        format!("threads    {serving}, 1 for the database, 1 for the API"),
         format!("token      {}", token_command(config, at, http)),
     ]
 }

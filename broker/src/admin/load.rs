@@ -202,7 +202,7 @@ impl Admin {
         }
     }
 
-    /// `number` spreads the devices that need a timer over the ingest shards.
+    /// `number` spreads the devices that need a timer over the shards for devices.
     fn take_device(&self, number: usize, row: DeviceRow) {
         let Some(tenant) = self.hub.tenants.get(row.tenant.as_str()) else {
             return;
@@ -224,7 +224,8 @@ impl Admin {
         let Ok(entry) = made else { return };
         let has_timer = entry.lock().device.poll_timeout().is_some();
         if has_timer {
-            let shard = self.hub.plan.clients + number % self.hub.plan.ingest.max(1);
+            let shards = self.hub.plan.for_devices();
+            let shard = shards.start + number % shards.len().max(1);
             self.hub.shards[shard].send(ShardMessage::Watch(tenant, entry));
         }
     }

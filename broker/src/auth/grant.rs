@@ -166,29 +166,33 @@ impl Pattern {
         &self.0
     }
 
-    /// Linear in the lengths of both: each piece between stars is searched once, leftmost, and never again.
     pub fn matches(&self, room: &str) -> bool {
-        if room.starts_with('$') && !self.0.starts_with('$') {
-            return false;
-        }
-        let Some((prefix, rest)) = self.0.split_once('*') else {
-            return &*self.0 == room;
-        };
-        let Some(room) = room.strip_prefix(prefix) else {
-            return false;
-        };
-        let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
-        let Some(mut room) = room.strip_suffix(suffix) else {
-            return false;
-        };
-        for piece in middle.split('*') {
-            match room.find(piece) {
-                Some(at) => room = &room[at + piece.len()..],
-                None => return false,
-            }
-        }
-        true
+        matches(&self.0, room)
     }
+}
+
+/// Linear in the lengths of both: each piece between stars is searched once, leftmost, and never again.
+fn matches(pattern: &str, room: &str) -> bool {
+    if room.starts_with('$') && !pattern.starts_with('$') {
+        return false;
+    }
+    let Some((prefix, rest)) = pattern.split_once('*') else {
+        return pattern == room;
+    };
+    let Some(room) = room.strip_prefix(prefix) else {
+        return false;
+    };
+    let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(mut room) = room.strip_suffix(suffix) else {
+        return false;
+    };
+    for piece in middle.split('*') {
+        match room.find(piece) {
+            Some(at) => room = &room[at + piece.len()..],
+            None => return false,
+        }
+    }
+    true
 }
 
 impl Serialize for Pattern {
@@ -212,10 +216,16 @@ pub struct Rule {
     pub allow: Actions,
 }
 
-/// A set of rules within its bounds, a list of [`Rule`]s in JSON. Cheap to share.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// A set of rules within its bounds, a list of [`Rule`]s in JSON. Cheap to share, and one piece of memory however many they are,
+/// because each idle connection keeps its token's.
+///
+/// Each pattern is preceded by what it allows, as one character. All sets of actions are control characters, which no pattern
+/// contains, so it also ends the pattern before.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Rule>")]
-pub struct Rules(Arc<[(Pattern, Actions)]>);
+pub struct Rules(Arc<str>);
+
+const _: () = assert!(Actions::ALL.0 < b' ');
 
 impl Rules {
     /// # Errors
@@ -224,21 +234,40 @@ impl Rules {
         if rules.iter().map(|rule| rule.rooms.len()).sum::<usize>() > PATTERNS_MAX {
             return Err(GrantError::TooManyPatterns);
         }
-        let flat = rules.into_iter().flat_map(|rule| {
-            let allow = rule.allow;
-            rule.rooms.into_iter().map(move |pattern| (pattern, allow))
-        });
-        Ok(Self(flat.collect()))
+        let mut text = String::new();
+        for Rule { rooms, allow } in &rules {
+            for pattern in rooms {
+                text.push(char::from(allow.0));
+                text.push_str(pattern.as_str());
+            }
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Patterns and what they allow, in their order.
+    fn iter(&self) -> impl Iterator<Item = (&str, Actions)> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let allow = Actions(*rest.as_bytes().first()?);
+            let behind = &rest[1..];
+            let end = behind.bytes().position(|byte| byte <= Actions::ALL.0);
+            let (pattern, next) = behind.split_at(end.unwrap_or(behind.len()));
+            rest = next;
+            Some((pattern, allow))
+        })
     }
 
     /// What all rules that match the room allow together; `None` if none matches.
     fn at(&self, room: &str) -> Option<Actions> {
-        self.0
-            .iter()
-            .filter(|(pattern, _)| pattern.matches(room))
-            .fold(None, |sum, (_, allow)| {
-                Some(sum.unwrap_or_default().union(*allow))
-            })
+        self.iter()
+            .filter(|(pattern, _)| matches(pattern, room))
+            .fold(None, |sum, (_, allow)| Some(sum.unwrap_or_default().union(allow)))
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -253,11 +282,11 @@ impl TryFrom<Vec<Rule>> for Rules {
 /// One rule for each pattern: the same meaning, though not the same grouping, as what was read.
 impl Serialize for Rules {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let rule = |(pattern, allow): &(Pattern, Actions)| Rule {
-            rooms: vec![pattern.clone()],
-            allow: *allow,
+        let rule = |(pattern, allow): (&str, Actions)| Rule {
+            rooms: vec![Pattern(pattern.into())],
+            allow,
         };
-        serializer.collect_seq(self.0.iter().map(rule))
+        serializer.collect_seq(self.iter().map(rule))
     }
 }
 
@@ -337,7 +366,7 @@ impl Grant {
     /// Everything everywhere but reserved rooms: for the in-process handle and for tests.
     pub fn everything() -> Self {
         Self {
-            token: Rules(Arc::new([(Pattern("*".into()), Actions::ALL)])),
+            token: Rules(format!("{}*", char::from(Actions::ALL.0)).into()),
             ..Self::default()
         }
     }

@@ -65,6 +65,13 @@ pub struct KeySpec {
     pub audience: Option<Box<str>>,
 }
 
+impl KeySpec {
+    /// Its name for logs and audit: never secret.
+    pub fn name(&self) -> &str {
+        self.kid.as_deref().unwrap_or("(unnamed)")
+    }
+}
+
 /// Why a key was refused. Holds nothing of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyError {
@@ -126,7 +133,7 @@ impl std::error::Error for KeyError {}
 /// A key with the algorithm it is pinned to.
 #[derive(Clone)]
 pub struct VerifyingKey {
-    spec: KeySpec,
+    spec: Arc<KeySpec>,
     material: DecodingKey,
 }
 
@@ -211,17 +218,15 @@ impl VerifyingKey {
     fn new(spec: KeySpec, material: DecodingKey) -> Result<Self, KeyError> {
         match &spec.kid {
             Some(kid) if !is_plain(kid, KID_BYTES_MAX) => Err(KeyError::Kid),
-            _ => Ok(Self { spec, material }),
+            _ => Ok(Self {
+                spec: Arc::new(spec),
+                material,
+            }),
         }
     }
 
-    pub fn spec(&self) -> &KeySpec {
+    pub fn spec(&self) -> &Arc<KeySpec> {
         &self.spec
-    }
-
-    /// Its name for logs and audit: never secret.
-    pub fn name(&self) -> &str {
-        self.spec.kid.as_deref().unwrap_or("(unnamed)")
     }
 
     /// Whether `signature` (base64url) is this key's over `message`.

@@ -1,10 +1,12 @@
 //! Who a peer is, once its token has been verified.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cauce_protocol::{Role, TenantId, UserId};
 
 use super::grant::Grant;
-use super::keys::KeyOwner;
+use super::keys::KeySpec;
 
 /// What a token may say of its user, in bytes of JSON: every page of presence has it as often as it lists users.
 pub const INFO_BYTES_MAX: usize = 1_024;
@@ -24,10 +26,8 @@ pub struct Principal {
     pub issued_unix_ms: Option<u64>,
     /// The token's own id, for revocation.
     pub jti: Option<Box<str>>,
-    /// Whose key signed: an operator's principal may do what reaches beyond its tenant.
-    pub signed_by: KeyOwner,
-    /// Which key signed, by its name in configuration, tenant or key set; for logs and audit.
-    pub key_name: Box<str>,
+    /// Which key signed, and whose it is: an operator's principal may do what reaches beyond its tenant.
+    pub key: Arc<KeySpec>,
 }
 
 impl Principal {

@@ -184,7 +184,8 @@ impl Revocations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{Grant, KeyOwner};
+    use crate::auth::{Grant, KeyOwner, KeySpec};
+    use crate::config::Algorithm;
     use cauce_protocol::TenantId;
     use proptest::prelude::*;
 
@@ -202,9 +203,14 @@ mod tests {
             expires_unix_ms: None,
             issued_unix_ms,
             jti: jti.map(Into::into),
-            signed_by: KeyOwner::Tenant(tenant.clone()),
+            key: std::sync::Arc::new(KeySpec {
+                owner: KeyOwner::Tenant(tenant.clone()),
+                kid: None,
+                algorithm: Algorithm::Hs256,
+                issuer: None,
+                audience: None,
+            }),
             tenant,
-            key_name: "k".into(),
         }
     }
 

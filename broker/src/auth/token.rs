@@ -177,8 +177,7 @@ pub fn verify(
         expires_unix_ms: ends,
         issued_unix_ms: issued,
         jti,
-        signed_by: key.spec().owner.clone(),
-        key_name: key.name().into(),
+        key: key.spec().clone(),
     })
 }
 

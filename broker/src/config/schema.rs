@@ -174,8 +174,9 @@ section! {
     pub Threads THREADS "threads" false {
         /// Shards that serve clients; 0 means one per core.
         client_shards: usize = count(0, 1024), "0", Restart;
-        /// Shards that take frames from devices, so that a flood of them does not slow clients.
-        ingest_shards: usize = count(1, 64), "1", Restart;
+        /// Shards that take frames from devices, so that a flood of them does not slow clients. With 0, devices are spread over
+        /// the client shards.
+        ingest_shards: usize = count(0, 64), "1", Restart;
         /// Pin each shard to a core.
         pin: bool = Kind::Bool, "false", Restart;
     }

@@ -2,7 +2,6 @@
 //! bound but that.
 
 use cauce_protocol::message::Hello;
-use cauce_protocol::server::Dialect;
 use cauce_protocol::{ClientMessage, Code, Refusal, Request, VERSION};
 
 use crate::clock::Now;
@@ -10,7 +9,6 @@ use crate::clock::Now;
 /// A connection whose token has not been seen.
 #[derive(Debug)]
 pub struct Opening {
-    pub dialect: Dialect,
     /// When the handshake must be over, monotonic milliseconds.
     pub deadline_ms: u64,
 }
@@ -65,10 +63,7 @@ mod tests {
     use super::*;
 
     fn opening() -> Opening {
-        Opening {
-            dialect: Dialect::Json,
-            deadline_ms: 5_000,
-        }
+        Opening { deadline_ms: 5_000 }
     }
 
     fn hello(version: u32, token: &str) -> ClientMessage {

@@ -84,6 +84,8 @@ fn status(code: Code) -> StatusCode {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
+        // For whoever counts.
+        response.extensions_mut().insert(self.refusal.code);
         let headers = response.headers_mut();
         if self.refusal.retry_after_ms > 0 {
             // In whole seconds, and never earlier than said.

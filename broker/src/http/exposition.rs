@@ -5,6 +5,8 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use crate::metrics::{BOUNDS_US, Snapshot};
+
 /// The library's encoder, for numbers that are kept elsewhere.
 pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
 
@@ -56,23 +58,40 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// `counts` has one more than `bounds`, and is not cumulative.
-    pub(super) fn histogram(
-        &mut self,
-        name: &str,
-        help: &str,
-        sum: f64,
-        bounds: &[f64],
-        counts: &[u64],
-    ) -> fmt::Result {
-        let bounds = bounds.iter().copied().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
-        let count = counts.iter().sum();
+    pub(super) fn histogram(&mut self, name: &str, help: &str, sum: &Snapshot) -> fmt::Result {
         let mut metric = self
             .0
             .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        metric.encode_histogram::<NoLabelSet>(seconds(sum.sum_us), sum.count(), &buckets(sum), None)
     }
+
+    pub(super) fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        sums: &[(&'static str, Snapshot)],
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (of, sum) in sums {
+            let labels = [(label, *of)];
+            let mut sample = metric.encode_family(&labels)?;
+            sample.encode_histogram::<NoLabelSet>(seconds(sum.sum_us), sum.count(), &buckets(sum), None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bounds in seconds and counts, not cumulative: the library adds them up.
+fn buckets(sum: &Snapshot) -> Vec<(f64, u64)> {
+    let bounds = BOUNDS_US.iter().map(|&us| seconds(us));
+    bounds.chain([f64::INFINITY]).zip(sum.counts).collect()
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 /// The older form: there a counter is described under the name that its samples have.

@@ -130,7 +130,8 @@ pub(super) async fn pass(
     } else {
         carry_through(None, request, next).await
     };
-    api.counters.answered(response.status());
+    api.counters
+        .answered(response.status(), response.extensions().get().copied());
     response
 }
 

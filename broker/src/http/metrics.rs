@@ -1,7 +1,9 @@
 //! `/metrics`: the node's counters in the text form of Prometheus. No name or label says anything about a tenant.
 
+mod store;
+mod traffic;
+
 use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,9 +17,7 @@ use super::Api;
 use super::answer::Refused;
 use super::exposition::{Writer, classic};
 use super::process::ProcessFigures;
-use crate::hub::PublishLimit;
-use crate::metrics::{Counter, LATENCY_BOUNDS_US, ShardMetrics};
-use crate::store::{COMMIT_BUCKETS_US, FLUSH_BUCKETS_MS, Health, StoreHandle};
+use crate::metrics::{ByCode, Counter, ShardMetrics};
 
 /// The older text form, which every tool reads.
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,15 +32,20 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug, Default)]
 pub(super) struct HttpCounters {
     answers: [Counter; CLASSES.len()],
+    refusals: ByCode,
     pub(super) unauthenticated: Counter,
     pub(super) publications: Counter,
     pub(super) publications_refused: Counter,
 }
 
 impl HttpCounters {
-    pub(super) fn answered(&self, status: StatusCode) {
+    /// A request was answered, and refused for a reason if there is one.
+    pub(super) fn answered(&self, status: StatusCode, refused: Option<Code>) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len());
         self.answers[class - 1].increment();
+        if let Some(code) = refused {
+            self.refusals.increment(code);
+        }
     }
 }
 
@@ -79,9 +84,9 @@ impl Collector for Node {
         self.shards(&mut out)?;
         self.http(&mut out)?;
         if let Some(store) = self.0.admin.store() {
-            write_store(&mut out, store)?;
+            store::write(&mut out, store)?;
         }
-        write_process(&mut out)
+        process(&mut out)
     }
 }
 
@@ -135,187 +140,13 @@ impl Node {
             "Handshakes that were refused",
             self.total(|m| &m.handshakes_refused),
         )?;
-        let closes = Code::ALL.iter().enumerate().map(|(at, code)| {
-            let shards = hub.metrics.shards.iter();
-            let closed = shards.filter_map(|shard| shard.closes().nth(at)).map(|(_, n)| n);
-            (code.name(), closed.sum())
-        });
         out.counters(
             "cauce_closes",
             "Connections that the broker closed by reason",
             "code",
-            closes,
-        )
-    }
-
-    fn calls(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let calls = &self.0.hub.metrics.calls;
-        out.gauge(
-            "cauce_calls_outstanding",
-            "Calls of methods that have no answer yet",
-            calls.outstanding(),
-        )?;
-        out.counters(
-            "cauce_calls",
-            "Calls of methods by how they ended",
-            "end",
-            calls.ends().map(|(end, n)| (end.name(), n)),
-        )?;
-        out.counter(
-            "cauce_calls_retried",
-            "Calls given to another server because the one before was lost",
-            calls.retried.value(),
-        )
-    }
-
-    fn traffic(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let counters = &self.0.counters;
-        let mut sum =
-            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
-        sum("cauce_messages_received", "WebSocket messages that came", |m| {
-            &m.messages_in
-        })?;
-        sum("cauce_received_bytes", "Bytes that came over WebSocket", |m| {
-            &m.bytes_in
-        })?;
-        sum("cauce_sent_bytes", "Bytes handed to sockets", |m| &m.bytes_out)?;
-        sum("cauce_writes", "Calls that handed bytes to sockets", |m| {
-            &m.writes
-        })?;
-        sum("cauce_requests", "Requests of clients", |m| &m.requests)?;
-        sum(
-            "cauce_requests_refused",
-            "Requests of clients that were refused",
-            |m| &m.requests_refused,
-        )?;
-        sum("cauce_deliveries", "Messages handed to subscribers", |m| {
-            &m.deliveries
-        })?;
-        sum(
-            "cauce_fell_behind",
-            "Subscribers that read too slowly and went on from the room's history",
-            |m| &m.fell_behind,
-        )?;
-        sum(
-            "cauce_recovered",
-            "Messages given from history to those who came back or fell behind",
-            |m| &m.recovered,
-        )?;
-        sum("cauce_gaps", "Losses that subscribers were told", |m| &m.gaps)?;
-        sum("cauce_lost", "Messages that those losses add up to", |m| &m.lost)?;
-        out.counters(
-            "cauce_publications",
-            "Messages taken by the door they came through",
-            "door",
-            [
-                ("socket", self.total(|m| &m.publications)),
-                ("api", counters.publications.value()),
-            ],
-        )?;
-        out.counters(
-            "cauce_publications_refused",
-            "Messages refused by the door they came through",
-            "door",
-            [
-                ("socket", self.total(|m| &m.publications_refused)),
-                ("api", counters.publications_refused.value()),
-            ],
-        )?;
-        out.counters(
-            "cauce_publications_limited",
-            "Messages refused by a limit on publishing, by its setting",
-            "limit",
-            PublishLimit::ALL
-                .iter()
-                .zip(&self.0.hub.metrics.publish_limited)
-                .map(|(limit, counter)| (limit.setting(), counter.value())),
-        )?;
-        out.counters(
-            "cauce_notices",
-            "Pushes of notifications and of what was read: made, left out for a congested reader of low priority, left out for a \
-             full queue",
-            "outcome",
-            [
-                ("pushed", self.total(|m| &m.notices_pushed)),
-                ("gave_way", self.total(|m| &m.notices_gave_way)),
-                ("unpushed", self.total(|m| &m.notices_unpushed)),
-            ],
-        )?;
-        let mut buckets = [0; LATENCY_BOUNDS_US.len() + 1];
-        let mut sum_us = 0;
-        for shard in &self.0.hub.metrics.shards {
-            let (counts, us) = shard.latency.snapshot();
-            buckets.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
-            sum_us += us;
-        }
-        let bounds = LATENCY_BOUNDS_US.map(|us| us as f64 / 1e6);
-        out.histogram(
-            "cauce_delivery_latency_seconds",
-            "From the broker taking a message to its bytes being handed to the kernel",
-            sum_us as f64 / 1e6,
-            &bounds,
-            &buckets,
-        )
-    }
-
-    fn devices(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let mut sum =
-            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
-        sum("cauce_device_frames", "Frames of devices", |m| &m.device_frames)?;
-        sum(
-            "cauce_device_changes",
-            "Frames of devices that changed something",
-            |m| &m.device_changes,
-        )?;
-        sum(
-            "cauce_device_frames_malformed",
-            "Frames of devices that could not be read",
-            |m| &m.device_frames_malformed,
-        )?;
-        sum(
-            "cauce_device_frames_throttled",
-            "Frames of devices that came too fast",
-            |m| &m.device_frames_throttled,
-        )?;
-        let (mut tenants, mut rooms, mut history, mut devices) = (0, 0, 0, 0);
-        self.0.hub.tenants.for_each(|tenant| {
-            tenants += 1;
-            rooms += tenant.rooms.len() as u64;
-            history += tenant.rooms.history_bytes() as u64;
-            devices += tenant.devices_len() as u64;
-        });
-        out.gauge("cauce_tenants", "Tenants", tenants)?;
-        out.gauge("cauce_rooms", "Rooms that exist now", rooms)?;
-        out.gauge(
-            "cauce_history_bytes",
-            "Bytes of history that rooms keep in memory",
-            history,
-        )?;
-        out.gauge("cauce_devices", "Devices that are known", devices)
-    }
-
-    fn presence(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let mut sum =
-            |name, help, counter: fn(&ShardMetrics) -> &Counter| out.counter(name, help, self.total(counter));
-        sum(
-            "cauce_presence_changes",
-            "Changes of who is in a room that were handed to watchers",
-            |m| &m.presence_changes,
-        )?;
-        sum(
-            "cauce_presence_truncated",
-            "Those among them that told counts because names were too many or had been missed",
-            |m| &m.presence_truncated,
-        )?;
-        sum(
-            "cauce_presence_missed",
-            "Changes of who is in a room that a watcher did not get because he reads slowly",
-            |m| &m.presence_missed,
-        )?;
-        out.gauge(
-            "cauce_presence_users",
-            "Users in rooms that keep presence; one in two rooms counts twice",
-            self.0.hub.presence.present() as u64,
+            hub.metrics
+                .total_by_code(|m| &m.closes)
+                .map(|(code, n)| (code.name(), n)),
         )
     }
 
@@ -345,6 +176,12 @@ impl Node {
             each(&|shard| hub.shards[shard].capacity() as u64),
         )?;
         out.counters(
+            "cauce_shard_queue_refused",
+            "Messages for which a shard's queue had no room",
+            "shard",
+            each(&|shard| hub.shards[shard].refused() as u64),
+        )?;
+        out.counters(
             "cauce_shard_turns",
             "Turns of a shard's loop that found work",
             "shard",
@@ -364,6 +201,12 @@ impl Node {
             "status",
             answers,
         )?;
+        out.counters(
+            "cauce_http_requests_refused",
+            "Requests to the API that were refused by reason",
+            "code",
+            counters.refusals.iter().map(|(code, n)| (code.name(), n)),
+        )?;
         out.counter(
             "cauce_http_requests_unauthenticated",
             "Requests to the API without a valid key",
@@ -381,176 +224,8 @@ impl Node {
     }
 }
 
-fn write_store(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
-    let counters = store.counters();
-    let queued = store.queued();
-    out.gauge(
-        "cauce_store_healthy",
-        "1 if rows reach the database, 0 if they wait because of a trouble",
-        u64::from(store.health() == Health::Ready),
-    )?;
-    out.gauge(
-        "cauce_store_pending_rows",
-        "Rows that wait for the database",
-        queued.rows,
-    )?;
-    out.gauge(
-        "cauce_store_pending_bytes",
-        "Bytes that wait for the database",
-        queued.bytes,
-    )?;
-    out.counters(
-        "cauce_store_rows_written",
-        "Rows in the database by table",
-        "table",
-        [
-            ("devices", counters.device_states_written.load(Relaxed)),
-            ("device_readings", counters.readings_written.load(Relaxed)),
-            ("device_events", counters.events_written.load(Relaxed)),
-            ("audit", counters.audit_written.load(Relaxed)),
-            ("connection_logs", counters.connection_logs_written.load(Relaxed)),
-        ],
-    )?;
-    out.counters(
-        "cauce_store_rows_refused",
-        "Rows that were not taken by reason",
-        "reason",
-        [
-            ("closed", counters.refused_closed.load(Relaxed)),
-            ("full", counters.refused_full.load(Relaxed)),
-            ("tenant_full", counters.refused_tenant_full.load(Relaxed)),
-            ("too_large", counters.refused_too_large.load(Relaxed)),
-            ("database", counters.refused_by_database.load(Relaxed)),
-        ],
-    )?;
-    out.gauge(
-        "cauce_notifications_waiting",
-        "Notifications and marks of what was read that wait for the database",
-        store.notifications_waiting() as u64,
-    )?;
-    out.counters(
-        "cauce_notifications",
-        "Notifications and marks of what was read by what became of them; a repeat had an idempotency key that was known",
-        "outcome",
-        [
-            ("stored", counters.notifications_stored.load(Relaxed)),
-            ("repeated", counters.notifications_repeated.load(Relaxed)),
-            ("marked", counters.notification_marks.load(Relaxed)),
-            ("refused", counters.notifications_refused.load(Relaxed)),
-        ],
-    )?;
-    let mut count =
-        |name, help, value: &std::sync::atomic::AtomicU64| out.counter(name, help, value.load(Relaxed));
-    count(
-        "cauce_store_states_replaced",
-        "States that a newer one of the same device made needless",
-        &counters.states_replaced,
-    )?;
-    count(
-        "cauce_store_retries",
-        "Attempts after an error",
-        &counters.retries,
-    )?;
-    count("cauce_store_errors", "Errors of the database", &counters.errors)?;
-    count(
-        "cauce_store_retention_deleted_rows",
-        "Rows deleted because of their age",
-        &counters.retention_deleted,
-    )?;
-    count(
-        "cauce_store_admin_writes",
-        "Changes by administrators that were committed",
-        &counters.admin_writes,
-    )?;
-    count(
-        "cauce_store_admin_refused",
-        "Changes by administrators that failed",
-        &counters.admin_refused,
-    )?;
-    let buckets: Vec<u64> = counters
-        .flush_ms
-        .iter()
-        .map(|bucket| bucket.load(Relaxed))
-        .collect();
-    let bounds = FLUSH_BUCKETS_MS.map(|ms| ms as f64 / 1e3);
-    out.histogram(
-        "cauce_store_flush_duration_seconds",
-        "How long a transaction took",
-        counters.flush_ms_sum.load(Relaxed) as f64 / 1e3,
-        &bounds,
-        &buckets,
-    )?;
-    write_messages(out, store)
-}
-
-fn write_messages(out: &mut Writer<'_>, store: &StoreHandle) -> fmt::Result {
-    let counters = store.counters();
-    let queued = store.messages_queued();
-    out.gauge(
-        "cauce_store_messages_pending",
-        "Durable messages that wait for their commit",
-        queued.rows,
-    )?;
-    out.gauge(
-        "cauce_store_messages_pending_bytes",
-        "Bytes of durable messages that wait or have a place reserved",
-        queued.bytes,
-    )?;
-    let mut count =
-        |name, help, value: &std::sync::atomic::AtomicU64| out.counter(name, help, value.load(Relaxed));
-    count(
-        "cauce_store_messages_written",
-        "Durable messages that were committed",
-        &counters.messages_written,
-    )?;
-    count(
-        "cauce_store_commits",
-        "Transactions of durable messages",
-        &counters.commits,
-    )?;
-    count(
-        "cauce_store_messages_late",
-        "Publishers who were told that their message may or may not be committed",
-        &counters.messages_late,
-    )?;
-    count(
-        "cauce_store_messages_trimmed",
-        "Durable messages deleted because their room keeps no more",
-        &counters.messages_trimmed,
-    )?;
-    count(
-        "cauce_store_rooms_forgotten",
-        "Durable rooms that were empty and unused for long",
-        &counters.rooms_forgotten,
-    )?;
-    out.counters(
-        "cauce_store_messages_refused",
-        "Durable messages that were not taken by reason",
-        "reason",
-        [
-            ("closed", counters.messages_refused_closed.load(Relaxed)),
-            ("full", counters.messages_refused_full.load(Relaxed)),
-            ("tenant_full", counters.messages_refused_tenant_full.load(Relaxed)),
-            ("too_large", counters.messages_refused_too_large.load(Relaxed)),
-            ("database", counters.messages_given_up.load(Relaxed)),
-        ],
-    )?;
-    let buckets: Vec<u64> = counters
-        .commit_us
-        .iter()
-        .map(|bucket| bucket.load(Relaxed))
-        .collect();
-    let bounds = COMMIT_BUCKETS_US.map(|us| us as f64 / 1e6);
-    out.histogram(
-        "cauce_store_commit_duration_seconds",
-        "From the hand-over of a durable message to its commit",
-        counters.commit_us_sum.load(Relaxed) as f64 / 1e6,
-        &bounds,
-        &buckets,
-    )
-}
-
-fn write_process(out: &mut Writer<'_>) -> fmt::Result {
+/// What the operating system says of the process, under the names that everybody has for it.
+fn process(out: &mut Writer<'_>) -> fmt::Result {
     let figures = ProcessFigures::read();
     if let Some(seconds) = figures.cpu_seconds {
         out.counter("process_cpu_seconds", "CPU time of the process", seconds)?;
@@ -585,8 +260,11 @@ mod tests {
     fn answers_are_counted_by_their_hundred() {
         let counters = HttpCounters::default();
         for status in [200, 204, 404, 503] {
-            counters.answered(StatusCode::from_u16(status).unwrap());
+            counters.answered(StatusCode::from_u16(status).unwrap(), None);
         }
-        assert_eq!(counters.answers.each_ref().map(Counter::value), [0, 2, 0, 1, 1]);
+        counters.answered(StatusCode::SERVICE_UNAVAILABLE, Some(Code::Overloaded));
+        let refused: Vec<_> = counters.refusals.iter().filter(|&(_, n)| n > 0).collect();
+        assert_eq!(refused, [(Code::Overloaded, 1)]);
+        assert_eq!(counters.answers.each_ref().map(Counter::value), [0, 2, 0, 1, 2]);
     }
 }

@@ -14,7 +14,7 @@ use super::Hub;
 use super::devices::{DeviceSide, OutgoingCall, SharedDevice, call_refusal};
 use super::tenants::Tenant;
 use crate::metrics::ShardMetrics;
-use crate::publication::Draft;
+use crate::publication::{Draft, Source};
 use crate::shelly::{Changes, Outcome, Reading};
 use crate::store::{AuditRow, Channel, DeviceStateRow, EventRow, ReadingRow};
 
@@ -32,6 +32,7 @@ const EVENT: &str = "device-event";
 
 impl Hub {
     /// Carries out what a device's state machine decided. Answers the frames to send to the device.
+    /// `accepted` is when its word came, for the latency that we report.
     pub fn perform(
         &self,
         metrics: &ShardMetrics,
@@ -39,8 +40,8 @@ impl Hub {
         entry: &SharedDevice,
         side: &mut DeviceSide,
         outcome: Outcome,
+        accepted: Instant,
     ) -> Vec<Bytes> {
-        let accepted = Instant::now();
         for reply in outcome.replies {
             if let Some(caller) = side.caller(reply.token) {
                 let result = reply
@@ -106,6 +107,7 @@ impl Hub {
         for room in [DEVICES_ROOM, &device_room(entry.id.as_str())] {
             let draft = Draft {
                 accepted,
+                source: Source::Device,
                 // The device: who asks for the newest of each key gets the newest of each device.
                 topic: Text::from(entry.id.as_str()),
                 ..Draft::new(Text::from_static(event), Payload::Json(json.clone()))

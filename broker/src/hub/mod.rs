@@ -130,7 +130,8 @@ pub struct DrainSettings {
     pub retry_after_ms: u32,
 }
 
-/// How shards divide the work: the first ones serve clients, the others take device streams.
+/// How shards divide the work: the first ones serve clients, the others take device streams. Where there are no others, the
+/// first ones take both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardPlan {
     pub clients: usize,
@@ -140,6 +141,14 @@ pub struct ShardPlan {
 impl ShardPlan {
     pub fn total(self) -> usize {
         self.clients + self.ingest
+    }
+
+    /// The shards that devices are placed on.
+    pub fn for_devices(self) -> std::ops::Range<usize> {
+        match self.ingest {
+            0 => 0..self.clients,
+            _ => self.clients..self.total(),
+        }
     }
 }
 
@@ -498,9 +507,9 @@ impl Hub {
         self.place(0..self.plan.clients)
     }
 
-    /// The same among ingest shards.
+    /// The same among the shards for devices.
     pub fn place_device(&self) -> usize {
-        self.place(self.plan.clients..self.plan.total())
+        self.place(self.plan.for_devices())
     }
 
     fn place(&self, among: std::ops::Range<usize>) -> usize {

@@ -242,6 +242,13 @@ impl RoomTable {
         self.budget.used()
     }
 
+    /// Whether rooms keep less than their classes say because the tenant's memory for history is taken, to within a part in
+    /// sixteen: it is full when the next message lets an older one go.
+    pub fn is_history_full(&self) -> bool {
+        let bytes_max = self.limits.history_bytes_max;
+        self.budget.used() > bytes_max - bytes_max / 16
+    }
+
     fn linger(&self, room: &StdArc<Room>, since_ms: u64) {
         self.lingering
             .lock()

@@ -19,6 +19,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError};
@@ -136,15 +137,7 @@ impl Server {
             None => Box::new(NoRecords),
             Some(store) => Box::new(store.handle()),
         };
-        let hub = Arc::new(Hub::new(
-            plan(config)?,
-            tunables(config),
-            table_limits(config),
-            door_limits(config),
-            config.limits.mailbox_bytes,
-            clock,
-            records,
-        ));
+        let hub = new_hub(config, clock, records)?;
         let admin = Admin::open(hub.clone(), store.as_ref().map(Store::handle), loaded, config);
         let admin = Arc::new(admin.map_err(StartError::Admin)?);
 
@@ -245,6 +238,30 @@ impl Server {
     }
 }
 
+fn new_hub(config: &Config, clock: Clock, records: Box<dyn Records>) -> Result<Arc<Hub>, StartError> {
+    Ok(Arc::new(Hub::new(
+        plan(config)?,
+        tunables(config),
+        table_limits(config),
+        door_limits(config),
+        config.limits.mailbox_bytes,
+        clock,
+        records,
+    )))
+}
+
+/// A node's centre with its tenants and keys, without threads, sockets and database: for benches, which do a shard's work
+/// themselves.
+///
+/// # Errors
+/// If the configuration asks for what cannot be.
+#[cfg(feature = "testing")]
+pub fn hub_alone(config: &Config) -> Result<Arc<Hub>, StartError> {
+    let hub = new_hub(config, Clock::start(), Box::new(NoRecords))?;
+    Admin::open(hub.clone(), None, None, config).map_err(StartError::Admin)?;
+    Ok(hub)
+}
+
 fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Result<JoinHandle<()>> {
     let clients = hub.plan.clients;
     let name = match index.checked_sub(clients) {
@@ -266,9 +283,17 @@ fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Resu
             let auth = Authenticator::new(hub.keys.clone(), hub.tunables().policy, TOKENS_REMEMBERED)
                 .with_nudge(hub.key_missing.clone());
             let shard = std::rc::Rc::new(Shard::new(index, hub, auth));
-            tokio::select! {
-                () = shard.run(&doors) => {}
-                () = shard.run_timers() => {}
+            // Tasks, not parts of this future: the runtime would poll that before all others every time that it looks for
+            // events, and turns would come after each few reads instead of after all that can be read.
+            let (turns, timers) = (shard.clone(), shard);
+            let ended = tokio::select! {
+                ended = spawn_local(async move { turns.run(&doors).await }) => ended,
+                ended = spawn_local(async move { timers.run_timers().await }) => ended,
+            };
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
             }
         });
     })

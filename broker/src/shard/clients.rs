@@ -20,7 +20,7 @@ use crate::auth::Principal;
 use crate::clock::Now;
 use crate::connection::{Action, Connection, Opening, Step, Subscription};
 use crate::hub::{Permit, Tenant};
-use crate::publication::{Draft, message_frame};
+use crate::publication::{Draft, Source, message_frame};
 use crate::rooms::Exit;
 use crate::socket::Socket;
 
@@ -35,7 +35,6 @@ impl Shard {
         } = arrival;
         let (now, tunables) = (self.now(), self.tunables());
         let opening = Opening {
-            dialect,
             deadline_ms: now.mono_ms + tunables.handshake_ms,
         };
         let peer = self.register(socket, address, permit, dialect, Stage::Opening(opening), now);
@@ -238,6 +237,7 @@ impl Shard {
                 } = send;
                 let draft = Draft {
                     excluded,
+                    source: Source::Client,
                     ..Draft::new(event, payload)
                 };
                 match self.hub.send(tenant, to, draft) {
@@ -275,7 +275,7 @@ impl Shard {
 
     pub(super) fn refuse(&self, peer: &Rc<Peer>, id: u32, refusal: &Refusal) {
         peer.answered(id);
-        self.metrics().requests_refused.increment();
+        self.metrics().refusals.increment(refusal.code);
         self.say(peer, message_frame(&reply(id, refusal), peer.dialect));
     }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cauce_protocol::server::Dialect;
@@ -61,6 +62,7 @@ impl Shard {
         now: Now,
         tunables: &Tunables,
     ) {
+        let accepted = Instant::now();
         self.metrics().device_frames.increment();
         let (credential, session, known) = {
             let mut stage = peer.stage.borrow_mut();
@@ -112,8 +114,14 @@ impl Shard {
         let frames = {
             let mut side = device.lock();
             let outcome = side.device.handle(session, now, parsed);
-            self.hub
-                .perform(self.metrics(), &credential.tenant, &device, &mut side, outcome)
+            self.hub.perform(
+                self.metrics(),
+                &credential.tenant,
+                &device,
+                &mut side,
+                outcome,
+                accepted,
+            )
         };
         self.send_to_device(peer, frames);
         self.arm_next(peer, now);
@@ -160,8 +168,14 @@ impl Shard {
         };
         let before = side.link.replace(link);
         // Only calls of the connection before can fail here; nothing is to be sent.
-        self.hub
-            .perform(self.metrics(), tenant, &device, &mut side, outcome);
+        self.hub.perform(
+            self.metrics(),
+            tenant,
+            &device,
+            &mut side,
+            outcome,
+            Instant::now(),
+        );
         drop(side);
         if let Some(before) = before {
             let refusal = Refusal::new(Code::Replaced, "the device has connected anew");
@@ -202,8 +216,14 @@ impl Shard {
             side.link = None;
         }
         let outcome = side.device.disconnect(session, now, reason);
-        self.hub
-            .perform(self.metrics(), &credential.tenant, &device, &mut side, outcome);
+        self.hub.perform(
+            self.metrics(),
+            &credential.tenant,
+            &device,
+            &mut side,
+            outcome,
+            Instant::now(),
+        );
         let timer = side.link.is_none() && side.device.poll_timeout().is_some();
         drop(side);
         if timer {
@@ -248,7 +268,7 @@ impl Shard {
         }
         let outcome = side.device.handle_timeout(now);
         self.hub
-            .perform(self.metrics(), tenant, device, &mut side, outcome)
+            .perform(self.metrics(), tenant, device, &mut side, outcome, Instant::now())
     }
 
     /// Looks after a device that has a timer but no socket.

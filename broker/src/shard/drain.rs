@@ -3,6 +3,8 @@
 //! What must stay true:
 //! - Until its moment a peer is served as ever. At its moment it is not heard any more, gets the answers to what it asked,
 //!   everything that was queued for it, a goaway and a close: in this order.
+//! - On a shard that serves both, devices wait for the clients: they are who answers what those have asked, and nobody shall be
+//!   left who could see them offline.
 //! - Nobody is waited for without end. A peer that takes nothing is given up after a while, one that takes its bytes slowly
 //!   when the time is over, and an answer that does not come holds its own peer only.
 
@@ -116,15 +118,24 @@ impl Shard {
 
 async fn send_away(shard: Rc<Shard>, drain: Arc<Drain>) {
     // In no order: a map of random ids has none, so nobody's tenant is sent away before the others.
-    let mut waiting: Vec<_> = shard.peers.borrow().values().cloned().collect();
-    let pace = Pace::new(waiting.len(), drain.spread_ms, drain.interval_max_ms);
-    let begun_ms = shard.now().mono_ms;
+    let (mut devices, mut waiting): (Vec<_>, Vec<_>) = {
+        let peers = shard.peers.borrow();
+        peers.values().cloned().partition(|peer| peer.is_device())
+    };
+    let mut pace = Pace::new(waiting.len(), drain.spread_ms, drain.interval_max_ms);
+    let mut begun_ms = shard.now().mono_ms;
     let mut leaving = Vec::new();
     let mut steps = tokio::time::interval(STEP);
     steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let cut = loop {
         steps.tick().await;
         let now = shard.now();
+        let clients_gone = || waiting.is_empty() && shard.hub.metrics.clients_open() == 0;
+        if !devices.is_empty() && (clients_gone() || now.mono_ms >= drain.answers_until_ms) {
+            waiting.append(&mut devices);
+            pace = Pace::new(waiting.len(), drain.spread_ms, drain.interval_max_ms);
+            begun_ms = now.mono_ms;
+        }
         let due = pace.due(now.mono_ms.saturating_sub(begun_ms));
         leaving.extend(waiting.drain(pace.count - due..));
         leaving.retain(|peer| !shard.sent_away(peer, &drain, now));

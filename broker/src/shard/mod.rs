@@ -8,6 +8,8 @@
 //! - A peer that reads slowly has a bounded outbox and nothing else; over the bound it is closed.
 //! - Leaving is synchronous: when a peer is closed, no room of this shard knows it any more.
 
+#[cfg(feature = "testing")]
+mod bench;
 mod calls;
 mod catching_up;
 mod clients;
@@ -45,6 +47,8 @@ use bytes::Bytes;
 use cauce_protocol::limits::INTEGER_MAX;
 use cauce_protocol::{Code, ConnectionId, Refusal};
 
+#[cfg(feature = "testing")]
+pub use bench::{Audience, Queue};
 pub use clients::ClientArrival;
 pub use peer::Peer;
 pub use turn::Reception;
@@ -67,6 +71,10 @@ use crate::websocket::{Event, frame};
 
 /// Bytes that one read takes at most. One buffer a shard, not one a connection.
 const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// A shard for which so many bytes wait is behind. Some hundred small messages: what waits longest for them waits a few
+/// milliseconds, and a flood does not fill the queue of which others need a place.
+const BEHIND_BYTES: usize = 128 * 1024;
 
 /// Outbox buffers kept for the next turn; more are given back to the allocator.
 const SPARE_BUFFERS_MAX: usize = 1_024;
@@ -150,6 +158,11 @@ impl Shard {
     /// The buffer that sockets are read into; borrowed for one read and what follows from it.
     pub fn scratch(&self) -> &RefCell<Box<[u8]>> {
         &self.scratch
+    }
+
+    /// Whether more waits for this shard than a few of its bites: peers that publish without end should wait.
+    pub fn is_behind(&self) -> bool {
+        self.hub.shards[self.index].used() > BEHIND_BYTES
     }
 
     /// Peers on this shard.

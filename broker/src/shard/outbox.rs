@@ -169,7 +169,8 @@ impl Outbox {
         }
     }
 
-    fn advance(&mut self, mut n: usize) {
+    /// So many bytes went, from the front.
+    pub(super) fn advance(&mut self, mut n: usize) {
         while let Some(frame) = self.frames.front_mut() {
             if n < frame.len() {
                 frame.advance(n);

@@ -42,6 +42,8 @@ pub struct Peer {
     pub(super) unanswered: Cell<u32>,
     /// It is about to be sent away: what it still asks is not heard.
     pub(super) leaving: Cell<bool>,
+    /// Its last read filled a whole bite.
+    has_more: Cell<bool>,
     _permit: Permit,
 }
 
@@ -136,6 +138,7 @@ impl Peer {
             }),
             unanswered: Cell::new(0),
             leaving: Cell::new(false),
+            has_more: Cell::new(false),
             _permit: permit,
         }
     }
@@ -156,6 +159,19 @@ impl Peer {
     pub(super) fn answered(&self, id: u32) {
         self.unanswered
             .set(self.unanswered.get().saturating_sub(u32::from(id != 0)));
+    }
+
+    pub(super) fn is_device(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Device(_))
+    }
+
+    /// Whether its last read filled a whole bite, so that it probably has more to say.
+    pub fn has_more(&self) -> bool {
+        self.has_more.get()
+    }
+
+    pub fn set_has_more(&self, has_more: bool) {
+        self.has_more.set(has_more);
     }
 
     /// Whether the peer is on its way out.

@@ -9,7 +9,7 @@ use super::peer::{Peer, Stage};
 use super::{Shard, Tunables};
 use crate::clock::Now;
 use crate::hub::{Outcome, ShardMessage, Tenant};
-use crate::publication::{Draft, Excluded};
+use crate::publication::{Draft, Excluded, Source};
 use crate::rooms::{Accepted, Manner, OnCommit, Repeat, Written};
 
 impl Shard {
@@ -43,6 +43,7 @@ impl Shard {
             excluded,
             topic: key,
             user: Some(user.clone()),
+            source: Source::Client,
             ..Draft::new(event, payload)
         };
         let repeat = if idempotency_key.as_bytes().is_empty() {

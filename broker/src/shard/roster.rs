@@ -5,13 +5,14 @@ use std::hash::Hash;
 use std::rc::Rc;
 
 use cauce_protocol::UserId;
+use smallvec::SmallVec;
 
 use super::peer::Peer;
 use crate::hub::TenantKey;
 
-/// Peers by some name.
+/// Peers by some name. A name with one peer, as most users are, has no list on the heap.
 #[derive(Debug)]
-struct Roster<K>(HashMap<K, Vec<Rc<Peer>>, foldhash::fast::RandomState>);
+struct Roster<K>(HashMap<K, SmallVec<[Rc<Peer>; 1]>, foldhash::fast::RandomState>);
 
 impl<K> Default for Roster<K> {
     fn default() -> Self {
@@ -35,7 +36,7 @@ impl<K: Eq + Hash> Roster<K> {
     }
 
     fn peers(&self, key: &K) -> &[Rc<Peer>] {
-        self.0.get(key).map_or(&[], Vec::as_slice)
+        self.0.get(key).map_or(&[], SmallVec::as_slice)
     }
 }
 

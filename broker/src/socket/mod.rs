@@ -5,35 +5,34 @@
 //! costs a wait.
 
 mod stream;
+mod tls;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::ServerConnection;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use stream::SocketStream;
-
-/// Bytes of plaintext and of records that rustls may hold for a slow reader, each.
-const TLS_BUFFER_BYTES: usize = 64 * 1024;
+use tls::Opened;
+pub use tls::Tls;
 
 /// A socket that belongs to no runtime, on its way from one thread to another.
 #[derive(Debug)]
 pub struct Parts {
     pub tcp: std::net::TcpStream,
-    pub tls: Option<Box<ServerConnection>>,
+    pub tls: Option<Box<RefCell<Tls>>>,
 }
 
 /// A socket of the runtime that it was adopted on.
 #[derive(Debug)]
 pub struct Socket {
     tcp: RefCell<TcpStream>,
-    tls: Option<RefCell<Box<ServerConnection>>>,
+    tls: Option<Box<RefCell<Tls>>>,
 }
 
 impl Socket {
@@ -45,10 +44,6 @@ impl Socket {
         let Parts { tcp, tls } = parts;
         tcp.set_nonblocking(true)?;
         let tcp = RefCell::new(TcpStream::from_std(tcp)?);
-        let tls = tls.map(|mut tls| {
-            tls.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-            RefCell::new(tls)
-        });
         Ok(Self { tcp, tls })
     }
 
@@ -59,7 +54,7 @@ impl Socket {
     pub fn into_parts(self) -> io::Result<Parts> {
         Ok(Parts {
             tcp: self.tcp.into_inner().into_std()?,
-            tls: self.tls.map(RefCell::into_inner),
+            tls: self.tls,
         })
     }
 
@@ -82,27 +77,27 @@ impl Socket {
 
     fn poll_read_tls(
         &self,
-        tls: &mut ServerConnection,
+        tls: &mut Tls,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match tls.reader().read(buffer) {
-                Ok(n) => return Poll::Ready(Ok(n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
+            if let Some(bytes) = tls.take_opened(buffer) {
+                return Poll::Ready(Ok(bytes));
             }
-            match tls.read_tls(&mut PollReader { socket: self, cx }) {
-                Ok(0) => return Poll::Ready(Ok(0)),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-            let processed = tls.process_new_packets();
+            let opened = tls.open(buffer, |room| match self.poll_read_tcp(cx, room) {
+                Poll::Ready(result) => result,
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            });
             // Handshake answers and alerts go out at once; what does not fit goes with the next write.
-            self.write_records(tls)?;
-            if let Err(e) = processed {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, e)));
+            let flushed = self.write_records(tls);
+            match opened {
+                Ok(Opened::Content(bytes)) => return Poll::Ready(Ok(bytes)),
+                Ok(Opened::Nothing) => flushed?,
+                Ok(Opened::End) => return Poll::Ready(Ok(0)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
+                Err(e) => return Poll::Ready(Err(e)),
             }
         }
     }
@@ -117,18 +112,17 @@ impl Socket {
         };
         let tls = &mut *tls.borrow_mut();
         self.write_records(tls)?;
-        let taken = tls.writer().write_vectored(slices)?;
-        self.write_records(tls)?;
-        if taken == 0 {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(taken)
+        if !tls.outgoing().is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        tls.seal(slices, |sealed| self.tcp.borrow().try_write(sealed))
     }
 
     /// Whether bytes that were taken still wait in TLS for the kernel.
     pub fn wants_write(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.borrow().wants_write())
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| !tls.borrow().outgoing().is_empty())
     }
 
     /// Hands waiting TLS records to the kernel, as many as it takes.
@@ -142,10 +136,10 @@ impl Socket {
         }
     }
 
-    fn write_records(&self, tls: &mut ServerConnection) -> io::Result<()> {
-        while tls.wants_write() {
-            match tls.write_tls(&mut TryWriter(&self.tcp.borrow())) {
-                Ok(_) => {}
+    fn write_records(&self, tls: &mut Tls) -> io::Result<()> {
+        while !tls.outgoing().is_empty() {
+            match self.tcp.borrow().try_write(tls.outgoing()) {
+                Ok(taken) => tls.advance(taken),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => return Err(e),
             }
@@ -170,9 +164,9 @@ impl Socket {
     pub fn close_notify(&self) {
         if let Some(tls) = &self.tls {
             let tls = &mut *tls.borrow_mut();
-            tls.send_close_notify();
             // The connection ends either way.
             let _ = self.write_records(tls);
+            tls.close(|sealed| self.tcp.borrow().try_write(sealed));
         }
     }
 
@@ -180,37 +174,5 @@ impl Socket {
     pub fn shutdown(&self, how: Shutdown) {
         // An error means that the peer is gone already.
         let _ = socket2::SockRef::from(&*self.tcp.borrow()).shutdown(how);
-    }
-}
-
-/// The socket's read side as rustls wants it.
-struct PollReader<'a, 'b> {
-    socket: &'a Socket,
-    cx: &'a mut Context<'b>,
-}
-
-impl io::Read for PollReader<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.socket.poll_read_tcp(self.cx, buffer) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-/// The socket's write side as rustls wants it.
-struct TryWriter<'a>(&'a TcpStream);
-
-impl io::Write for TryWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

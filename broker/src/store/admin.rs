@@ -16,7 +16,6 @@ use bytes::Bytes;
 use cauce_protocol::{DeviceId, TenantId};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
 use super::bounds;
@@ -29,6 +28,7 @@ use super::rows::{
     DeviceTokenRow, EventRow, KeyOwner, Numbered, Page, ReadingCursor, ReadingQuery, ReadingRow,
     SigningKeyRow, TableCounts, TenantChange, TenantRow,
 };
+use super::slots::Slots;
 use super::sql;
 
 pub(super) type Answer<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
@@ -272,7 +272,7 @@ impl StoreHandle {
         self.look_up(&self.shared.query_slots, question).await
     }
 
-    pub(super) async fn look_up<T, F>(&self, slots: &Arc<Semaphore>, question: F) -> Result<T, StoreError>
+    pub(super) async fn look_up<T, F>(&self, slots: &Slots, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Answer<'c, T> + Send + 'static,
@@ -286,17 +286,13 @@ impl StoreHandle {
 
     /// On the store's executor, because the driver's time-outs and its returning of connections need one that lives as
     /// long as the store, and so that a caller who gives up does not leave a transaction half-way.
-    async fn on_store_thread<T, F, W>(&self, slots: &Arc<Semaphore>, work: W) -> Result<T, StoreError>
+    async fn on_store_thread<T, F, W>(&self, slots: &Slots, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
         W: FnOnce(Arc<Shared>) -> F,
     {
-        let slot = match Arc::clone(slots).try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(TryAcquireError::NoPermits) => return Err(StoreError::busy()),
-            Err(TryAcquireError::Closed) => return Err(StoreError::closed()),
-        };
+        let slot = slots.take()?;
         let work = work(Arc::clone(&self.shared));
         let task = self.shared.runtime.spawn(async move {
             let answer = work.await;

@@ -86,7 +86,13 @@ impl StoreHandle {
     /// [`StoreError::Unavailable`] if too many look things up at the moment, the store is shut down, or the database
     /// cannot be read.
     pub async fn messages(&self, query: MessageQuery) -> Result<MessagePage, StoreError> {
-        let clock = self.shared.clock;
+        let (clock, tenant) = (self.shared.clock, query.tenant.clone());
+        let place = self
+            .shared
+            .page_turns
+            .enter(&tenant)
+            .ok_or_else(StoreError::busy)?;
+        let _turn = place.turn().await.map_err(|_| StoreError::closed())?;
         self.look_up(&self.shared.page_slots, move |c| {
             Box::pin(async move { sql::message_page(c, &query, clock.now().unix_ms).await })
         })
@@ -189,6 +195,7 @@ impl Commits {
             return Ok(None);
         };
         let mut lane = shared.lane.lock().await;
+        let begun = Instant::now();
         let result = async {
             let mut transaction = lane.begin().await?;
             let given_up = sql::write_messages(&mut transaction, piece, self.doubtful).await?;
@@ -197,7 +204,14 @@ impl Commits {
         }
         .await;
         match result {
-            Ok(given_up) => Ok(self.piece.take().map(|piece| Done { piece, given_up })),
+            Ok(given_up) => {
+                let took = begun.elapsed();
+                Ok(self.piece.take().map(|piece| Done {
+                    piece,
+                    given_up,
+                    took,
+                }))
+            }
             Err(error) => {
                 lane.discard();
                 self.doubtful = true;
@@ -214,12 +228,18 @@ pub(super) struct Done {
     piece: Piece,
     /// Places of rows in the piece, in ascending order.
     given_up: Vec<usize>,
+    /// By the transaction, without the wait for the connection.
+    took: Duration,
 }
 
 impl Done {
     /// Gives back what the messages held, and answers those who wait for them.
     pub(super) fn settle(self, shared: &Shared) {
-        let Self { piece, given_up } = self;
+        let Self {
+            piece,
+            given_up,
+            took,
+        } = self;
         let ticket = piece.last_ticket();
         let held = piece.held();
         let answers = shared
@@ -227,10 +247,12 @@ impl Done {
             .lock()
             .settled(ticket, piece.rows.len() as u64, held.into_iter());
         let counters = &shared.counters;
-        let now = Instant::now();
+        counters.commit.record(took);
+        let (now, mut durable) = (Instant::now(), counters.durable.batch());
         for waiting in &piece.rows {
-            counters.committed(now.saturating_duration_since(waiting.since).as_micros() as u64);
+            durable.record(now.saturating_duration_since(waiting.since), 1);
         }
+        drop(durable);
         let written = piece.rows.len() - given_up.len();
         counters.messages_written.fetch_add(written as u64, Relaxed);
         counters

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::turns::Bounds;
+
 /// Largest row the store takes, in bytes. A full status of the largest Shelly is below 10 kB; 256 KiB leaves room
 /// for gateways without letting one row fill the queue.
 pub const ROW_BYTES_MAX: usize = 256 * 1024;
@@ -23,9 +25,21 @@ pub const ADMIN_SLOTS: usize = 64;
 /// Queries waiting or running at a time, beside those: looking up must not keep anyone from changing.
 pub const QUERY_SLOTS: usize = 64;
 
-/// Pages of durable rooms waiting or running at a time, beside those: many, because after a restart everybody comes back
-/// for what was missed, and a page takes a fraction of a millisecond.
-pub const PAGE_SLOTS: usize = 4_096;
+/// Pages of durable rooms that may wait or be read, of all tenants and of one, beside those: many, because after a restart
+/// everybody comes back for what was missed, and a page takes a fraction of a millisecond.
+pub const PAGES_WAITING_MAX: usize = 16_384;
+pub const PAGES_PER_TENANT_MAX: usize = PAGES_WAITING_MAX / 2;
+
+/// Pages that are read at a time, of all tenants and of one: few, for each holds up to 128 KiB.
+pub(crate) const PAGES_AT_A_TIME: usize = 16;
+pub(crate) const PAGES_AT_A_TIME_PER_TENANT: usize = 4;
+
+pub(crate) const PAGES: Bounds = Bounds {
+    waiting_max: PAGES_WAITING_MAX,
+    per_tenant_max: PAGES_PER_TENANT_MAX,
+    at_a_time: PAGES_AT_A_TIME,
+    at_a_time_per_tenant: PAGES_AT_A_TIME_PER_TENANT,
+};
 
 /// How long an admin operation waits for its turn or for a free reader, in milliseconds.
 pub const ADMIN_WAIT_MS: u64 = 5_000;

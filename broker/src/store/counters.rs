@@ -2,17 +2,11 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::queue::NotReserved;
 use super::rows::{Admission, Unwritten};
-
-/// Upper bounds of the buckets of [`Counters::flush_ms`], in milliseconds; the last bucket is everything above.
-pub const FLUSH_BUCKETS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 100, 500, 1_000];
-
-/// Upper bounds of the buckets of [`Counters::commit_us`], in microseconds; the last bucket is everything above.
-pub const COMMIT_BUCKETS_US: [u64; 12] = [
-    250, 500, 1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
-];
+use crate::metrics::Histogram;
 
 /// Only ever rising. Read them without a lock; what waits at the moment is [`super::StoreHandle::queued`].
 #[derive(Debug, Default)]
@@ -46,10 +40,8 @@ pub struct Counters {
     pub notifications_refused: AtomicU64,
     pub admin_writes: AtomicU64,
     pub admin_refused: AtomicU64,
-    /// How long a transaction took, by [`FLUSH_BUCKETS_MS`]; not cumulative.
-    pub flush_ms: [AtomicU64; FLUSH_BUCKETS_MS.len() + 1],
-    pub flush_ms_sum: AtomicU64,
-    pub flush_ms_max: AtomicU64,
+    /// How long a transaction of telemetry took.
+    pub flush: Histogram,
     /// Messages of durable rooms that are on the disk through this run.
     pub messages_written: AtomicU64,
     /// Messages that were refused before they had a number, because their queue or their tenant's share was full.
@@ -66,9 +58,10 @@ pub struct Counters {
     pub rooms_forgotten: AtomicU64,
     /// Committed transactions of messages.
     pub commits: AtomicU64,
-    /// From the hand-over of a message to its commit, by [`COMMIT_BUCKETS_US`]; not cumulative.
-    pub commit_us: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
-    pub commit_us_sum: AtomicU64,
+    /// How long a transaction of messages took, the sync with it.
+    pub commit: Histogram,
+    /// From the hand-over of a message to its commit.
+    pub durable: Histogram,
 }
 
 impl Counters {
@@ -85,21 +78,9 @@ impl Counters {
         counter.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn flushed(&self, ms: u64) {
-        let bucket = FLUSH_BUCKETS_MS
-            .iter()
-            .position(|&le| ms <= le)
-            .unwrap_or(FLUSH_BUCKETS_MS.len());
-        self.flush_ms[bucket].fetch_add(1, Relaxed);
-        self.flush_ms_sum.fetch_add(ms, Relaxed);
-        self.flush_ms_max.fetch_max(ms, Relaxed);
+    pub(crate) fn flushed(&self, took: Duration) {
+        self.flush.record(took);
         self.batches.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn committed(&self, us: u64) {
-        let bucket = COMMIT_BUCKETS_US.partition_point(|&le| le < us);
-        self.commit_us[bucket].fetch_add(1, Relaxed);
-        self.commit_us_sum.fetch_add(us, Relaxed);
     }
 
     pub(crate) fn not_reserved(&self, why: NotReserved) {

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sqlx::sqlite::SqlitePool;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use super::batch::{Pending, Pushed};
 use super::config::NotificationLimits;
 use super::counters::{Counters, Health};
 use super::error::StoreError;
 use super::lane::Lane;
-use super::notifications::{Queries, Waiting};
+use super::notifications::Waiting;
 use super::queue::MessageQueue;
 use super::rows::{Admission, AuditRow, ConnectionLogRow, DeviceStateRow, EventRow, ReadingRow};
+use super::slots::Slots;
+use super::turns::Turns;
 use crate::clock::Clock;
 
 /// How far the writer has come.
@@ -43,13 +45,14 @@ pub(super) struct Shared {
     /// The one connection that writes. Fair, so that admin operations and telemetry alternate.
     pub(super) lane: tokio::sync::Mutex<Lane>,
     pub(super) readers: SqlitePool,
-    pub(super) admin_slots: Arc<Semaphore>,
-    pub(super) query_slots: Arc<Semaphore>,
-    pub(super) page_slots: Arc<Semaphore>,
+    pub(super) admin_slots: Slots,
+    pub(super) query_slots: Slots,
+    pub(super) page_slots: Slots,
+    pub(super) page_turns: Turns,
     /// Changes of notifications that wait for the lane.
     pub(super) notifications: Mutex<Waiting>,
     pub(super) notification_limits: NotificationLimits,
-    pub(super) notification_queries: Queries,
+    pub(super) notification_queries: Turns,
     /// Of the store's own thread: whatever waits for the database waits there, also when the caller gives up.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -72,7 +75,39 @@ impl Shared {
     }
 }
 
+/// Those who want something of the database, by what they want.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// As in metrics.
+    pub name: &'static str,
+    /// Waiting or served now.
+    pub waiting: usize,
+    /// Sent away because as many waited as may.
+    pub refused: u64,
+}
+
 impl StoreHandle {
+    /// Who wants something of the database beside what is written behind the traffic.
+    pub fn demands(&self) -> [Demand; 4] {
+        let shared = &*self.shared;
+        let slots = |name, slots: &Slots| Demand {
+            name,
+            waiting: slots.taken(),
+            refused: slots.refused(),
+        };
+        let turns = |name, turns: &Turns| Demand {
+            name,
+            waiting: turns.waiting(),
+            refused: turns.refused(),
+        };
+        [
+            slots("changes", &shared.admin_slots),
+            slots("queries", &shared.query_slots),
+            turns("pages", &shared.page_turns),
+            turns("notifications", &shared.notification_queries),
+        ]
+    }
+
     /// Never blocks: a lock held for one push, and a wake-up.
     pub fn device_state(&self, row: DeviceStateRow) -> Admission {
         self.push(|pending, mono_ms| pending.push_state(row, mono_ms))

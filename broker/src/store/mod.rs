@@ -21,6 +21,8 @@
 
 mod admin;
 mod batch;
+#[cfg(feature = "testing")]
+mod bench;
 mod bounds;
 mod commit;
 mod config;
@@ -35,9 +37,11 @@ mod place;
 mod queue;
 mod revocations;
 mod rows;
+mod slots;
 mod sql;
 mod thread;
 mod trim;
+mod turns;
 mod writer;
 
 use std::sync::Arc;
@@ -47,16 +51,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
+#[cfg(feature = "testing")]
+pub use bench::{Batcher, Messages};
 pub use bounds::{BLOB_BYTES_MAX, JSON_BYTES_MAX, SCOPES_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX};
 pub use config::{
     ADMIN_SLOTS, ADMIN_WAIT_MS, AUDIT_RESERVE_ROWS, COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, HEAD_IDLE_MS,
-    LEASE_AHEAD, MessageLimits, NotificationLimits, PAGE_ROWS_MAX, PAGE_SLOTS, QUERY_SLOTS,
-    RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits, TRANSACTION_ROWS_MAX,
-    TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
+    LEASE_AHEAD, MessageLimits, NotificationLimits, PAGE_ROWS_MAX, PAGES_PER_TENANT_MAX, PAGES_WAITING_MAX,
+    QUERY_SLOTS, RETENTION_STEP_ROWS, ROW_BYTES_MAX, Retention, StoreConfig, StoreLimits,
+    TRANSACTION_ROWS_MAX, TRIM_STEP_BYTES, TRIM_STEP_ROOMS, TRIM_STEP_ROWS,
 };
-pub use counters::{COMMIT_BUCKETS_US, Counters, FLUSH_BUCKETS_MS, Health, Trouble};
+pub use counters::{Counters, Health, Trouble};
 pub use error::{OpenError, StoreError, Unavailable};
 pub use handle::{Queued, StoreHandle};
 pub use messages::{
@@ -215,10 +221,11 @@ async fn serve(
         readers,
         notifications: Mutex::default(),
         notification_limits: config.notifications,
-        notification_queries: Default::default(),
-        admin_slots: Arc::new(Semaphore::new(ADMIN_SLOTS)),
-        query_slots: Arc::new(Semaphore::new(QUERY_SLOTS)),
-        page_slots: Arc::new(Semaphore::new(PAGE_SLOTS)),
+        notification_queries: turns::Turns::new(notifications::QUERIES),
+        admin_slots: slots::Slots::new(ADMIN_SLOTS),
+        query_slots: slots::Slots::new(QUERY_SLOTS),
+        page_slots: slots::Slots::new(PAGES_WAITING_MAX),
+        page_turns: turns::Turns::new(config::PAGES),
         runtime: tokio::runtime::Handle::current(),
     });
     let _gone = Gone(Arc::clone(&shared));

@@ -22,7 +22,7 @@ pub use changes::{CHANGE_BYTES_MAX, CHANGE_BYTES_PER_TENANT_MAX, CHANGES_MAX, CH
 pub use queries::{QUERIES_PER_TENANT_MAX, QUERIES_WAITING_MAX};
 
 pub(super) use changes::{Change, Changed, Waiting};
-pub(super) use queries::Queries;
+pub(super) use queries::QUERIES;
 
 use super::error::StoreError;
 

@@ -336,7 +336,7 @@ impl Writer {
             + written.audits.given_up
             + written.connections.given_up;
         counters.refused_by_database.fetch_add(given_up as u64, Relaxed);
-        counters.flushed(took.as_millis() as u64);
+        counters.flushed(took);
     }
 
     fn recovered(&mut self) {

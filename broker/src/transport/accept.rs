@@ -1,6 +1,7 @@
 //! Taking connections: one thread accepts and places each on the client shard with the fewest, because long-lived sockets
 //! spread by the kernel's hash stay as uneven as they fell.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -118,7 +119,10 @@ fn place(
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     let tls = match certificate {
         None => None,
-        Some(certificate) => Some(Box::new(certificate.accept().map_err(io::Error::other)?)),
+        Some(certificate) => {
+            let session = certificate.accept().map_err(io::Error::other)?;
+            Some(Box::new(RefCell::new(session)))
+        }
     };
     let arrival = Arrival {
         parts: Parts { tcp: stream, tls },

@@ -12,7 +12,7 @@ use cauce_protocol::{Code, Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO, SUBPROT
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
-use super::websocket;
+use super::websocket::{Opened, Service};
 use crate::config::Origins;
 use crate::hub::{Arrival, DeviceCredential, Permit, Purpose, ShardMessage};
 use crate::shard::{ClientArrival, Reception, Shard};
@@ -84,26 +84,27 @@ impl Reception for Doors {
         };
         let (shard, doors) = (shard.clone(), self.clone());
         match purpose {
-            Purpose::Fresh => drop(tokio::task::spawn_local(async move {
-                doors.open(shard, socket, address, permit).await;
-            })),
+            Purpose::Fresh => Service::spawn(doors.open(shard, socket, address, permit)),
             Purpose::Device {
                 credential,
                 greeting,
                 leftover,
-            } => drop(tokio::task::spawn_local(async move {
+            } => Service::spawn(async move {
                 if write_all(&socket, &greeting).await.is_err() {
-                    return shard.hub.displaced(shard.index);
+                    shard.hub.displaced(shard.index);
+                    return None;
                 }
                 let peer = shard.admit_device(socket, address, permit, credential);
-                websocket::serve(shard, peer, leftover.into()).await;
-            })),
+                let first = leftover.into();
+                Some(Opened { shard, peer, first })
+            }),
         }
     }
 }
 
 impl Doors {
-    async fn open(self, shard: Rc<Shard>, socket: Socket, address: IpAddr, permit: Permit) {
+    /// Reads the head and sends the socket where it belongs. Answers the client if it is one.
+    async fn open(self, shard: Rc<Shard>, socket: Socket, address: IpAddr, permit: Permit) -> Option<Opened> {
         let tunables = shard.tunables();
         let limit = Duration::from_millis(tunables.handshake_ms);
         let mut input = BytesMut::new();
@@ -137,7 +138,10 @@ impl Doors {
         });
         let (route, head_len) = match route.await {
             Ok(Some(found)) => found,
-            Ok(None) => return shard.hub.displaced(shard.index),
+            Ok(None) => {
+                shard.hub.displaced(shard.index);
+                return None;
+            }
             Err(_) => {
                 let refusal = Refusal::new(
                     Code::HandshakeTimeout,
@@ -154,7 +158,8 @@ impl Doors {
                 token,
             } => {
                 if write_all(&socket, answer.as_bytes()).await.is_err() {
-                    return shard.hub.displaced(shard.index);
+                    shard.hub.displaced(shard.index);
+                    return None;
                 }
                 let arrival = ClientArrival {
                     address,
@@ -163,11 +168,12 @@ impl Doors {
                     token,
                 };
                 let peer = shard.admit_client(socket, arrival);
-                websocket::serve(shard, peer, leftover.into()).await;
+                let first = leftover.into();
+                return Some(Opened { shard, peer, first });
             }
             Route::Device { answer, credential } => {
                 shard.hub.displaced(shard.index);
-                let Ok(parts) = socket.into_parts() else { return };
+                let parts = socket.into_parts().ok()?;
                 let purpose = Purpose::Device {
                     credential,
                     greeting: answer.into(),
@@ -192,7 +198,7 @@ impl Doors {
             }
             Route::Http => {
                 shard.hub.displaced(shard.index);
-                let Ok(parts) = socket.into_parts() else { return };
+                let parts = socket.into_parts().ok()?;
                 // The whole head goes along: the HTTP server parses it for itself.
                 let mut prefix = input;
                 prefix.unsplit(leftover);
@@ -215,6 +221,7 @@ impl Doors {
                 drop(permit);
             }
         }
+        None
     }
 
     fn route(&self, shard: &Shard, head: &Head<'_>) -> Route {

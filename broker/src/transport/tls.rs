@@ -4,9 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+
+use crate::socket::Tls;
+
+/// Tickets that a client gets for resuming its session: one, because a client that has lost its connection opens one.
+const TICKETS: usize = 1;
 
 /// Why there is no TLS.
 #[derive(Debug)]
@@ -67,9 +72,9 @@ impl Certificate {
     ///
     /// # Errors
     /// As rustls has it.
-    pub fn accept(&self) -> Result<ServerConnection, rustls::Error> {
+    pub fn accept(&self) -> Result<Tls, rustls::Error> {
         let config = self.config.read().clone();
-        ServerConnection::new(config)
+        Tls::accept(config)
     }
 }
 
@@ -89,5 +94,6 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, TlsEr
     // We speak HTTP/1.1 and what is upgraded from it.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Config)?;
+    config.send_tls13_tickets = TICKETS;
     Ok(Arc::new(config))
 }

@@ -71,8 +71,8 @@ pub struct ReaderLimits {
 /// One connection's reading state: empty, and without a heap buffer, between messages.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The beginning of a frame whose rest has not come.
-    partial: BytesMut,
+    /// The beginning of a frame whose rest has not come. Boxed, because hardly any peer has one.
+    partial: Option<Box<BytesMut>>,
     /// A message in pieces.
     fragmented: Option<Box<Fragmented>>,
     closed: bool,
@@ -106,18 +106,17 @@ impl Reader {
         limits: ReaderLimits,
         events: &mut Vec<Event>,
     ) -> Result<(), Violation> {
-        if self.partial.is_empty() {
+        let Some(mut partial) = self.partial.take() else {
             let used = self.read_frames(input, limits, events)?;
             self.keep(&input[used..], limits);
             return Ok(());
-        }
+        };
         // The rest of a frame that began earlier: complete it, one copy.
-        let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(input);
         let used = self.read_frames(&mut partial, limits, events)?;
         if used == 0 {
             // Still the same frame, in a buffer that was made for it.
-            self.partial = partial;
+            self.partial = Some(partial);
         } else {
             // What is left gets a buffer of its own size: the old one has held a whole read, and would keep all of it.
             self.keep(&partial[used..], limits);
@@ -127,7 +126,7 @@ impl Reader {
 
     /// Whether a message has begun and not ended. Such a peer is on a timer.
     pub fn is_incomplete(&self) -> bool {
-        !self.partial.is_empty() || self.fragmented.is_some()
+        self.partial.is_some() || self.fragmented.is_some()
     }
 
     /// Whether what has begun and not ended may have begun before these events: a data message ends whatever was open, and a
@@ -139,7 +138,8 @@ impl Reader {
 
     /// Bytes kept for this peer.
     pub fn buffered_bytes(&self) -> usize {
-        self.partial.capacity() + self.fragmented.as_ref().map_or(0, |f| f.bytes.capacity())
+        let partial = self.partial.as_ref().map_or(0, |partial| partial.capacity());
+        partial + self.fragmented.as_ref().map_or(0, |f| f.bytes.capacity())
     }
 
     fn keep(&mut self, rest: &[u8], limits: ReaderLimits) {
@@ -153,7 +153,7 @@ impl Reader {
         };
         let mut partial = BytesMut::with_capacity(whole.max(rest.len()));
         partial.extend_from_slice(rest);
-        self.partial = partial;
+        self.partial = Some(Box::new(partial));
     }
 
     fn read_frames(

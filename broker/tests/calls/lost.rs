@@ -71,7 +71,7 @@ async fn a_server_that_reads_nothing_is_closed_and_its_calls_go_to_another() {
         .metrics()
         .shards
         .iter()
-        .flat_map(|shard| shard.closes().collect::<Vec<_>>())
+        .flat_map(|shard| shard.closes.iter().collect::<Vec<_>>())
         .filter(|(code, _)| *code == Code::Slow)
         .map(|(_, n)| n)
         .sum();

@@ -9,6 +9,7 @@ mod support;
 mod churn;
 mod crowd;
 mod herd;
+mod overload;
 mod peer;
 
 use std::sync::Arc;

@@ -310,6 +310,9 @@ impl Dialect {
             Shape::Noisy { .. } => {
                 return Err("noisy floods from another tenant, and only cauce has tenants".to_owned());
             }
+            Shape::Devices { .. } => {
+                return Err("devices emulates plugs, and only cauce takes their frames".to_owned());
+            }
             Shape::Storm { missed, .. } => *missed = 0,
             Shape::Soak { churn_per_second, .. } => *churn_per_second = 0.0,
             _ => {}

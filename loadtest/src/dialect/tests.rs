@@ -426,6 +426,8 @@ fn scenarios_become_what_others_can_run_or_are_refused_in_words() {
     let mut noisy = load("noisy", "load.rate=10");
     assert!(Dialect::Nats.suit(&mut noisy.clone()).is_err());
     Dialect::Cauce.suit(&mut noisy).unwrap();
+    let mut devices = load("devices", "load.rate=10");
+    assert!(Dialect::Mqtt.suit(&mut devices).is_err());
 }
 
 /// What a server of a stream's dialect may say, whole.

@@ -1,8 +1,9 @@
-//! Dialling: connect, upgrade, authenticate and subscribe, many at a time.
+//! Dialling: connect, secure, upgrade, authenticate and subscribe, many at a time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
+use std::time::Duration;
 
 use cauce_protocol::wire as proto;
 use hdrhistogram::Histogram;
@@ -130,7 +131,7 @@ impl Shard {
         let at = ready.key as usize;
         if ready.writable {
             match self.seats[at].stage {
-                Stage::Connecting => self.upgrade(at),
+                Stage::Connecting => self.connected(at),
                 _ => self.flush_seat(at),
             }
         }
@@ -165,9 +166,13 @@ impl Shard {
         let socket = socket2::Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        // However we close, it is a reset: no port waits for a minute, and the next run finds all of them free.
+        socket.set_linger(Some(Duration::ZERO))?;
         let address = seat.index / PORTS_AN_ADDRESS;
         if address > 0 && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
             let source = Ipv4Addr::new(127, 0, 0, 1 + address as u8);
+            // Binding chooses a port before the peer is known, and would pass over those that wait.
+            socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::from(SocketAddrV4::new(source, 0)).into())?;
         }
         seat.began_ns = self.world.clock.now_ns();
@@ -177,7 +182,13 @@ impl Shard {
             Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::INPROGRESS) => {}
             Err(e) => return Err(e),
         }
-        let socket = Socket::new(socket.into());
+        let socket = match &self.world.tls {
+            None => Socket::new(socket.into()),
+            Some(dialer) => {
+                let credentials = seat.credentials.get_or_insert_with(|| dialer.credentials());
+                Socket::secured(socket.into(), credentials.session()?)
+            }
+        };
         seat.interest = Interest::ReadWrite;
         self.poller.add(&socket.stream, at as u64, Interest::ReadWrite)?;
         seat.socket = Some(socket);
@@ -185,14 +196,39 @@ impl Shard {
         Ok(())
     }
 
-    fn upgrade(&mut self, at: usize) {
+    fn connected(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if let Some(socket) = &seat.socket
-            && let Ok(Some(error)) = socket.stream.take_error()
-        {
+        let Some(socket) = &seat.socket else {
+            return;
+        };
+        if let Ok(Some(error)) = socket.stream.take_error() {
             self.lose(at, &error.to_string());
             return;
         }
+        if socket.tls().is_some() {
+            seat.stage = Stage::Securing;
+            self.flush_seat(at);
+        } else {
+            self.upgrade(at);
+        }
+    }
+
+    /// The TLS handshake has gone on, and perhaps is complete.
+    pub(super) fn secured(&mut self, at: usize) -> io::Result<()> {
+        let Some(tls) = self.seats[at].socket.as_ref().and_then(Socket::tls) else {
+            return Ok(());
+        };
+        if tls.is_handshaking() {
+            self.flush_seat(at);
+        } else {
+            self.tally.handshakes.count(tls.facts());
+            self.upgrade(at);
+        }
+        Ok(())
+    }
+
+    fn upgrade(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
         seat.stage = Stage::Upgrading;
         let token = &self.world.tokens[seat.index as usize];
         let head = self

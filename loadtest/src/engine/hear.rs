@@ -10,11 +10,14 @@ use crate::dialect::{
 };
 use crate::ledger::Seen;
 use crate::stamp::NO_SLOT;
+use crate::tls;
 use crate::topology::Measured;
 use crate::wire;
 
 /// Longest answer to a handshake, in bytes.
 const HEAD_BYTES_MAX: usize = 4 * 1024;
+/// The first byte of what a server of TLS answers to plain text.
+const ALERT: u8 = 0x15;
 /// What a connection keeps of a stream at most, in bytes: the longest that may be said, with what is before it in a message.
 const HALF_BYTES_MAX: usize = 2 * SAID_BYTES_MAX;
 
@@ -44,8 +47,12 @@ impl Shard {
         let Some(socket) = &mut seat.socket else {
             return Ok(());
         };
-        let Some(end) = socket.fill(buffer)? else {
-            return Ok(());
+        let end = match socket.fill(buffer) {
+            Ok(Some(end)) => end,
+            Ok(None) if seat.stage == Stage::Securing => return self.secured(at),
+            Ok(None) => return Ok(()),
+            Err(error) if seat.stage == Stage::Securing => return Err(io::Error::other(tls::words(&error))),
+            Err(error) => return Err(error),
         };
         let now = self.world.clock.now_ns();
         let mut from = 0;
@@ -219,7 +226,12 @@ impl Shard {
 }
 
 /// Where an HTTP head ends; an error unless it agrees to the upgrade.
-fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
+pub(crate) fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
+    if input.first() == Some(&ALERT) {
+        return Err(io::Error::other(
+            "the server speaks TLS: name its certificate with --ca FILE",
+        ));
+    }
     let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {
             return Err(io::Error::other("the answer to the handshake does not end"));
@@ -236,7 +248,8 @@ fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
     )))
 }
 
-fn close_words(payload: &[u8]) -> String {
+/// A close of the peer, for people.
+pub(crate) fn close_words(payload: &[u8]) -> String {
     match payload.split_first_chunk::<2>() {
         Some((code, reason)) => format!(
             "closed with {}: {}",

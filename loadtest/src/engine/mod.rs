@@ -22,9 +22,11 @@ use hdrhistogram::Histogram;
 use crate::clock::Clock;
 use crate::dialect::Dialect;
 use crate::stamp::Form;
+use crate::tls::Dialer;
 use crate::topology::Topology;
 
 pub(crate) use dial::{Dialled, dial};
+pub(crate) use hear::{close_words, head_end};
 pub(crate) use load::{LoadPlan, Loaded, Pace, SecondRow, Window, load};
 pub(crate) use shard::{Shard, Tally};
 
@@ -49,6 +51,8 @@ pub(crate) struct World {
     pub(crate) dialect: Dialect,
     /// Where the server speaks WebSocket, if not where its kind usually does.
     pub(crate) path: Option<String>,
+    /// How to speak TLS, where the target does.
+    pub(crate) tls: Option<Dialer>,
     /// One for each seat.
     pub(crate) tokens: Vec<String>,
     /// Keeps the rooms of one run apart from those of another.

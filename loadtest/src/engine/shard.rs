@@ -11,8 +11,9 @@ use super::{World, histogram};
 use crate::dialect::Cue;
 use crate::ledger::Ledger;
 use crate::poll::{Interest, Poller};
-use crate::socket::{Flushed, READ_BYTES, Socket, UNREAD};
+use crate::socket::{BUFFER_BYTES, Flushed, Socket, UNREAD};
 use crate::stamp::Stamp;
+use crate::tls::{Credentials, Handshakes};
 use crate::wire::Template;
 
 /// Different reasons that are kept in words; more are counted under one name.
@@ -23,6 +24,8 @@ const REASONS_MAX: usize = 16;
 pub(crate) enum Stage {
     Away,
     Connecting,
+    /// The TLS handshake is under way.
+    Securing,
     Upgrading,
     /// It has spoken on this cue; so many answers are missing.
     Joining {
@@ -51,6 +54,8 @@ pub(crate) struct Seat {
     pub(crate) index: u32,
     pub(crate) stage: Stage,
     pub(crate) socket: Option<Socket>,
+    /// Made for its first connection, and kept for those that resume.
+    pub(crate) credentials: Option<Credentials>,
     pub(crate) interest: Interest,
     pub(crate) began_ns: u64,
     pub(crate) ready_ns: u64,
@@ -99,6 +104,7 @@ pub(crate) struct Tally {
     /// Connections that were cut on purpose and dialled again.
     pub(crate) churned: u64,
     pub(crate) recovered: Recovered,
+    pub(crate) handshakes: Handshakes,
     /// Why connections ended and requests were refused.
     pub(crate) reasons: BTreeMap<String, u64>,
 }
@@ -125,6 +131,7 @@ impl Tally {
         self.recovered.continued += other.recovered.continued;
         self.recovered.partial += other.recovered.partial;
         self.recovered.reset += other.recovered.reset;
+        self.handshakes.add(&other.handshakes);
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
         }
@@ -178,6 +185,7 @@ impl Shard {
                     index: seat as u32,
                     stage: Stage::Away,
                     socket: None,
+                    credentials: None,
                     interest: Interest::Read,
                     began_ns: 0,
                     ready_ns: 0,
@@ -219,7 +227,7 @@ impl Shard {
             freed: Vec::new(),
             dirty: Vec::new(),
             pongs: 0,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; BUFFER_BYTES],
             world,
         })
     }
@@ -310,9 +318,8 @@ impl Shard {
 
     pub(super) fn cut_seat(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if let Some(socket) = seat.socket.take() {
-            // A reset, so that no port waits for a minute.
-            let _ = socket2::SockRef::from(&socket.stream).set_linger(Some(std::time::Duration::ZERO));
+        // Closing is a reset: see `connect`.
+        if seat.socket.take().is_some() {
             seat.stage = Stage::Away;
             seat.half = Vec::new();
         }

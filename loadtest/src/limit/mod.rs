@@ -20,7 +20,8 @@ use faults::Saboteur;
 use peer::Peer;
 
 use crate::poll::{Bell, Interest, Poller, Wait};
-use crate::socket::{Flushed, READ_BYTES};
+use crate::socket::{BUFFER_BYTES, Flushed, READ_BYTES, Socket};
+use crate::tls::{Identity, Session};
 use crate::wire;
 
 const LISTENER: u64 = 0;
@@ -55,6 +56,7 @@ pub struct LimitServer {
     poller: Poller,
     listener: TcpListener,
     writing: Writing,
+    identity: Option<Identity>,
     faults: Saboteur,
     peers: Vec<Option<Peer>>,
     vacant: Vec<usize>,
@@ -102,6 +104,7 @@ impl LimitServer {
             poller,
             listener,
             writing,
+            identity: None,
             faults: Saboteur::new(faults),
             peers: Vec::new(),
             vacant: Vec::new(),
@@ -110,6 +113,13 @@ impl LimitServer {
             dirty: Vec::new(),
             delivered: 0,
         })
+    }
+
+    /// The same, with TLS alone.
+    #[must_use]
+    pub fn with_tls(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
     }
 
     /// # Errors
@@ -131,7 +141,7 @@ impl LimitServer {
     /// # Errors
     /// If epoll fails.
     pub fn run(mut self, stop: &Stop) -> io::Result<u64> {
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = vec![0; BUFFER_BYTES];
         let mut frame = Vec::new();
         while !stop.stopped.load(Ordering::Acquire) {
             let events = self.poller.wait(Wait::AtMostNs(NAP_NS))?;
@@ -172,7 +182,11 @@ impl LimitServer {
             stream.set_nodelay(true)?;
             let at = self.vacant.pop().unwrap_or(self.peers.len());
             self.poller.add(&stream, at as u64 + 1, Interest::Read)?;
-            let peer = Some(Peer::new(stream));
+            let socket = match &self.identity {
+                None => Socket::new(stream),
+                Some(identity) => Socket::secured(stream, Session::server(identity.config().clone())?),
+            };
+            let peer = Some(Peer::new(socket));
             match self.peers.get_mut(at) {
                 Some(place) => *place = peer,
                 None => self.peers.push(peer),
@@ -186,6 +200,10 @@ impl LimitServer {
             return Ok(());
         };
         let Some(end) = peer.socket.fill(buffer)? else {
+            // What TLS has to say goes out at once, and only rarely must wait.
+            if !peer.socket.is_flushed() {
+                self.flush(at);
+            }
             return Ok(());
         };
         let mut from = 0;

@@ -1,7 +1,6 @@
 //! One connection of the bare server, and its handshake.
 
 use std::io;
-use std::net::TcpStream;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -12,6 +11,8 @@ use crate::socket::Socket;
 
 /// Longest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How every upgrade begins.
+const METHOD: &[u8] = b"GET ";
 /// Of RFC 6455.
 const MAGIC: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -24,9 +25,9 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(socket: Socket) -> Self {
         Self {
-            socket: Socket::new(stream),
+            socket,
             interest: Interest::Read,
             upgraded: false,
             rooms: Vec::new(),
@@ -39,6 +40,9 @@ impl Peer {
 /// # Errors
 /// If it is no upgrade, or does not end.
 pub(super) fn upgrade(input: &[u8]) -> io::Result<Option<(usize, Vec<u8>)>> {
+    if !METHOD.starts_with(&input[..input.len().min(METHOD.len())]) {
+        return Err(io::Error::other("this is no HTTP"));
+    }
     let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {
             return Err(io::Error::other("a request head that does not end"));
@@ -82,5 +86,6 @@ mod tests {
         );
         assert!(upgrade(b"GET / HTTP/1.1\r\n").unwrap().is_none());
         assert!(upgrade(b"GET / HTTP/1.1\r\n\r\n").is_err());
+        assert!(upgrade(&[0x16, 3, 1]).is_err(), "a ClientHello of TLS");
     }
 }

@@ -17,6 +17,19 @@ pub(crate) fn compare(first: &Outcome, second: &Outcome) -> String {
     if first.machine.processor != second.machine.processor || first.machine.cores != second.machine.cores {
         let _ = writeln!(out, "The two ran on different machines.");
     }
+    let agreed = |o: &Outcome| {
+        o.tls
+            .as_ref()
+            .map(|tls| (tls.version.clone(), tls.cipher.clone()))
+    };
+    if agreed(first) != agreed(second) {
+        let _ = writeln!(
+            out,
+            "The two spoke different TLS: {} against {}.",
+            first.tls_words(),
+            second.tls_words()
+        );
+    }
     let _ = writeln!(
         out,
         "{:<26} {:>16} {:>16} {:>8}",

@@ -1,77 +1,116 @@
-//! One page with plots in SVG, drawn here: it needs no script, no font and no network.
+//! One page with plots: it needs no script, no font and no network, and follows the reader's light or dark mode.
+//!
+//! Writing to a string cannot fail, so the results of `write!` are left alone throughout.
 
 use std::fmt::Write as _;
 
-use super::{Document, Outcome, Verdict, show};
+use super::plot::{Axis, DARK, Plot, STYLE, Scale, Series, Stroke, escaped};
+use super::rates::Rates;
+use super::{Document, Machine, Outcome, Second, Unit, Verdict, rates, show};
 
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 80.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 36.0;
-const COLOURS: [&str; 6] = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a"];
-
-/// A line of a plot.
-struct Line {
-    name: String,
-    points: Vec<(f64, f64)>,
+/// A page around `body`.
+pub(crate) fn framed(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{title} – cauce-loadtest</title><style>\
+         :root{{--text:#1f2328;--page:#fff;--line:#d8dee4;--bad:#cf222e;--good:#1a7f37;--dim:#57606a}}\
+         @media(prefers-color-scheme:dark){{:root{{--text:#e6edf3;--page:#0d1117;--line:#30363d;--bad:#ff7b72;--good:#3fb950;--dim:#9198a1;{DARK}}}}}\
+         body{{font:15px/1.5 system-ui,sans-serif;max-width:920px;margin:2em auto;padding:0 1em;color:var(--text);background:var(--page)}}\
+         .wide{{overflow-x:auto}}table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}\
+         td,th{{padding:.2em 1em .2em 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}}\
+         td:first-child,th:first-child{{text-align:left}}.words td,.words th{{text-align:left}}svg{{width:100%;height:auto;margin:.8em 0}}\
+         .bad{{color:var(--bad)}}.good{{color:var(--good)}}small{{color:var(--dim)}}pre{{overflow-x:auto}}{STYLE}</style></head><body>\
+         <h1>{title}</h1>{body}</body></html>\n",
+        title = escaped(title)
+    )
 }
 
-/// How an axis runs, and what stands at its marks.
-#[derive(Clone, Copy)]
-enum Scale {
-    Even,
-    Powers,
-}
-
-/// The page. Writing to a string cannot fail, so the results of `write!` are left alone throughout.
+/// The page of one run.
 pub(crate) fn page(document: &Document) -> String {
-    let title = document.outcomes.first().map_or("load test", |o| o.name.as_str());
-    let mut out = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{} – cauce-loadtest</title>\
-         <style>body{{font:15px/1.45 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#1f2328}}\
-         table{{border-collapse:collapse}}td,th{{padding:.15em .8em .15em 0;text-align:right}}td:first-child,th:first-child{{text-align:left}}\
-         svg{{width:100%;height:auto}}.bad{{color:#d1242f}}small{{color:#57606a}}</style><h1>{}</h1>",
-        escaped(title),
-        escaped(title)
-    );
-    if let Some(first) = document.outcomes.first() {
-        let machine = &first.machine;
+    let first = document.outcomes.first();
+    let mut out = String::new();
+    if let Some(first) = first {
         let _ = write!(
             out,
-            "<p>{}</p><p><small>{} · {} × {} · Linux {} · {} s since 1970</small></p>",
+            "<p>{}</p>{}",
             escaped(&first.about),
-            escaped(&document.tool),
-            machine.cores,
-            escaped(&machine.processor),
-            escaped(&machine.kernel),
-            machine.unix_seconds
+            where_and_when(&document.tool, &first.machine)
         );
     }
     figures(&mut out, &document.outcomes);
-    plots(&mut out, &document.outcomes);
-    if let Some(first) = document.outcomes.first() {
+    for plot in plots(&document.outcomes) {
+        if !plot.is_empty() {
+            out.push_str(&plot.inline());
+        }
+    }
+    if let Some(first) = first {
         let scenario = serde_json::to_string_pretty(&first.scenario).unwrap_or_default();
         let _ = write!(out, "<h2>Scenario</h2><pre>{}</pre>", escaped(&scenario));
     }
-    out.push_str("</html>\n");
-    out
+    framed(first.map_or("load test", |o| o.name.as_str()), &out)
+}
+
+/// The page of a sweep.
+pub(crate) fn sweep(rates: &Rates) -> String {
+    let mut out = format!(
+        "<p>{}</p>{}",
+        escaped(&rates.about),
+        where_and_when(&rates.tool, &rates.machine)
+    );
+    for plot in rates::plots(rates) {
+        if !plot.is_empty() {
+            out.push_str(&plot.inline());
+        }
+    }
+    out.push_str("<div class=\"wide\"><table><tr><th>server</th><th>rate</th><th>p50</th><th>p99</th><th>p99.9</th><th>server CPU</th><th></th></tr>");
+    for point in &rates.points {
+        let micros = |us| show(us, Unit::Micros);
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=bad>{}</td></tr>",
+            escaped(&point.server),
+            show(point.rate, Unit::PerSecond),
+            micros(point.p50_us),
+            micros(point.p99_us),
+            micros(point.p999_us),
+            point
+                .server_cpu
+                .map_or_else(String::new, |cpu| show(cpu, Unit::Cores)),
+            escaped(point.objection.as_deref().unwrap_or_default())
+        );
+    }
+    out.push_str("</table></div>");
+    framed(&format!("{}: latency by rate", rates.name), &out)
+}
+
+pub(super) fn where_and_when(tool: &str, machine: &Machine) -> String {
+    format!(
+        "<p><small>{} · {} × {} · Linux {} · {}</small></p>",
+        escaped(tool),
+        machine.cores,
+        escaped(&machine.processor),
+        escaped(&machine.kernel),
+        machine.date()
+    )
 }
 
 fn figures(out: &mut String, outcomes: &[Outcome]) {
-    out.push_str("<h2>Figures</h2><table><tr><th></th>");
+    out.push_str("<h2>Figures</h2><div class=\"wide\"><table><tr><th></th>");
     for outcome in outcomes {
         let _ = write!(out, "<th>{}</th>", escaped(&outcome.server));
     }
     out.push_str("</tr><tr><td>verdict</td>");
     for outcome in outcomes {
         let words = match &outcome.verdict {
-            Verdict::Sound => "sound".to_owned(),
+            Verdict::Sound => "<b class=good>sound</b>".to_owned(),
             Verdict::GeneratorBound(why) => format!("<b class=bad>generator-bound</b>: {}", escaped(why)),
             Verdict::NotWhole(why) => format!("<b class=bad>not whole</b>: {}", escaped(why)),
         };
         let _ = write!(out, "<td>{words}</td>");
+    }
+    out.push_str("</tr><tr><td>TLS</td>");
+    for outcome in outcomes {
+        let _ = write!(out, "<td>{}</td>", escaped(&outcome.tls_words()));
     }
     out.push_str("</tr>");
     for metric in outcomes.first().map(|o| &o.metrics[..]).unwrap_or_default() {
@@ -82,220 +121,224 @@ fn figures(out: &mut String, outcomes: &[Outcome]) {
         }
         out.push_str("</tr>");
     }
-    out.push_str("</table>");
-    for note in outcomes.iter().flat_map(|o| &o.notes) {
-        let _ = write!(out, "<p class=bad>{}</p>", escaped(note));
+    out.push_str("</table></div>");
+    for outcome in outcomes {
+        for note in &outcome.notes {
+            let _ = write!(
+                out,
+                "<p class=bad>{}: {}</p>",
+                escaped(&outcome.server),
+                escaped(note)
+            );
+        }
     }
 }
 
-fn plots(out: &mut String, outcomes: &[Outcome]) {
-    let lines = |points: fn(&Outcome) -> Vec<(f64, f64)>| -> Vec<Line> {
-        let lines = outcomes.iter().map(|o| Line {
-            name: o.server.clone(),
-            points: points(o),
-        });
-        lines.filter(|line| !line.points.is_empty()).collect()
+/// An axis of latencies.
+pub(super) const LATENCY: Axis = Axis {
+    label: "latency",
+    scale: Scale::Powers,
+    show: |us| brief(us),
+};
+/// An axis of seconds of the measurement.
+const SECONDS: Axis = Axis {
+    label: "second of the measurement",
+    scale: Scale::Even,
+    show: |second| format!("{second:.0}"),
+};
+
+/// A latency at a mark: no more digits than the mark needs.
+fn brief(us: f64) -> String {
+    let short = |value: f64| {
+        let text = format!("{value:.2}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
-    // A percentile p is drawn at 1 / (1 - p): 50 % at 2, 99 % at 100.
-    let curves = lines(|o| {
-        let inner = o.curve.iter().filter(|(p, _)| *p < 100.0);
-        inner.map(|&(p, us)| (100.0 / (100.0 - p), us)).collect()
+    match us {
+        us if us >= 1e6 => format!("{} s", short(us / 1e6)),
+        us if us >= 1e3 => format!("{} ms", short(us / 1e3)),
+        us => format!("{} µs", short(us)),
+    }
+}
+
+/// A percentile p stands at 1 / (1 - p): 50 % at 2, 99 % at 100.
+pub(super) const PERCENTILE: Axis = Axis {
+    label: "percentile",
+    scale: Scale::Tails,
+    show: |one_of| {
+        let percent = format!("{:.4}", 100.0 - 100.0 / one_of);
+        format!("{} %", percent.trim_end_matches('0').trim_end_matches('.'))
+    },
+};
+
+/// Latency by percentile of several runs.
+pub(super) fn by_percentile<'a>(
+    title: &str,
+    curves: impl Iterator<Item = (&'a str, &'a [(f64, f64)])>,
+) -> Plot {
+    let series = curves.enumerate().map(|(colour, (name, curve))| Series {
+        name: name.to_owned(),
+        colour,
+        stroke: Stroke::Line,
+        points: curve
+            .iter()
+            .filter(|(percentile, _)| *percentile < 100.0)
+            .map(|&(percentile, us)| (100.0 / (100.0 - percentile), us))
+            .collect(),
     });
-    plot(
-        out,
-        "Latency by percentile, µs (1 of n is slower)",
-        &curves,
-        Scale::Powers,
-        Scale::Powers,
-    );
-    let bars = lines(|o| o.bars.iter().map(|&(us, count)| (us, count as f64)).collect());
-    plot(out, "Messages by latency, µs", &bars, Scale::Powers, Scale::Even);
-    let seconds = |of: fn(&super::Second) -> f64, name: &str| -> Vec<Line> {
-        let lines = outcomes.iter().map(|o| Line {
-            name: format!("{} {name}", o.server),
-            points: o.series.iter().map(|s| (s.second as f64, of(s))).collect(),
-        });
-        lines.filter(|line| line.points.len() > 1).collect()
+    Plot {
+        title: title.to_owned(),
+        across: PERCENTILE,
+        up: LATENCY,
+        series: series.collect(),
+    }
+}
+
+fn plots(outcomes: &[Outcome]) -> Vec<Plot> {
+    let curves = outcomes
+        .iter()
+        .filter(|o| !o.curve.is_empty())
+        .map(|o| (o.server.as_str(), &o.curve[..]));
+    let histogram = outcomes.iter().enumerate().map(|(colour, outcome)| Series {
+        name: outcome.server.clone(),
+        colour,
+        stroke: Stroke::Bars,
+        points: outcome
+            .bars
+            .iter()
+            .map(|&(us, count)| (us, count as f64))
+            .collect(),
+    });
+    let mut latency = Vec::new();
+    for (stroke, name, of) in [
+        (Stroke::Line, "p50", (|s| s.p50_us) as fn(&Second) -> f64),
+        (Stroke::Dashed, "p99", |s| s.p99_us),
+        (Stroke::Dotted, "max", |s| s.max_us),
+    ] {
+        latency.extend(by_second(outcomes, name, stroke, of));
+    }
+    let plain = |title: &str, label: &'static str, show: fn(f64) -> String, series: Vec<Series>| Plot {
+        title: title.to_owned(),
+        across: SECONDS,
+        up: Axis {
+            label,
+            scale: Scale::Even,
+            show,
+        },
+        series,
     };
-    let mut latency = seconds(|s| s.p50_us, "p50");
-    latency.extend(seconds(|s| s.p99_us, "p99"));
-    latency.extend(seconds(|s| s.max_us, "max"));
-    plot(out, "Latency by second, µs", &latency, Scale::Even, Scale::Powers);
-    plot(
-        out,
-        "Deliveries by second",
-        &seconds(|s| s.received as f64, ""),
-        Scale::Even,
-        Scale::Even,
-    );
-    plot(
-        out,
-        "Server processor, cores",
-        &seconds(|s| s.server_cpu, ""),
-        Scale::Even,
-        Scale::Even,
-    );
-    let memory = seconds(|s| s.server_resident_bytes as f64 / 1_048_576.0, "");
-    plot(
-        out,
-        "Server resident memory, MiB",
-        &memory,
-        Scale::Even,
-        Scale::Even,
-    );
+    vec![
+        by_percentile("Latency by percentile", curves),
+        Plot {
+            title: "Deliveries by latency".to_owned(),
+            across: LATENCY,
+            up: Axis {
+                label: "deliveries",
+                scale: Scale::Even,
+                show: super::grouped,
+            },
+            series: histogram.filter(|s| !s.points.is_empty()).collect(),
+        },
+        Plot {
+            title: "Latency by second".to_owned(),
+            across: SECONDS,
+            up: LATENCY,
+            series: latency,
+        },
+        plain(
+            "Deliveries by second",
+            "deliveries a second",
+            super::grouped,
+            by_second(outcomes, "", Stroke::Line, |s| s.received as f64),
+        ),
+        plain(
+            "The server's processor time",
+            "cores",
+            |cores| format!("{cores:.2}"),
+            by_second(outcomes, "", Stroke::Line, |s| s.server_cpu),
+        ),
+        plain(
+            "The server's resident memory",
+            "MiB",
+            |mebibytes| format!("{mebibytes:.1}"),
+            by_second(outcomes, "", Stroke::Line, |s| {
+                s.server_resident_bytes as f64 / 1_048_576.0
+            }),
+        ),
+    ]
 }
 
-fn plot(out: &mut String, title: &str, lines: &[Line], across: Scale, up: Scale) {
-    let points = || lines.iter().flat_map(|line| line.points.iter().copied());
-    if points().count() < 2 {
-        return;
-    }
-    let x = Axis::new(points().map(|p| p.0), across, LEFT, WIDTH - RIGHT);
-    let y = Axis::new(points().map(|p| p.1), up, HEIGHT - BOTTOM, TOP);
-    let _ = write!(out, "<h2>{}</h2><p>", escaped(title));
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let _ = write!(
-            out,
-            "<span style=\"color:{colour}\">■</span> {} &nbsp; ",
-            escaped(&line.name)
-        );
-    }
-    let _ = write!(
-        out,
-        "</p><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-size=\"12\" fill=\"#57606a\">"
-    );
-    for mark in y.marks() {
-        let at = y.place(mark);
-        let _ = write!(
-            out,
-            "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#d8dee4\"/>\
-             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            at + 4.0,
-            number(mark)
-        );
-    }
-    for mark in x.marks() {
-        let _ = write!(
-            out,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            x.place(mark),
-            HEIGHT - BOTTOM + 18.0,
-            number(mark)
-        );
-    }
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let _ = write!(
-            out,
-            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\""
-        );
-        for &(px, py) in &line.points {
-            let _ = write!(out, "{:.1},{:.1} ", x.place(px), y.place(py));
+/// A series for each run that has one. Behind the last second in which something was sent only what was late arrived: no load, no figure.
+fn by_second(outcomes: &[Outcome], name: &str, stroke: Stroke, of: fn(&Second) -> f64) -> Vec<Series> {
+    let series = outcomes.iter().enumerate().map(|(colour, outcome)| {
+        let loaded = outcome
+            .series
+            .iter()
+            .rposition(|s| s.sent > 0)
+            .map_or(0, |last| last + 1);
+        let seconds = outcome.series[..loaded].iter();
+        Series {
+            name: format!("{} {name}", outcome.server).trim_end().to_owned(),
+            colour,
+            stroke,
+            points: seconds.map(|s| (s.second as f64 + 1.0, of(s))).collect(),
         }
-        out.push_str("\"/>");
-    }
-    out.push_str("</svg>");
-}
-
-/// Maps values to places.
-struct Axis {
-    scale: Scale,
-    least: f64,
-    most: f64,
-    from: f64,
-    to: f64,
-}
-
-impl Axis {
-    fn new(values: impl Iterator<Item = f64>, scale: Scale, from: f64, to: f64) -> Self {
-        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-        for value in values.filter(|v| v.is_finite()) {
-            least = least.min(value);
-            most = most.max(value);
-        }
-        if let Scale::Powers = scale {
-            least = least.max(0.1);
-            most = most.max(least * 10.0);
-        } else {
-            least = least.min(0.0);
-            most = most.max(least + 1e-9);
-        }
-        Self {
-            scale,
-            least,
-            most,
-            from,
-            to,
-        }
-    }
-
-    fn place(&self, value: f64) -> f64 {
-        let share = match self.scale {
-            Scale::Even => (value - self.least) / (self.most - self.least),
-            Scale::Powers => (value.max(self.least) / self.least).ln() / (self.most / self.least).ln(),
-        };
-        self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
-    }
-
-    fn marks(&self) -> Vec<f64> {
-        match self.scale {
-            Scale::Even => {
-                let rough = (self.most - self.least) / 5.0;
-                let power = 10f64.powf(rough.log10().floor());
-                let nice = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
-                let step = nice.into_iter().find(|n| *n >= rough).unwrap_or(rough);
-                let first = (self.least / step).ceil() as i64;
-                (first..first + 12)
-                    .map(|n| n as f64 * step)
-                    .take_while(|v| *v <= self.most)
-                    .collect()
-            }
-            Scale::Powers => {
-                let first = self.least.log10().ceil() as i32;
-                (first..first + 12)
-                    .map(|n| 10f64.powi(n))
-                    .take_while(|v| *v <= self.most)
-                    .collect()
-            }
-        }
-    }
-}
-
-fn number(value: f64) -> String {
-    if value.abs() >= 1.0 || value == 0.0 {
-        super::grouped(value)
-    } else {
-        format!("{value:.3}").trim_end_matches('0').to_owned()
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    });
+    series.filter(|series| series.points.len() > 1).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_axis_places_its_ends_at_its_ends() {
-        for scale in [Scale::Even, Scale::Powers] {
-            let axis = Axis::new([0.0, 10.0, 1_000.0].into_iter(), scale, 100.0, 500.0);
-            assert_eq!(axis.place(1_000.0), 500.0);
-            assert_eq!(axis.place(0.0), 100.0);
-            let marks = axis.marks();
-            assert!((2..12).contains(&marks.len()), "{marks:?}");
-        }
-        let flat = Axis::new([5.0, 5.0].into_iter(), Scale::Even, 0.0, 1.0);
-        assert!(flat.place(5.0).is_finite());
-    }
+    use crate::assertion::tests::outcome;
+    use crate::report::Figures;
+    use crate::report::plot::tests::is_well_formed;
 
     #[test]
     fn text_of_others_cannot_break_the_page() {
-        assert_eq!(escaped("<b>&\""), "&lt;b&gt;&amp;&quot;");
+        let mut run = outcome(Figures::default());
+        run.about = "<script>alert(1)</script>".to_owned();
+        run.notes = vec!["1 × <b>".to_owned()];
+        run.curve = vec![(0.0, 10.0), (50.0, 20.0), (100.0, 1_000.0)];
+        run.bars = vec![(10.0, 3), (20.0, 9)];
+        let second = Second {
+            sent: 1,
+            received: 10,
+            p50_us: 5.0,
+            ..Second::default()
+        };
+        run.series = vec![second; 3];
+        let page = page(&Document::new(vec![run.clone(), run]));
+        assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
+        assert!(page.matches("<svg").count() >= 4, "{page}");
+        for svg in page
+            .split("<svg")
+            .skip(1)
+            .filter_map(|rest| rest.split_once("</svg>"))
+        {
+            assert!(is_well_formed(&format!("<svg{}</svg>", svg.0)));
+        }
+    }
+
+    #[test]
+    fn seconds_without_load_are_not_drawn() {
+        let mut run = outcome(Figures::default());
+        let second = |second, sent| Second {
+            second,
+            sent,
+            p50_us: 7.0,
+            ..Second::default()
+        };
+        run.series = vec![second(0, 5), second(1, 0), second(2, 5), second(3, 0)];
+        let series = by_second(&[run], "p50", Stroke::Line, |s| s.p50_us);
+        assert_eq!(series[0].points, [(1.0, 7.0), (2.0, 7.0), (3.0, 7.0)]);
+    }
+
+    #[test]
+    fn marks_are_written_as_people_say_them() {
+        assert_eq!((PERCENTILE.show)(2.0), "50 %");
+        assert_eq!((PERCENTILE.show)(1_000.0), "99.9 %");
+        assert_eq!(brief(1_500.0), "1.5 ms");
+        assert_eq!(brief(100.0), "100 µs");
+        assert_eq!(brief(2e6), "2 s");
     }
 }

@@ -2,10 +2,18 @@
 
 pub(crate) mod compare;
 pub(crate) mod html;
+pub(crate) mod marked;
+mod plot;
+pub(crate) mod rates;
+pub(crate) mod standard;
 pub(crate) mod table;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+
+use crate::tls::{Count, Handshakes};
+/// Who made a document.
+pub(crate) const TOOL: &str = concat!("cauce-loadtest ", env!("CARGO_PKG_VERSION"));
 
 /// What a figure is measured in. Its value in JSON is in this unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -74,6 +82,40 @@ pub(crate) struct Machine {
     pub(crate) unix_seconds: u64,
 }
 
+/// How the connections were secured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Tls {
+    /// As in "1.3".
+    pub(crate) version: String,
+    pub(crate) cipher: String,
+    pub(crate) key_exchange: String,
+    /// Handshakes from nothing.
+    pub(crate) full: u64,
+    /// Handshakes that resumed a session of the same client.
+    pub(crate) resumed: u64,
+    /// The server's certificate was looked at.
+    pub(crate) verified: bool,
+}
+
+impl std::fmt::Display for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}, {}, {}; {} full handshakes, {} resumed{}",
+            self.version,
+            self.cipher,
+            self.key_exchange,
+            self.full,
+            self.resumed,
+            if self.verified {
+                ""
+            } else {
+                "; certificate not verified"
+            }
+        )
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Outcome {
@@ -83,6 +125,9 @@ pub(crate) struct Outcome {
     pub(crate) name: String,
     pub(crate) about: String,
     pub(crate) machine: Machine,
+    /// None where there was no TLS.
+    #[serde(default)]
+    pub(crate) tls: Option<Tls>,
     pub(crate) verdict: Verdict,
     pub(crate) metrics: Vec<Metric>,
     /// In words: refusals, reasons of ended connections.
@@ -101,10 +146,19 @@ pub(crate) struct Document {
     pub(crate) outcomes: Vec<Outcome>,
 }
 
+impl Outcome {
+    /// In words, for every way of showing it.
+    pub(crate) fn tls_words(&self) -> String {
+        self.tls
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), Tls::to_string)
+    }
+}
+
 impl Document {
     pub(crate) fn new(outcomes: Vec<Outcome>) -> Self {
         Self {
-            tool: concat!("cauce-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             outcomes,
         }
     }
@@ -131,6 +185,15 @@ impl Figures {
     /// Something that should not be.
     pub(crate) fn fault(&mut self, name: &str, value: u64) {
         self.put(name, value as f64, Unit::Count, Better::Lower);
+    }
+
+    /// Handshakes of TLS, where there were any.
+    pub(crate) fn handshakes(&mut self, handshakes: &Handshakes) {
+        let total = handshakes.total();
+        if total != Count::default() {
+            self.count("handshakes_full", total.full);
+            self.count("handshakes_resumed", total.resumed);
+        }
     }
 
     /// The percentiles of a histogram of nanoseconds, their names with `prefix` before them.
@@ -212,6 +275,34 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// When, as a date and a time of day (UTC).
+    pub(crate) fn date(&self) -> String {
+        const DAY: u64 = 24 * 60 * 60;
+        let (days, seconds) = (self.unix_seconds / DAY, self.unix_seconds % DAY);
+        let (year, month, day) = civil(days);
+        format!(
+            "{year}-{month:02}-{day:02} {:02}:{:02} UTC",
+            seconds / 3_600,
+            seconds / 60 % 60
+        )
+    }
+}
+
+/// The date so many days after 1 January 1970. Years are counted from March, so that the leap day is a year's last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const ERA_DAYS: u64 = 146_097;
+    // Days since 1 March of the year 0.
+    let days = days + 719_468;
+    let (era, day) = (days / ERA_DAYS, days % ERA_DAYS);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, of_month)
+}
+
 /// A value for people.
 pub(crate) fn show(value: f64, unit: Unit) -> String {
     match unit {
@@ -229,7 +320,7 @@ pub(crate) fn show(value: f64, unit: Unit) -> String {
 }
 
 /// A whole number with its thousands apart.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -253,6 +344,21 @@ mod tests {
         assert_eq!(show(1_500.0, Unit::Micros), "1.50 ms");
         assert_eq!(show(0.5, Unit::Share), "50.0 %");
         assert_eq!(show(2_746.0, Unit::Bytes), "2.68 KiB");
+    }
+
+    #[test]
+    fn a_moment_is_shown_as_a_date() {
+        let date = |unix_seconds| {
+            let machine = Machine {
+                unix_seconds,
+                ..Machine::default()
+            };
+            machine.date()
+        };
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_399), "2000-02-28 23:59 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_795_437_296), "2026-11-23 12:34 UTC");
     }
 
     #[test]

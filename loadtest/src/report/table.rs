@@ -22,6 +22,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
             show(metric.value, metric.unit)
         );
     }
+    let _ = writeln!(out, "  tls: {}", outcome.tls_words());
     for note in &outcome.notes {
         let _ = writeln!(out, "  note: {note}");
     }

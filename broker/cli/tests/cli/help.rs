@@ -2,7 +2,7 @@
 
 use super::support::{printed, run};
 
-const COMMANDS: [&[&str]; 31] = [
+const COMMANDS: [&[&str]; 34] = [
     &["serve"],
     &["demo"],
     &["token"],
@@ -17,6 +17,9 @@ const COMMANDS: [&[&str]; 31] = [
     &["connections"],
     &["disconnect"],
     &["history"],
+    &["loadtest"],
+    &["loadtest", "run"],
+    &["loadtest", "standard"],
     &["notify"],
     &["presence"],
     &["revoke"],

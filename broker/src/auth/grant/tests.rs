@@ -27,6 +27,14 @@ fn naive(pattern: &[char], room: &[char]) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
     #[test]
+    fn rules_come_out_as_they_went_in(list in prop::collection::vec(("[ -~é*€]{1,12}", 0_u8..=Actions::ALL.0), 0..9)) {
+        let one = |(pattern, allow): &(String, u8)| Rule { rooms: vec![Pattern::new(pattern).unwrap()], allow: Actions(*allow) };
+        let rules = Rules::new(list.iter().map(one).collect()).unwrap();
+        let out: Vec<_> = rules.iter().map(|(pattern, allow)| (pattern.to_owned(), allow.0)).collect();
+        prop_assert_eq!(out, list);
+    }
+
+    #[test]
     fn matching_agrees_with_the_definition(pattern in "[ab*é$]{1,8}", room in "[abé$*]{1,10}") {
         let (p, r): (Vec<_>, Vec<_>) = (pattern.chars().collect(), room.chars().collect());
         let expected = naive(&p, &r) && (!room.starts_with('$') || pattern.starts_with('$'));

@@ -24,8 +24,8 @@ fn a_good_token_becomes_its_principal() {
     assert_eq!(principal.expires_unix_ms, Some((NOW + 3_600) * 1_000));
     assert_eq!(principal.jti.as_deref(), Some("j-1"));
     assert_eq!(
-        (principal.signed_by, &*principal.key_name),
-        (tenant("acme"), "k1")
+        (&principal.key.owner, principal.key.name()),
+        (&tenant("acme"), "k1")
     );
 }
 

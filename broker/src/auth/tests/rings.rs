@@ -81,8 +81,8 @@ fn the_operator_may_speak_for_every_tenant_but_must_name_it() {
     let header = json!({"alg": "HS256", "kid": "op"});
     let principal = check(&keys, &forge(&header, &good_claims())).unwrap();
     assert_eq!(
-        (principal.tenant.as_str(), principal.signed_by),
-        ("acme", KeyOwner::Operator)
+        (principal.tenant.as_str(), &principal.key.owner),
+        ("acme", &KeyOwner::Operator)
     );
     let silent = forge(&header, &json!({"sub": "ada", "exp": NOW + 60}));
     assert_eq!(refused(&keys, &silent).code, Code::WrongTenant);

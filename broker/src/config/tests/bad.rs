@@ -93,8 +93,8 @@ const BAD_FILES: &[(&str, &str)] = &[
         "cauce.toml:2: tls.key: needs tls.cert too",
     ),
     (
-        "[threads]\ningest_shards = 0",
-        "cauce.toml:2: threads.ingest_shards: must not be zero: 1 to 64 are allowed",
+        "[threads]\ningest_shards = 65",
+        "cauce.toml:2: threads.ingest_shards: is out of range: 0 to 64 are allowed",
     ),
     (
         "[threads]\nclient_shards = -1",

@@ -48,6 +48,9 @@ pub enum Stamp {
     Off,
     /// Status frames carry a component `x_sent` with `us`, microseconds since the Unix epoch.
     EmissionTime,
+    /// The same with the moment at which the frame was due, which for frames of a fixed rate is that of the schedule, however
+    /// late the device is polled; and with `n`, the frame's number among the device's stamped ones, from 0. For load.
+    DueTime,
 }
 
 /// How often a device speaks.
@@ -180,6 +183,10 @@ pub struct Device {
     due: Due,
     herds_seen: usize,
     tick_outlet: usize,
+    /// When the frame of the schedule that is being made was due.
+    tick_due: Option<Timestamp>,
+    /// Stamped frames so far.
+    stamped: u64,
     last_status: Option<Notification>,
 }
 
@@ -250,6 +257,8 @@ impl Device {
                 .herds()
                 .partition_point(|after| setup.started_at.plus(*after) <= now),
             tick_outlet: 0,
+            tick_due: None,
+            stamped: 0,
             last_status: None,
             rng,
             model,
@@ -349,10 +358,10 @@ impl Device {
         if self.envelope == Envelope::Complete || kind == FrameKind::Event {
             params.insert("ts".into(), self.ts(now));
         }
-        if self.setup.stamp == Stamp::EmissionTime
-            && matches!(kind, FrameKind::Full | FrameKind::Greeting | FrameKind::Status)
+        if matches!(kind, FrameKind::Full | FrameKind::Greeting | FrameKind::Status)
+            && let Some(stamp) = self.next_stamp(now)
         {
-            params.insert("x_sent".into(), serde_json::json!({"us": now.as_micros()}));
+            params.insert("x_sent".into(), stamp);
         }
         let notification = Notification {
             kind,
@@ -369,6 +378,18 @@ impl Device {
             _ => {}
         }
         out.push(Output::Notify(notification));
+    }
+
+    fn next_stamp(&mut self, now: Timestamp) -> Option<Value> {
+        match self.setup.stamp {
+            Stamp::Off => None,
+            Stamp::EmissionTime => Some(serde_json::json!({"us": now.as_micros()})),
+            Stamp::DueTime => {
+                let (due, n) = (self.tick_due.unwrap_or(now), self.stamped);
+                self.stamped += 1;
+                Some(serde_json::json!({"us": due.as_micros(), "n": n}))
+            }
+        }
     }
 
     pub(crate) fn notify_component(

@@ -127,9 +127,11 @@ impl Device {
                 self.due.tick = self.due.tick.plus(period.saturating_mul(missed));
                 return;
             }
+            self.tick_due = Some(self.due.tick);
             self.due.tick = self.due.tick.plus(period);
             sent += 1;
             self.tick(now, out);
+            self.tick_due = None;
         }
     }
 

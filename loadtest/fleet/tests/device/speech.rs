@@ -310,3 +310,40 @@ fn stamps_carry_the_moment_of_emission_only_when_asked() {
         assert_eq!(stamp, is_status.then(|| line.at.as_micros()));
     }
 }
+
+#[test]
+fn a_frame_that_is_due_says_so_however_late_it_is_and_is_numbered() {
+    let setup = Setup {
+        seed: 7,
+        stamp: Stamp::DueTime,
+        cadence: Cadence::Every(Duration::from_millis(200)),
+        ..Setup::default()
+    };
+    let mut bench = Bench::new("plugsg3", 1, setup);
+    bench.run_for(2);
+    // Held up for a second: five frames leave at once, each with its own moment.
+    bench.now = bench.now.plus(Duration::from_secs(1));
+    let (held_up, mut out) = (bench.now, Vec::new());
+    bench.device.poll(bench.now, &mut out);
+    bench.take(&mut out);
+    let stamped: Vec<_> = bench
+        .lines
+        .iter()
+        .filter(|line| line.frame["params"]["x_sent"].is_object())
+        .map(|line| {
+            let stamp = &line.frame["params"]["x_sent"];
+            (line, stamp["us"].as_u64().unwrap(), stamp["n"].as_u64().unwrap())
+        })
+        .collect();
+    assert!(stamped.len() >= 15, "{}", stamped.len());
+    assert!(
+        stamped.iter().map(|(.., n)| *n).eq(0..stamped.len() as u64),
+        "the greeting is the first"
+    );
+    let ticks: Vec<_> = stamped.iter().skip(1).collect();
+    assert!(ticks.windows(2).all(|pair| pair[1].1 - pair[0].1 == 200_000));
+    let late: Vec<_> = ticks.iter().filter(|(line, ..)| line.at == held_up).collect();
+    assert_eq!(late.len(), 5);
+    assert!(late.iter().all(|(_, due, _)| *due <= held_up.as_micros()));
+    assert!(held_up.as_micros() - late[0].1 > 700_000);
+}

@@ -1,0 +1,261 @@
+//! From what rounds found to what may be said of a promise. Pure.
+
+use crate::report::standard::{Row, Standing};
+use crate::report::{Outcome, Unit, Verdict, show};
+
+/// One promise about one figure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) figure: &'static str,
+    pub(super) bound: Bound,
+}
+
+pub(super) const fn target(figure: &'static str, bound: Bound) -> Target {
+    Target { figure, bound }
+}
+
+/// Values are in the figure's unit in JSON: microseconds, bytes, seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+    /// As a multiple of what it is measured against.
+    TimesAtMost(f64),
+    TimesAtLeast(f64),
+}
+
+impl Bound {
+    #[cfg(test)]
+    pub(super) fn is_relative(self) -> bool {
+        matches!(self, Self::TimesAtMost(_) | Self::TimesAtLeast(_))
+    }
+
+    /// None where what it needs was not measured.
+    fn met(self, here: Option<f64>, ratio: Option<f64>) -> Option<bool> {
+        match self {
+            Self::AtMost(bound) => here.map(|here| here <= bound),
+            Self::AtLeast(bound) => here.map(|here| here >= bound),
+            Self::TimesAtMost(times) => ratio.map(|ratio| ratio <= times),
+            Self::TimesAtLeast(times) => ratio.map(|ratio| ratio >= times),
+        }
+    }
+
+    fn words(self, unit: Unit) -> String {
+        match self {
+            Self::AtMost(bound) => format!("≤ {}", show(bound, unit)),
+            Self::AtLeast(bound) => format!("≥ {}", show(bound, unit)),
+            Self::TimesAtMost(times) => format!("≤ {times} ×"),
+            Self::TimesAtLeast(times) => format!("≥ {times} ×"),
+        }
+    }
+}
+
+/// A run, and what it is measured against, one soon after the other.
+#[derive(Clone, Debug)]
+pub(super) struct Round {
+    pub(super) here: Outcome,
+    pub(super) there: Option<Outcome>,
+}
+
+impl Round {
+    /// Why the generator, rather than the server, was measured.
+    fn bound(&self) -> Option<&str> {
+        self.outcomes().find_map(|outcome| match &outcome.verdict {
+            Verdict::GeneratorBound(why) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
+    fn torn(&self) -> Option<&str> {
+        self.outcomes().find_map(|outcome| match &outcome.verdict {
+            Verdict::NotWhole(why) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        std::iter::once(&self.here).chain(&self.there)
+    }
+}
+
+/// What is said of a line as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About<'a> {
+    pub(super) line: &'a str,
+    pub(super) run: &'a str,
+    pub(super) against: &'a str,
+}
+
+/// The row of one promise. A round in which the generator was the bottleneck does not count, and most rounds must count; a round in
+/// which messages were lost counts against the whole. `failure` is why the line could not be measured to its end.
+pub(super) fn row(about: About<'_>, target: &Target, rounds: &[Round], failure: Option<&str>) -> Row {
+    let sound: Vec<&Round> = rounds.iter().filter(|round| round.bound().is_none()).collect();
+    let value = |outcome: &Outcome| outcome.metric(target.figure).map(|metric| metric.value);
+    let pairs: Vec<(f64, Option<f64>)> = sound
+        .iter()
+        .filter_map(|round| Some((value(&round.here)?, round.there.as_ref().and_then(value))))
+        .collect();
+    let rounds_here: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
+    let rounds_there: Vec<f64> = pairs.iter().filter_map(|pair| pair.1).collect();
+    let ratios = pairs.iter().filter_map(|&(here, there)| ratio(here, there?));
+    let unit = rounds
+        .iter()
+        .find_map(|round| round.here.metric(target.figure))
+        .map_or(Unit::Count, |metric| metric.unit);
+    let (here, ratio) = (median(rounds_here.iter().copied()), median(ratios));
+    let standing = if let Some(why) = rounds.iter().find_map(Round::torn) {
+        Standing::Open(format!("not whole: {why}"))
+    } else if sound.len() * 2 <= rounds.len() && !rounds.is_empty() {
+        let why = rounds.iter().find_map(Round::bound).unwrap_or_default();
+        Standing::Open(format!("generator-bound: {why}"))
+    } else {
+        match (target.bound.met(here, ratio), failure) {
+            (Some(true), _) => Standing::Met,
+            (Some(false), _) => Standing::Missed,
+            (None, Some(why)) => Standing::Open(format!("failed: {why}")),
+            (None, None) => Standing::Open("not measured".to_owned()),
+        }
+    };
+    Row {
+        line: about.line.to_owned(),
+        run: about.run.to_owned(),
+        figure: target.figure.to_owned(),
+        unit,
+        here,
+        there: median(rounds_there.iter().copied()),
+        ratio,
+        against: about.against.to_owned(),
+        target: target.bound.words(unit),
+        standing,
+        rounds_here,
+        rounds_there,
+    }
+}
+
+/// The row of one promise about one value, measured once.
+pub(super) fn single(
+    about: About<'_>,
+    target: &Target,
+    unit: Unit,
+    values: (Option<f64>, Option<f64>),
+    failure: Option<&str>,
+) -> Row {
+    let (here, there) = values;
+    let ratio = here.zip(there).and_then(|(here, there)| ratio(here, there));
+    Row {
+        line: about.line.to_owned(),
+        run: about.run.to_owned(),
+        figure: target.figure.to_owned(),
+        unit,
+        here,
+        there,
+        ratio,
+        against: about.against.to_owned(),
+        target: target.bound.words(unit),
+        standing: match (target.bound.met(here, ratio), failure) {
+            (Some(true), _) => Standing::Met,
+            (Some(false), _) => Standing::Missed,
+            (None, Some(why)) => Standing::Open(format!("failed: {why}")),
+            (None, None) => Standing::Open("not measured".to_owned()),
+        },
+        rounds_here: here.into_iter().collect(),
+        rounds_there: there.into_iter().collect(),
+    }
+}
+
+fn ratio(here: f64, there: f64) -> Option<f64> {
+    (there > 0.0).then(|| here / there)
+}
+
+/// The middle; of an even number the mean of the two in the middle.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    Some(f64::midpoint(values[values.len() / 2 - 1], upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assertion::tests::outcome;
+    use crate::report::{Better, Figures};
+
+    const ABOUT: About<'_> = About {
+        line: "7",
+        run: "slow",
+        against: "undisturbed",
+    };
+    const P99: Target = target("p99", Bound::TimesAtMost(1.05));
+
+    fn run(value: f64) -> Outcome {
+        let mut figures = Figures::default();
+        figures.put("p99", value, Unit::Micros, Better::Lower);
+        outcome(figures)
+    }
+
+    fn rounds(values: &[(f64, f64)]) -> Vec<Round> {
+        let rounds = values.iter().map(|&(here, there)| Round {
+            here: run(here),
+            there: Some(run(there)),
+        });
+        rounds.collect()
+    }
+
+    #[test]
+    fn the_median_is_the_middle_or_the_mean_of_the_two_in_the_middle() {
+        assert_eq!(median([].into_iter()), None);
+        assert_eq!(median([3.0, 1.0, 9.0].into_iter()), Some(3.0));
+        assert_eq!(median([4.0, 1.0, 2.0, 9.0].into_iter()), Some(3.0));
+    }
+
+    #[test]
+    fn each_round_is_compared_with_its_own_twin() {
+        // The machine became three times slower in the second round, and both with it.
+        let row = row(
+            ABOUT,
+            &P99,
+            &rounds(&[(104.0, 100.0), (309.0, 300.0), (96.0, 100.0)]),
+            None,
+        );
+        assert_eq!((row.here, row.there), (Some(104.0), Some(100.0)));
+        assert_eq!((row.ratio, row.standing), (Some(1.03), Standing::Met));
+        let missed = super::row(ABOUT, &P99, &rounds(&[(106.0, 100.0)]), None);
+        assert_eq!(missed.standing, Standing::Missed);
+    }
+
+    #[test]
+    fn a_round_that_measured_the_generator_does_not_count_and_most_must_count() {
+        let mut some = rounds(&[(100.0, 100.0), (900.0, 100.0), (101.0, 100.0)]);
+        some[1].here.verdict = Verdict::GeneratorBound("late".to_owned());
+        let found = row(ABOUT, &P99, &some, None);
+        assert_eq!(found.standing, Standing::Met);
+        assert_eq!(found.rounds_here, [100.0, 101.0]);
+        some[2].there.as_mut().unwrap().verdict = Verdict::GeneratorBound("late".to_owned());
+        let found = row(ABOUT, &P99, &some, None);
+        assert_eq!(found.standing, Standing::Open("generator-bound: late".to_owned()));
+    }
+
+    #[test]
+    fn a_single_lost_message_leaves_the_promise_open() {
+        let mut some = rounds(&[(100.0, 100.0), (100.0, 100.0), (100.0, 100.0)]);
+        some[0].here.verdict = Verdict::NotWhole("1 lost".to_owned());
+        let found = row(ABOUT, &P99, &some, None);
+        assert_eq!(found.standing, Standing::Open("not whole: 1 lost".to_owned()));
+    }
+
+    #[test]
+    fn what_could_not_be_measured_says_why() {
+        let found = row(ABOUT, &P99, &[], Some("refused"));
+        assert_eq!(found.standing, Standing::Open("failed: refused".to_owned()));
+        // One round was made before the failure: it is what there is.
+        let found = row(ABOUT, &P99, &rounds(&[(100.0, 100.0)]), Some("refused"));
+        assert_eq!(found.standing, Standing::Met);
+        let bound = target("x", Bound::AtMost(1.0));
+        let found = single(ABOUT, &bound, Unit::Micros, (None, None), None);
+        assert_eq!(found.standing, Standing::Open("not measured".to_owned()));
+    }
+}

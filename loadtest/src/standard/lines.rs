@@ -1,0 +1,480 @@
+//! The standard set: which runs stand behind which promise, what each is measured against, and what it must reach. Pure.
+
+use super::judge::{Bound, Target, target};
+use crate::limit::Writing;
+
+/// What a run is measured against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Against {
+    /// Itself alone.
+    Nothing,
+    /// The bare server, in the same round.
+    Limit(Writing),
+    /// Itself without the disturbance.
+    Calm,
+    /// Itself with what rooms can do switched off.
+    Features,
+}
+
+/// Which server a line wants, where we start it ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    /// One for all rounds of the line.
+    OfTheLine,
+    /// A new one for each run: what an earlier run left behind would be measured too.
+    OfTheRun,
+}
+
+/// How clients reach the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Plain,
+    Tls,
+}
+
+/// How a line is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Work {
+    /// Runs of one scenario, in turns with what it is measured against.
+    Runs { against: Against, server: Server },
+    /// The highest rate that keeps `SEARCH_RULE`, at the broker and at the bare server by turns.
+    Search,
+    /// Another program, which measures within one process.
+    InProcess,
+}
+
+/// One line of the set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    /// The promise that it stands behind.
+    pub(super) number: u8,
+    pub(super) title: &'static str,
+    pub(super) transport: Transport,
+    pub(super) scenario: &'static str,
+    pub(super) changes: &'static [&'static str],
+    pub(super) work: Work,
+    pub(super) targets: &'static [Target],
+    /// What one round takes, in seconds; about.
+    pub(super) round_seconds: f64,
+    /// The name of its picture, where its latencies are worth one.
+    pub(super) picture: Option<&'static str>,
+}
+
+/// What `Work::Search` keeps, and between which rates it looks.
+pub(super) const SEARCH_RULE: &str = "p99<=2ms";
+pub(super) const SEARCH_RATES: (f64, f64) = (1_000.0, 100_000.0);
+
+/// Room classes of the measured tenant with all that is asked about in promise 11, and without.
+pub(super) const FEATURES_ON: &str =
+    r#"[{"rooms": "loadtest:*", "history": {"messages": 1000, "age": "10m"}, "presence": true}]"#;
+pub(super) const FEATURES_OFF: &str =
+    r#"[{"rooms": "loadtest:*", "history": {"messages": 0}, "presence": false}]"#;
+
+/// Short runs: the rounds bring the confidence.
+const SHORT: &[&str] = &["load.warmup_seconds=1", "load.seconds=5"];
+const SHORT_CLOSED: &[&str] = &["load.warmup_seconds=1", "load.seconds=5", "load.outstanding=1000"];
+
+const fn limit(writing: Writing) -> Work {
+    Work::Runs {
+        against: Against::Limit(writing),
+        server: Server::OfTheLine,
+    }
+}
+
+const fn calm(server: Server) -> Work {
+    Work::Runs {
+        against: Against::Calm,
+        server,
+    }
+}
+
+const FEATURES: Work = Work::Runs {
+    against: Against::Features,
+    server: Server::OfTheLine,
+};
+
+const SEARCHED: Line = Line {
+    number: 2,
+    title: "rooms 100 of 10, highest rate with p99 ≤ 2 ms",
+    transport: Transport::Plain,
+    scenario: "rooms",
+    changes: &[
+        "load.warmup_seconds=0.5",
+        "load.seconds=3",
+        "load.drain_seconds=2",
+    ],
+    work: Work::Search,
+    targets: &[target("messages_per_second", Bound::TimesAtLeast(0.9))],
+    round_seconds: 130.0,
+    picture: None,
+};
+
+const IDLE: Line = Line {
+    number: 6,
+    title: "idle connections",
+    transport: Transport::Plain,
+    scenario: "idle",
+    changes: &[],
+    work: Work::Runs {
+        against: Against::Nothing,
+        server: Server::OfTheRun,
+    },
+    targets: &[
+        target("bytes_a_connection", Bound::AtMost(2_048.0)),
+        target("private_at_1000", Bound::AtMost(25.0 * 1_048_576.0)),
+    ],
+    round_seconds: 9.0,
+    picture: None,
+};
+
+const FANOUT: Line = Line {
+    number: 1,
+    title: "fanout 1 to 1,000, 16 outstanding",
+    transport: Transport::Plain,
+    scenario: "fanout",
+    changes: SHORT,
+    work: limit(Writing::Coalesced),
+    targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.75))],
+    round_seconds: 13.0,
+    picture: None,
+};
+
+const ROOMS: Line = Line {
+    number: 2,
+    title: "rooms 100 of 10, 1,000 msg/s",
+    transport: Transport::Plain,
+    scenario: "rooms",
+    changes: SHORT,
+    work: limit(Writing::OneByOne),
+    targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.25))],
+    round_seconds: 13.0,
+    picture: Some("rooms"),
+};
+
+const ROOMS_CLOSED: Line = Line {
+    number: 2,
+    title: "rooms 100 of 10, 1,000 outstanding",
+    transport: Transport::Plain,
+    scenario: "rooms",
+    changes: SHORT_CLOSED,
+    work: limit(Writing::Coalesced),
+    targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.70))],
+    round_seconds: 13.0,
+    picture: None,
+};
+
+const PAIRS: Line = Line {
+    number: 3,
+    title: "pairs of 1,000, 10,000 msg/s",
+    transport: Transport::Plain,
+    scenario: "pairs",
+    changes: SHORT,
+    work: limit(Writing::OneByOne),
+    targets: &[
+        target("p50", Bound::AtMost(300.0)),
+        target("p99", Bound::AtMost(1_000.0)),
+        target("p99.9", Bound::AtMost(2_000.0)),
+        target("lost", Bound::AtMost(0.0)),
+    ],
+    round_seconds: 13.0,
+    picture: Some("pairs"),
+};
+
+const ECHO: Line = Line {
+    number: 4,
+    title: "echo",
+    transport: Transport::Plain,
+    scenario: "echo",
+    changes: SHORT,
+    work: limit(Writing::OneByOne),
+    targets: &[
+        target("p50", Bound::TimesAtMost(1.2)),
+        target("p99", Bound::TimesAtMost(1.5)),
+    ],
+    round_seconds: 13.0,
+    picture: Some("echo"),
+};
+
+const STORM: Line = Line {
+    number: 5,
+    title: "storm of 5,000",
+    transport: Transport::Plain,
+    scenario: "storm",
+    changes: &[],
+    work: limit(Writing::OneByOne),
+    targets: &[
+        target("connects_per_second", Bound::AtLeast(6_000.0)),
+        target("ready_p99", Bound::AtMost(50_000.0)),
+        target("recovered_in", Bound::AtMost(3.0)),
+        target("lost", Bound::AtMost(0.0)),
+        target("duplicates", Bound::AtMost(0.0)),
+    ],
+    round_seconds: 7.0,
+    picture: None,
+};
+
+/// The same over TLS, measured against a bare server that speaks it too.
+const fn secured(line: Line, title: &'static str) -> Line {
+    Line {
+        title,
+        transport: Transport::Tls,
+        picture: None,
+        ..line
+    }
+}
+
+/// In the order in which they are run: first what wants a server that nobody has used, for those who bring their own.
+pub(super) const LINES: [Line; 23] = [
+    IDLE,
+    FANOUT,
+    ROOMS,
+    SEARCHED,
+    ROOMS_CLOSED,
+    PAIRS,
+    ECHO,
+    STORM,
+    Line {
+        number: 7,
+        title: "one of 1,000 stops reading",
+        transport: Transport::Plain,
+        scenario: "slow",
+        changes: SHORT,
+        work: calm(Server::OfTheLine),
+        targets: &[target("p99", Bound::TimesAtMost(1.05))],
+        round_seconds: 13.0,
+        picture: Some("slow"),
+    },
+    Line {
+        number: 8,
+        title: "rooms 100 of 10, 1,000 msg/s, beside 1,000 plugs with 5 frames/s each",
+        transport: Transport::Plain,
+        scenario: "devices",
+        changes: SHORT,
+        work: calm(Server::OfTheRun),
+        targets: &[
+            target("p99", Bound::TimesAtMost(1.2)),
+            target("p50_added", Bound::AtMost(5.0)),
+            target("device_p99", Bound::AtMost(5_000.0)),
+            target("device_lost", Bound::AtMost(0.0)),
+            target("store_drained_in", Bound::AtMost(1.0)),
+        ],
+        round_seconds: 18.0,
+        picture: Some("devices"),
+    },
+    Line {
+        number: 9,
+        title: "another tenant floods",
+        transport: Transport::Plain,
+        scenario: "noisy",
+        changes: SHORT,
+        work: calm(Server::OfTheLine),
+        targets: &[target("p99", Bound::TimesAtMost(2.0))],
+        round_seconds: 14.0,
+        picture: Some("noisy"),
+    },
+    Line {
+        number: 10,
+        title: "in process, publish to subscriber",
+        transport: Transport::Plain,
+        scenario: "",
+        changes: &[],
+        work: Work::InProcess,
+        targets: &[
+            target("p50", Bound::AtMost(5.0)),
+            target("p99", Bound::AtMost(50.0)),
+        ],
+        round_seconds: 14.0,
+        picture: None,
+    },
+    Line {
+        number: 11,
+        title: "rooms 100 of 10, 1,000 msg/s, with history, presence and recovery",
+        transport: Transport::Plain,
+        scenario: "rooms",
+        changes: SHORT,
+        work: FEATURES,
+        targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.15))],
+        round_seconds: 13.0,
+        picture: None,
+    },
+    Line {
+        number: 11,
+        title: "rooms 100 of 10, 1,000 outstanding, with history, presence and recovery",
+        transport: Transport::Plain,
+        scenario: "rooms",
+        changes: SHORT_CLOSED,
+        work: FEATURES,
+        targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.85))],
+        round_seconds: 13.0,
+        picture: None,
+    },
+    Line {
+        number: 12,
+        title: "rooms 100 of 10, 1,000 msg/s, among 100,000 rooms and 10,000 connections",
+        transport: Transport::Plain,
+        scenario: "growth",
+        changes: SHORT,
+        work: calm(Server::OfTheRun),
+        targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.1))],
+        round_seconds: 18.0,
+        picture: Some("growth"),
+    },
+    Line {
+        number: 12,
+        title: "rooms 100 of 10, 1,000 outstanding, among 100,000 rooms and 10,000 connections",
+        transport: Transport::Plain,
+        scenario: "growth",
+        changes: SHORT_CLOSED,
+        work: calm(Server::OfTheRun),
+        targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.1))],
+        round_seconds: 18.0,
+        picture: None,
+    },
+    Line {
+        title: "idle connections, TLS",
+        transport: Transport::Tls,
+        targets: &[target("bytes_a_connection", Bound::AtMost(4_096.0))],
+        round_seconds: 20.0,
+        ..IDLE
+    },
+    secured(FANOUT, "fanout 1 to 1,000, 16 outstanding, TLS"),
+    secured(ROOMS, "rooms 100 of 10, 1,000 msg/s, TLS"),
+    secured(ROOMS_CLOSED, "rooms 100 of 10, 1,000 outstanding, TLS"),
+    secured(PAIRS, "pairs of 1,000, 10,000 msg/s, TLS"),
+    secured(ECHO, "echo, TLS"),
+    secured(STORM, "storm of 5,000, TLS"),
+];
+
+impl Line {
+    /// Rounds that this line can make at all.
+    pub(super) fn rounds_max(&self, asked: u32) -> u32 {
+        match self.work {
+            Work::Runs { .. } => asked,
+            // Each looks many times already.
+            Work::Search | Work::InProcess => 1,
+        }
+    }
+}
+
+/// How many rounds a line may make so that all that is left makes as many within the time that is left; at least one while there is time.
+/// `left` begins with the line itself.
+pub(super) fn rounds(left: &[&Line], asked: u32, seconds_left: f64) -> u32 {
+    let Some(line) = left.first() else {
+        return 0;
+    };
+    if seconds_left <= 0.0 {
+        return 0;
+    }
+    let fits = |rounds: u32| {
+        let seconds = |line: &&Line| f64::from(line.rounds_max(rounds)) * line.round_seconds;
+        left.iter().map(seconds).sum::<f64>() <= seconds_left
+    };
+    let most = line.rounds_max(asked.max(1));
+    (1..=most).rev().find(|&rounds| fits(rounds)).unwrap_or(1)
+}
+
+/// The lines behind these promises, all if none is named.
+///
+/// # Errors
+/// If there is no such promise; in words for people.
+pub(super) fn chosen(numbers: &[u8]) -> Result<Vec<&'static Line>, String> {
+    if let Some(unknown) = numbers
+        .iter()
+        .find(|n| !LINES.iter().any(|line| line.number == **n))
+    {
+        let mut known: Vec<_> = LINES.iter().map(|line| line.number).collect();
+        known.sort_unstable();
+        known.dedup();
+        let known: Vec<_> = known.iter().map(u8::to_string).collect();
+        return Err(format!(
+            "--lines: there is no line {unknown}, but {}",
+            known.join(", ")
+        ));
+    }
+    let chosen = LINES
+        .iter()
+        .filter(|line| numbers.is_empty() || numbers.contains(&line.number));
+    Ok(chosen.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disturbed;
+    use crate::scenario::Scenario;
+
+    /// A quarter of an hour, in seconds: what the whole set may take.
+    const ALL: f64 = 15.0 * 60.0;
+
+    #[test]
+    fn every_line_is_a_scenario_that_loads_and_has_what_it_is_measured_against() {
+        for line in &LINES {
+            let Work::Runs { against, .. } = line.work else {
+                continue;
+            };
+            let changes: Vec<String> = line.changes.iter().map(|&c| c.to_owned()).collect();
+            let scenario = Scenario::load(line.scenario, &changes).unwrap();
+            let twin = disturbed::undisturbed(&scenario).is_some();
+            assert_eq!(against == Against::Calm, twin, "{}", line.title);
+            let relative = line.targets.iter().any(|target| target.bound.is_relative());
+            assert!(against != Against::Nothing || !relative, "{}", line.title);
+        }
+    }
+
+    #[test]
+    fn a_round_takes_about_what_the_plan_says() {
+        for line in &LINES {
+            let Work::Runs { against, .. } = line.work else {
+                continue;
+            };
+            let changes: Vec<String> = line.changes.iter().map(|&c| c.to_owned()).collect();
+            let load = Scenario::load(line.scenario, &changes).unwrap().load;
+            if matches!(line.scenario, "idle" | "storm") {
+                continue;
+            }
+            let runs = if against == Against::Nothing { 1.0 } else { 2.0 };
+            let loaded = runs * (load.warmup_seconds + load.seconds);
+            assert!(
+                (loaded..loaded + 7.0).contains(&line.round_seconds),
+                "{}",
+                line.title
+            );
+        }
+    }
+
+    #[test]
+    fn the_classes_are_what_the_api_takes() {
+        for classes in [FEATURES_ON, FEATURES_OFF] {
+            let classes: serde_json::Value = serde_json::from_str(classes).unwrap();
+            assert_eq!(classes[0]["rooms"], "loadtest:*");
+        }
+    }
+
+    #[test]
+    fn the_whole_set_fits_into_a_quarter_of_an_hour_with_two_rounds_at_least() {
+        let all = chosen(&[]).unwrap();
+        assert!(
+            rounds(&all, 9, ALL - 30.0) >= 2,
+            "{}",
+            rounds(&all, 9, ALL - 30.0)
+        );
+    }
+
+    #[test]
+    fn rounds_grow_with_the_time_that_is_left_and_one_is_always_tried() {
+        let all = chosen(&[1, 3]).unwrap();
+        assert_eq!(rounds(&all, 3, 1e6), 3);
+        assert_eq!(rounds(&all, 3, 2.0 * 53.0), 2);
+        assert_eq!(rounds(&all, 3, 5.0), 1);
+        assert_eq!(rounds(&all, 3, 0.0), 0);
+        assert_eq!(rounds(&[], 3, 9.0), 0);
+        assert_eq!(rounds(&[&SEARCHED], 3, 1e6), 1);
+    }
+
+    #[test]
+    fn lines_are_chosen_by_their_promise_and_an_unknown_one_is_refused_in_words() {
+        let numbers: Vec<_> = chosen(&[2]).unwrap().iter().map(|line| line.number).collect();
+        assert_eq!(numbers, [2, 2, 2, 2, 2]);
+        assert!(chosen(&[99]).unwrap_err().contains("1, 2, 3"));
+    }
+}

@@ -1,0 +1,403 @@
+//! The standard set: the runs behind the promises of the documentation, each against its target, as one table.
+//!
+//! A line that fails says so in its row; the others go on. Rounds become fewer where time runs short. What was written before stays as it
+//! is until everything has been measured.
+
+mod judge;
+mod lines;
+mod output;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use self::judge::{About, Round, row, single};
+pub(crate) use self::lines::Transport;
+use self::lines::{Against, FEATURES_OFF, FEATURES_ON, Line, SEARCH_RATES, SEARCH_RULE, Server, Work};
+use self::output::{Output, Where};
+use crate::assertion::Assertion;
+use crate::beside::Beside;
+use crate::dialect::Dialect;
+use crate::limit::Writing;
+use crate::report::rates::Rates;
+use crate::report::standard::{Curve, Picture, Row, Standard};
+use crate::report::{Machine, Outcome, TOOL, Unit};
+use crate::scenario::Scenario;
+use crate::search::highest_each;
+use crate::served::Served;
+use crate::session::Place;
+use crate::{cli, disturbed, in_process};
+
+/// Options of `standard`.
+#[derive(Debug, clap::Args)]
+pub struct StandardOptions {
+    #[command(flatten)]
+    place: Place,
+    /// Start this `cauce` for the measurement, with fresh keys and a fresh data directory, on the server's core, as often as a line wants
+    /// a fresh one. Without it, the server at --target is measured.
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["target", "pid"])]
+    serve: Option<PathBuf>,
+    /// Only the lines behind these promises, as in 1,2,12.
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS")]
+    lines: Vec<u8>,
+    /// How often each run is made, in turns with what it is measured against; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// Length of each measurement, instead of the set's own five seconds: longer for surer figures, shorter for a look.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// How long everything may take: rounds become fewer where it runs short.
+    #[arg(long, default_value_t = 14.5, value_name = "MINUTES")]
+    minutes: f64,
+    /// A program that measures within one process, for line 10: it is called with --json and prints p50_ns and p99_ns.
+    #[arg(long, value_name = "PROGRAM")]
+    in_process: Option<PathBuf>,
+    /// What was built, for the table.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    commit: String,
+    #[command(flatten)]
+    output: Where,
+}
+
+/// What the lines have in common while they are measured.
+struct Run<'a> {
+    options: &'a StandardOptions,
+    prefix: &'a [String],
+    standard: Standard,
+}
+
+/// The broker that a line measures: ours, or the one at --target.
+enum Target {
+    Ours(Box<Served>),
+    Given,
+}
+
+impl StandardOptions {
+    /// # Errors
+    /// If nothing can be measured or written; in words for people. What only one line cannot do stands in its row.
+    pub(crate) fn run(self, prefix: &[String]) -> Result<ExitCode, String> {
+        if self.place.dialect != Dialect::Cauce {
+            return Err(
+                "the standard set holds our own promises: run single scenarios against other servers"
+                    .to_owned(),
+            );
+        }
+        let began = Instant::now();
+        // Both first: a quarter of an hour must not end with a file that cannot be written.
+        let output = Output::prepare(&self.output)?;
+        let chosen = lines::chosen(&self.lines)?;
+        let until = began + Duration::from_secs_f64((self.minutes * 60.0).clamp(0.0, 86_400.0));
+        let mut run = Run {
+            options: &self,
+            prefix,
+            standard: Standard {
+                tool: TOOL.to_owned(),
+                commit: self.commit.clone(),
+                machine: Machine::here(),
+                pinned: match &self.place.pin {
+                    Some(pins) => format!(
+                        "server on core {:?}, generator on {:?}",
+                        pins.server, pins.generator
+                    ),
+                    None => "not pinned".to_owned(),
+                },
+                rounds: self.rounds,
+                ..Standard::default()
+            },
+        };
+        for (at, line) in chosen.iter().enumerate() {
+            let left = until.saturating_duration_since(Instant::now());
+            run.line(
+                line,
+                lines::rounds(&chosen[at..], self.rounds, left.as_secs_f64()),
+            );
+        }
+        let mut standard = run.standard;
+        standard.took_seconds = began.elapsed().as_secs();
+        // Stable, so that what stands behind one promise stays in its order.
+        standard
+            .rows
+            .sort_by_key(|row| row.line.parse::<u32>().unwrap_or(u32::MAX));
+        output.write(&standard)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Run<'_> {
+    fn line(&mut self, line: &Line, rounds: u32) {
+        self.tell(&format!("{}  {}", line.number, line.title));
+        if rounds == 0 {
+            self.failed(line, "the time was up");
+            return;
+        }
+        let outcome = match line.work {
+            Work::Runs { against, server } => self.runs(line, against, server, rounds),
+            Work::Search => self.search(line),
+            Work::InProcess => self.in_process(line),
+        };
+        if let Err(why) = outcome {
+            self.tell(&why);
+            self.failed(line, &why);
+        }
+    }
+
+    /// Each target of the line with the reason for which nothing is known of it.
+    fn failed(&mut self, line: &Line, why: &str) {
+        for target in line.targets {
+            let about = About {
+                line: &line.number.to_string(),
+                run: line.title,
+                against: "",
+            };
+            self.standard.rows.push(row(about, target, &[], Some(why)));
+        }
+    }
+
+    fn tell(&self, words: &str) {
+        if !self.options.place.quiet {
+            eprintln!("{words}");
+        }
+    }
+
+    fn scenario(&self, line: &Line) -> Result<Scenario, String> {
+        let changes = line.changes.iter().map(|&change| change.to_owned());
+        let seconds = self
+            .options
+            .seconds
+            .map(|seconds| format!("load.seconds={seconds:?}"));
+        let changes: Vec<String> = changes.chain(seconds).collect();
+        Scenario::load(line.scenario, &changes)
+    }
+
+    /// A server for the line to measure.
+    fn target(&self, transport: Transport) -> Result<Target, String> {
+        let Some(program) = &self.options.serve else {
+            return match (transport, self.options.place.tls.is_on()) {
+                (Transport::Plain, false) | (Transport::Tls, true) => Ok(Target::Given),
+                (Transport::Plain, true) => Err("the server at --target speaks TLS".to_owned()),
+                (Transport::Tls, false) => Err("the server at --target speaks no TLS".to_owned()),
+            };
+        };
+        let pins = self.options.place.pin.as_ref();
+        let cores = pins.map(|pins| &pins.server[..]);
+        Ok(Target::Ours(Box::new(Served::start(
+            program,
+            transport,
+            cores,
+            self.prefix,
+        )?)))
+    }
+
+    fn place(&self, target: &Target) -> Place {
+        match target {
+            Target::Ours(served) => served.place(&self.options.place),
+            Target::Given => self.options.place.clone(),
+        }
+    }
+
+    fn runs(&mut self, line: &Line, against: Against, server: Server, asked: u32) -> Result<(), String> {
+        let scenario = self.scenario(line)?;
+        let mut asked = asked;
+        if server == Server::OfTheRun && self.options.serve.is_none() {
+            // A second look at a server that has been used says nothing of its memory.
+            asked = 1;
+        }
+        let mut rounds: Vec<Round> = Vec::new();
+        let mut failure = None;
+        let mut target = None;
+        for number in 1..=asked {
+            self.tell(&format!("   round {number} of {asked}"));
+            let made = self.round(line, &scenario, against, server, &mut target);
+            match made {
+                Ok(round) => rounds.push(round),
+                Err(why) => {
+                    self.tell(&format!("   {why}"));
+                    failure = Some(why);
+                    // What it left behind is unknown; the next round gets another one.
+                    target = None;
+                }
+            }
+        }
+        drop(target);
+        self.judge(line, against, &rounds, failure.as_deref());
+        Ok(())
+    }
+
+    /// One run, and what it is measured against right behind it.
+    fn round(
+        &self,
+        line: &Line,
+        scenario: &Scenario,
+        against: Against,
+        server: Server,
+        kept: &mut Option<Target>,
+    ) -> Result<Round, String> {
+        let fresh = |kept: &mut Option<Target>| -> Result<Place, String> {
+            if server == Server::OfTheRun {
+                // The old one must have ended before the new one starts on its core.
+                *kept = None;
+            }
+            if kept.is_none() {
+                *kept = Some(self.target(line.transport)?);
+            }
+            Ok(kept
+                .as_ref()
+                .map_or_else(|| self.options.place.clone(), |target| self.place(target)))
+        };
+        let place = fresh(kept)?;
+        if against == Against::Features {
+            classes(kept.as_ref(), FEATURES_ON)?;
+        }
+        let mut here = cli::once(scenario, line.scenario, "target", &place)?;
+        let there = match against {
+            Against::Nothing => None,
+            Against::Limit(writing) => {
+                let beside = Beside::start(self.prefix, writing, place.tls.is_on())?;
+                let there = place.beside(&beside);
+                Some(cli::once(
+                    &cli::bare(scenario),
+                    line.scenario,
+                    writing.words(),
+                    &there,
+                )?)
+            }
+            Against::Calm => {
+                let calm = disturbed::undisturbed(scenario).ok_or("nothing disturbs this scenario")?;
+                let place = fresh(kept)?;
+                let calm = cli::once(&calm, line.scenario, "undisturbed", &place)?;
+                disturbed::hold_against(&mut here, &calm);
+                Some(calm)
+            }
+            Against::Features => {
+                classes(kept.as_ref(), FEATURES_OFF)?;
+                Some(cli::once(scenario, line.scenario, "switched off", &place)?)
+            }
+        };
+        Ok(Round { here, there })
+    }
+
+    fn judge(&mut self, line: &Line, against: Against, rounds: &[Round], failure: Option<&str>) {
+        let compared = match against {
+            Against::Nothing => "",
+            Against::Limit(writing) => writing.words(),
+            Against::Calm => "undisturbed",
+            Against::Features => "switched off",
+        };
+        let number = line.number.to_string();
+        for target in line.targets {
+            let about = About {
+                line: &number,
+                run: line.title,
+                against: compared,
+            };
+            self.standard.rows.push(row(about, target, rounds, failure));
+        }
+        for outcome in rounds.iter().flat_map(Round::outcomes) {
+            self.heed(outcome);
+        }
+        let Some(first) = rounds.first() else {
+            return;
+        };
+        if let Some(file) = line.picture {
+            let curves = first.outcomes().map(|outcome| Curve {
+                name: outcome.server.clone(),
+                points: outcome.curve.clone(),
+            });
+            self.standard.pictures.push(Picture {
+                file: file.to_owned(),
+                title: format!("{}: latency by percentile", line.title),
+                curves: curves.collect(),
+            });
+        }
+        if line.scenario == "idle" {
+            let read = |metric: &crate::report::Metric| {
+                let connections = metric.name.strip_prefix("private_at_")?.parse().ok()?;
+                Some((connections, metric.value))
+            };
+            self.standard.memory = first.here.metrics.iter().filter_map(read).collect();
+        }
+    }
+
+    /// Remembers how busy the machine was besides.
+    fn heed(&mut self, outcome: &Outcome) {
+        let others = outcome.metric("others_cpu").map_or(0.0, |metric| metric.value);
+        self.standard.others_cpu = self.standard.others_cpu.max(others);
+    }
+
+    fn search(&mut self, line: &Line) -> Result<(), String> {
+        let scenario = self.scenario(line)?;
+        let rules: [Assertion; 1] = [SEARCH_RULE.parse()?];
+        let target = self.target(line.transport)?;
+        let here = self.place(&target);
+        let writing = Writing::OneByOne;
+        let beside = Beside::start(self.prefix, writing, here.tls.is_on())?;
+        let there = here.beside(&beside);
+        let places = [("target", &here), (writing.words(), &there)];
+        let mut rates = Rates::new(line.scenario, &scenario.about);
+        let found = highest_each(&scenario, &rules, SEARCH_RATES, |which, scenario| {
+            let (name, place) = places[which];
+            let outcome = cli::once(scenario, line.scenario, name, place)?;
+            rates.add(scenario.load.rate.unwrap_or(0.0), &outcome);
+            self.heed(&outcome);
+            Ok(outcome)
+        });
+        // What was tried is the latency by rate, whatever came of the search.
+        self.standard.rates = Some(rates);
+        let [here, there] = found?;
+        let number = line.number.to_string();
+        for target in line.targets {
+            let about = About {
+                line: &number,
+                run: line.title,
+                against: writing.words(),
+            };
+            let row = single(about, target, Unit::PerSecond, (here, there), None);
+            self.standard.rows.push(row);
+        }
+        Ok(())
+    }
+
+    fn in_process(&mut self, line: &Line) -> Result<(), String> {
+        let Some(program) = &self.options.in_process else {
+            return Err("no program was given that measures it (--in-process)".to_owned());
+        };
+        // It has both sides in it, and so may use the cores of both.
+        let pins = self.options.place.pin.as_ref();
+        let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
+        let number = line.number.to_string();
+        for setting in in_process::measure(program, cores.as_deref())? {
+            let run = match setting.name.as_str() {
+                "" => line.title.to_owned(),
+                name => format!("{}, {}", line.title, name.replace('_', " ")),
+            };
+            let about = About {
+                line: &number,
+                run: &run,
+                against: "",
+            };
+            for target in line.targets {
+                let us = match target.figure {
+                    "p50" => setting.p50_us,
+                    _ => setting.p99_us,
+                };
+                let row: Row = single(about, target, Unit::Micros, (Some(us), None), None);
+                self.standard.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn classes(target: Option<&Target>, classes: &str) -> Result<(), String> {
+    match target {
+        Some(Target::Ours(served)) => served.classes(classes),
+        _ => Err("room classes are changed only at a server that was started with --serve".to_owned()),
+    }
+}
+
+/// Where a document links to what lies in `dir`.
+fn link(document: &Path, dir: &Path) -> Option<String> {
+    let beside = document.parent()?;
+    let below = dir.strip_prefix(beside).ok()?;
+    below.to_str().map(str::to_owned)
+}
