@@ -9,6 +9,11 @@ command -v g++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
 command -v promtool >/dev/null || missing+=(prometheus)
+# Servers that the load test is held to.
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null || missing+=(mosquitto)
+PATH="$PATH:/usr/sbin" command -v nats-server >/dev/null || missing+=(nats-server)
 # Counts of instructions are recorded for this architecture alone.
 if [ "$(uname -m)" = x86_64 ]; then
   command -v valgrind >/dev/null || missing+=(valgrind)
@@ -19,7 +24,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     echo "install these first: ${missing[*]}" >&2
     exit 1
   fi
-  # Prometheus is wanted for promtool alone: no service is to start.
+  # Prometheus is wanted for promtool alone, the servers are started by the tests: no service is to start.
   export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install-tools.sh
 
-stages=(lint unit instructions models fuzz conformance api devices)
+stages=(lint unit instructions models fuzz conformance api devices peers)
 passed=0
 
 lint() {
@@ -34,6 +34,9 @@ api() { scripts/check-api.sh; }
 
 # The emulated devices against Home Assistant's client library.
 devices() { scripts/check-aioshelly.sh; }
+
+# The load test against the servers that it compares with.
+peers() { scripts/check-peers.sh; }
 
 for stage in "${@:-${stages[@]}}"; do
   echo "==> $stage"

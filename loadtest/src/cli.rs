@@ -32,7 +32,7 @@ const EXIT_NOT_WHOLE: u8 = 5;
 pub enum Command {
     /// Run a scenario against a server
     #[command(
-        after_help = "Exit code: 0 sound, 1 could not be run, 2 usage, 3 an assertion does not hold, 4 the generator was the bottleneck,\n5 messages were lost, doubled or out of order.\n\nExamples:\n  cauce-loadtest run echo --key $SECRET\n  cauce-loadtest run rooms --rate 5000 --pin 0:1 --limit one-write --limit coalesce --html rooms.html\n  cauce-loadtest run pairs --assert 'p99<1ms' --assert lost==0\n  cauce-loadtest run my.toml --set shape.rooms=500 --set load.payload=json"
+        after_help = "Exit code: 0 sound, 1 could not be run, 2 usage, 3 an assertion does not hold, 4 the generator was the bottleneck,\n5 messages were lost, doubled or out of order.\n\nExamples:\n  cauce-loadtest run echo --key $SECRET\n  cauce-loadtest run rooms --rate 5000 --pin 0:1 --limit one-write --limit coalesce --html rooms.html\n  cauce-loadtest run pairs --assert 'p99<1ms' --assert lost==0\n  cauce-loadtest run my.toml --set shape.rooms=500 --set load.payload=json\n  cauce-loadtest run rooms --dialect socketio --target 127.0.0.1:3000 --pin 0:1 --limit coalesce"
     )]
     Run(Run),
     /// Find the highest rate that keeps the assertions, by bisection
@@ -203,7 +203,11 @@ impl What {
         put("seconds", self.seconds.map(|v| format!("{v:?}")));
         put("warmup_seconds", self.warmup.map(|v| format!("{v:?}")));
         put("threads", self.threads.map(|v| v.to_string()));
-        Scenario::load(&self.scenario, &changes)
+        let mut scenario = Scenario::load(&self.scenario, &changes)?;
+        let dialect = self.place.dialect;
+        let cannot = |error| format!("{} with --dialect {dialect}: {error}", self.scenario);
+        dialect.suit(&mut scenario).map_err(cannot)?;
+        Ok(scenario)
     }
 
     pub(crate) fn name(&self) -> String {
@@ -232,9 +236,10 @@ impl Run {
         let place = &self.what.place;
         let mut outcomes = Vec::new();
         let calm = disturbed::undisturbed(&scenario);
-        outcomes.push(once(&scenario, &name, "target", place)?);
+        let target = place.dialect.label();
+        outcomes.push(once(&scenario, &name, target, place)?);
         if let Some(calm) = &calm {
-            outcomes.push(once(calm, &name, "target, undisturbed", place)?);
+            outcomes.push(once(calm, &name, &format!("{target}, undisturbed"), place)?);
             if let [here, calm] = &mut outcomes[..] {
                 disturbed::hold_against(here, calm);
             }
@@ -316,7 +321,7 @@ impl SearchOptions {
         let name = self.what.name();
         let rules = &self.what.assertions;
         let found = highest(&scenario, rules, (self.from, self.to), |scenario| {
-            once(scenario, &name, "target", &self.what.place)
+            once(scenario, &name, self.what.place.dialect.label(), &self.what.place)
         })?;
         let Some(rate) = found else {
             println!(

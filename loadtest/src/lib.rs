@@ -3,6 +3,7 @@
 //! It never links the broker: what it knows of it is the wire.
 //!
 //! - [`cli`] is what people type; `scenario` the files they change; `topology` and `schedule` what these mean
+//! - `dialect` is what is said to a server and heard from it: our protocol, and others'
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
 //! - [`tls`] is what both sides need to speak TLS
 //! - [`limit`] is the bare server that gives the machine's own limit
@@ -15,6 +16,7 @@ mod beside;
 pub mod cli;
 mod clock;
 mod devices;
+mod dialect;
 mod disturbed;
 mod engine;
 mod idle;

@@ -11,6 +11,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::beside::Beside;
 use crate::clock::{Clock, SECOND_NS};
 use crate::devices::Api;
+use crate::dialect::Dialect;
 use crate::engine::{self, Shard, World};
 use crate::process;
 use crate::report;
@@ -30,6 +31,12 @@ pub(crate) struct Place {
     /// Where the broker listens.
     #[arg(long, default_value = "127.0.0.1:7700")]
     pub(crate) target: SocketAddr,
+    /// Whose protocol the server speaks.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dialect: Dialect,
+    /// Where it speaks WebSocket, with the query if it needs one; else where servers of its kind usually do.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    pub(crate) path: Option<String>,
     #[command(flatten)]
     pub(crate) tls: tls::Options,
     #[command(flatten)]
@@ -101,10 +108,12 @@ impl Place {
         process::pin(None, &pins.generator).map_err(|e| format!("--pin: the generator: {e}"))
     }
 
-    /// The same towards another server.
+    /// The same towards another server, which speaks our own protocol.
     pub(crate) fn elsewhere(&self, target: SocketAddr, pid: u32) -> Self {
         Self {
             target,
+            dialect: Dialect::Cauce,
+            path: None,
             pid: Some(pid),
             ..self.clone()
         }
@@ -150,12 +159,17 @@ impl Session {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
+        let run = format!("{:x}-{:x}", now.as_millis(), std::process::id());
+        let rooms = 0..topology.rooms.len() as u32;
         let world = Arc::new(World {
+            names: rooms.map(|room| place.dialect.room_name(&run, room)).collect(),
             topology,
             target: place.target,
+            dialect: place.dialect,
+            path: place.path.clone(),
             tls,
             tokens: (0..seats).map(|seat| place.signing.token(seat)).collect(),
-            run: format!("{:x}-{:x}", now.as_millis(), std::process::id()),
+            run,
             form: scenario.load.payload,
             payload_bytes: scenario.load.payload_bytes,
             clock: Clock::start(),
@@ -217,6 +231,14 @@ impl Session {
     }
 }
 
+/// A path that can stand in a request.
+fn path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err("write it as /ws or /ws?a=b".to_owned())
+}
+
 /// Seconds as the run's nanoseconds.
 pub(crate) fn seconds_ns(seconds: f64) -> u64 {
     (seconds * SECOND_NS as f64) as u64
@@ -253,5 +275,13 @@ mod tests {
         assert_eq!((pins.server, pins.generator), (vec![0, 1], vec![2]));
         assert!(Pins::parse("0").is_err());
         assert!(Pins::parse("a:b").is_err());
+    }
+
+    #[test]
+    fn a_path_that_would_break_the_request_is_refused() {
+        assert_eq!(path("/ws?a=b").unwrap(), "/ws?a=b");
+        for bad in ["", "ws", "/a b", "/a\r\nHost: other", "/ä"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
     }
 }

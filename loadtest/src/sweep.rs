@@ -67,7 +67,7 @@ impl Sweep {
         for &rate in &self.rates {
             scenario.load.rate = Some(rate);
             let place = &self.what.place;
-            let outcome = cli::once(&scenario, &name, "target", place)?;
+            let outcome = cli::once(&scenario, &name, place.dialect.label(), place)?;
             for rule in &self.what.assertions {
                 if let crate::assertion::Judgement::Broken(why) = rule.judge(&outcome)? {
                     eprintln!("at {rate:.0}/s: {why}");

@@ -131,14 +131,15 @@ pub(crate) fn take_message<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(message)
 }
 
-/// One field of a protobuf message.
-enum Field<'a> {
+/// One field of a protobuf message: its number, and its value.
+pub(crate) enum Field<'a> {
     Number(u64, u64),
     Bytes(u64, &'a [u8]),
 }
 
+/// Takes the next field off the front; None if there is none, or it is of another kind.
 #[inline]
-fn field<'a>(input: &mut &'a [u8]) -> Option<Field<'a>> {
+pub(crate) fn field<'a>(input: &mut &'a [u8]) -> Option<Field<'a>> {
     let tag = varint(input)?;
     match tag & 7 {
         0 => Some(Field::Number(tag >> 3, varint(input)?)),

@@ -9,12 +9,12 @@ use cauce_protocol::wire as proto;
 use hdrhistogram::Histogram;
 use socket2::{Domain, Protocol, Type};
 
-use super::histogram;
 use super::shard::{Joined, Shard, Stage};
+use super::{World, histogram};
 use crate::clock::SECOND_NS;
+use crate::dialect::{Cue, Speaker, Wanted};
 use crate::poll::{Interest, Ready, Wait};
 use crate::socket::Socket;
-use crate::wire;
 
 /// Ports of one source address that we use before taking the next: the system's range holds some 28,000.
 const PORTS_AN_ADDRESS: u32 = 20_000;
@@ -230,73 +230,67 @@ impl Shard {
     fn upgrade(&mut self, at: usize) {
         let seat = &mut self.seats[at];
         seat.stage = Stage::Upgrading;
-        let head = format!(
-            "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: {}\r\n\r\n",
-            self.world.target,
-            cauce_protocol::SUBPROTOCOL_PROTO
-        );
+        let token = &self.world.tokens[seat.index as usize];
+        let head = self
+            .world
+            .dialect
+            .request(self.world.target, self.world.path.as_deref(), token);
         self.queue(at, head.as_bytes());
         self.flush();
     }
 
-    /// The server has agreed: says hello and subscribes in one breath.
-    pub(super) fn upgraded(&mut self, at: usize) {
+    /// Says what the dialect says on this cue; a cue that has passed, or comes to a connection that is ready, means nothing.
+    pub(super) fn say(&mut self, at: usize, cue: Cue, now: u64) {
         let seat = &mut self.seats[at];
-        let hello = proto::Hello {
-            version: cauce_protocol::VERSION,
-            features: (proto::Feature::Advance as u64) | (proto::Feature::Gap as u64),
-            token: self.world.tokens[seat.index as usize].clone(),
-            client: "loadtest".into(),
-            previous: Vec::new(),
-        };
-        let mut out = wire::request(1, proto::client_frame::Request::Hello(hello));
-        let rooms = &self.world.topology.seats[seat.index as usize].rooms;
-        let mut answers = 1;
-        if !rooms.is_empty() {
-            answers += 1;
-            let subscriptions = rooms.iter().map(|&room| {
+        match seat.stage {
+            Stage::Upgrading => {}
+            Stage::Joining { said, .. } if cue > said => {}
+            _ => return,
+        }
+        let world = &self.world;
+        let rooms = &world.topology.seats[seat.index as usize].rooms;
+        if cue == Cue::Upgraded && !world.dialect.has_positions() {
+            // No answer will tell what number a room has; ours is its place.
+            seat.joined = joined(
+                world,
+                rooms.iter().map(|room| (*room, proto::RoomPosition::default())),
+            );
+            for (joined, number) in seat.joined.iter_mut().zip(1..) {
+                joined.number = number;
+            }
+        }
+        let wanted: Vec<_> = rooms
+            .iter()
+            .map(|&room| {
                 let before = seat.joined.iter().find(|joined| joined.room == room);
-                proto::Subscription {
-                    room: self.world.room_name(room),
+                Wanted {
+                    name: &world.names[room as usize],
                     epoch: before.map_or(0, |joined| joined.epoch),
                     seq: before.map_or(0, |joined| joined.seq),
-                    ..proto::Subscription::default()
                 }
-            });
-            let subscribe = proto::Subscribe {
-                subscriptions: subscriptions.collect(),
-                ..proto::Subscribe::default()
-            };
-            out.extend(wire::request(
-                2,
-                proto::client_frame::Request::Subscribe(subscribe),
-            ));
-        }
-        seat.stage = Stage::Joining(answers);
-        self.queue(at, &out);
+            })
+            .collect();
+        let speaker = Speaker {
+            run: &world.run,
+            seat: seat.index,
+            token: &world.tokens[seat.index as usize],
+            rooms: &wanted,
+        };
+        let words = world.dialect.words(cue, &speaker);
+        // One more, so that words that await nothing make the connection ready too.
+        seat.stage = Stage::Joining {
+            awaited: words.awaited + 1,
+            said: cue,
+        };
+        self.joined_more(at, now);
+        self.queue(at, &words.bytes);
     }
 
-    pub(super) fn take_positions(&mut self, at: usize, subscribed: &proto::Subscribed) {
+    pub(super) fn take_positions(&mut self, at: usize, positions: Vec<proto::RoomPosition>) {
         let seat = &mut self.seats[at];
-        let topology = &self.world.topology;
-        let mut first_ledger = 0;
-        seat.joined.clear();
-        for (&room, position) in topology.seats[seat.index as usize]
-            .rooms
-            .iter()
-            .zip(&subscribed.rooms)
-        {
-            seat.joined.push(Joined {
-                room,
-                number: position.room,
-                epoch: position.epoch,
-                seq: position.seq,
-                first_ledger,
-            });
-            first_ledger += topology.rooms[room as usize].publishers.len() as u32;
-            let recovered = &mut self.tally.recovered;
+        let rooms = &self.world.topology.seats[seat.index as usize].rooms;
+        let recovered = &mut self.tally.recovered;
+        for position in &positions {
             match position.recovery() {
                 proto::Recovery::None => {}
                 proto::Recovery::Continued => recovered.continued += 1,
@@ -304,18 +298,40 @@ impl Shard {
                 proto::Recovery::Reset => recovered.reset += 1,
             }
         }
+        seat.joined = joined(&self.world, rooms.iter().copied().zip(positions));
     }
 
     pub(super) fn joined_more(&mut self, at: usize, now: u64) {
         let seat = &mut self.seats[at];
-        if let Stage::Joining(answers) = seat.stage {
-            seat.stage = match answers {
+        if let Stage::Joining { awaited, said } = seat.stage {
+            seat.stage = match awaited {
                 0 | 1 => {
                     seat.ready_ns = now;
                     Stage::Ready
                 }
-                more => Stage::Joining(more - 1),
+                more => Stage::Joining {
+                    awaited: more - 1,
+                    said,
+                },
             };
         }
     }
+}
+
+/// Rooms with where a connection is in them, and with its ledgers in the order of the rooms.
+fn joined(world: &World, rooms: impl Iterator<Item = (u32, proto::RoomPosition)>) -> Vec<Joined> {
+    let mut first_ledger = 0;
+    rooms
+        .map(|(room, position)| {
+            let joined = Joined {
+                room,
+                number: position.room,
+                epoch: position.epoch,
+                seq: position.seq,
+                first_ledger,
+            };
+            first_ledger += world.topology.rooms[room as usize].publishers.len() as u32;
+            joined
+        })
+        .collect()
 }

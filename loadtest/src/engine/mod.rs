@@ -9,6 +9,7 @@
 
 mod closed;
 mod dial;
+mod hear;
 mod load;
 mod shard;
 
@@ -19,13 +20,15 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
+use crate::dialect::Dialect;
 use crate::stamp::Form;
 use crate::tls::Dialer;
 use crate::topology::Topology;
 
 pub(crate) use dial::{Dialled, dial};
+pub(crate) use hear::{close_words, head_end};
 pub(crate) use load::{LoadPlan, Loaded, Pace, SecondRow, Window, load};
-pub(crate) use shard::{Shard, Tally, close_words, head_end};
+pub(crate) use shard::{Shard, Tally};
 
 /// The longest latency that a histogram tells apart, in nanoseconds.
 const LONGEST_NS: u64 = 120_000_000_000;
@@ -45,22 +48,21 @@ pub(crate) fn histogram() -> Histogram<u64> {
 pub(crate) struct World {
     pub(crate) topology: Topology,
     pub(crate) target: SocketAddr,
+    pub(crate) dialect: Dialect,
+    /// Where the server speaks WebSocket, if not where its kind usually does.
+    pub(crate) path: Option<String>,
     /// How to speak TLS, where the target does.
     pub(crate) tls: Option<Dialer>,
     /// One for each seat.
     pub(crate) tokens: Vec<String>,
     /// Keeps the rooms of one run apart from those of another.
     pub(crate) run: String,
+    /// One for each room, as the dialect names them.
+    pub(crate) names: Vec<String>,
     pub(crate) form: Form,
     pub(crate) payload_bytes: usize,
     pub(crate) clock: Clock,
     pub(crate) threads: u32,
-}
-
-impl World {
-    pub(crate) fn room_name(&self, room: u32) -> String {
-        format!("loadtest:{}:{room}", self.run)
-    }
 }
 
 /// One shard for each thread, with its share of the seats, all unconnected.

@@ -1,29 +1,21 @@
-//! One thread's connections: what they read and what they publish.
+//! One thread's connections, and what they publish.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use cauce_protocol::wire as proto;
 use hdrhistogram::Histogram;
-use prost::Message as _;
 
-use super::closed::{ClosedLoop, Receipt};
+use super::closed::ClosedLoop;
 use super::{World, histogram};
-use crate::ledger::{Ledger, Seen};
+use crate::dialect::Cue;
+use crate::ledger::Ledger;
 use crate::poll::{Interest, Poller};
-use crate::socket::{BUFFER_BYTES, Flushed, READ_BYTES, Socket, UNREAD};
-use crate::stamp::{NO_SLOT, Stamp};
-use crate::tls::{self, Credentials, Handshakes};
-use crate::topology::Measured;
-use crate::wire::{self, Template};
+use crate::socket::{BUFFER_BYTES, Flushed, Socket, UNREAD};
+use crate::stamp::Stamp;
+use crate::tls::{Credentials, Handshakes};
+use crate::wire::Template;
 
-/// Longest answer to a handshake, in bytes.
-const HEAD_BYTES_MAX: usize = 4 * 1024;
-/// The first byte of what a server of TLS answers to plain text.
-const ALERT: u8 = 0x15;
-/// A frame must fit the read buffer with its head.
-const FRAME_BYTES_MAX: usize = READ_BYTES - 16;
 /// Different reasons that are kept in words; more are counted under one name.
 const REASONS_MAX: usize = 16;
 
@@ -35,8 +27,11 @@ pub(crate) enum Stage {
     /// The TLS handshake is under way.
     Securing,
     Upgrading,
-    /// Hello and subscribe are sent; so many answers are missing.
-    Joining(u8),
+    /// It has spoken on this cue; so many answers are missing.
+    Joining {
+        awaited: u32,
+        said: Cue,
+    },
     Ready,
 }
 
@@ -68,6 +63,8 @@ pub(crate) struct Seat {
     pub(crate) ledgers: Vec<Ledger>,
     /// It is to stop reading.
     pub(crate) stalled: bool,
+    /// Where a protocol is a stream: the beginning of something whose end is in a later WebSocket message.
+    pub(super) half: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -168,7 +165,7 @@ pub(crate) struct Shard {
     dirty: Vec<usize>,
     /// Pongs that have come.
     pub(crate) pongs: u64,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Shard {
@@ -195,6 +192,7 @@ impl Shard {
                     joined: Vec::new(),
                     ledgers: vec![Ledger::default(); plan.rooms.iter().map(publishers).sum()],
                     stalled: plan.stalled,
+                    half: Vec::new(),
                 }
             })
             .collect();
@@ -207,7 +205,11 @@ impl Shard {
                 sent: 0,
                 receivers: topology.receivers(publisher),
                 receipts_to_finish: topology.receipts_to_finish(publisher),
-                template: Template::new(&world.room_name(p.room), "m", world.form, world.payload_bytes),
+                template: world.dialect.template(
+                    &world.names[p.room as usize],
+                    world.form,
+                    world.payload_bytes,
+                ),
             })
             .collect();
         Ok(Self {
@@ -228,181 +230,6 @@ impl Shard {
             buffer: vec![0; BUFFER_BYTES],
             world,
         })
-    }
-
-    /// Reads once from a seat, and does what it says.
-    #[inline]
-    pub(crate) fn receive(&mut self, at: usize) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let outcome = self.receive_into(at, &mut buffer);
-        self.buffer = buffer;
-        if let Err(error) = outcome {
-            self.lose(at, &error.to_string());
-        }
-        self.flush();
-    }
-
-    fn receive_into(&mut self, at: usize, buffer: &mut [u8]) -> io::Result<()> {
-        let seat = &mut self.seats[at];
-        let Some(socket) = &mut seat.socket else {
-            return Ok(());
-        };
-        let end = match socket.fill(buffer) {
-            Ok(Some(end)) => end,
-            Ok(None) if seat.stage == Stage::Securing => return self.secured(at),
-            Ok(None) => return Ok(()),
-            Err(error) if seat.stage == Stage::Securing => return Err(io::Error::other(tls::words(&error))),
-            Err(error) => return Err(error),
-        };
-        let now = self.world.clock.now_ns();
-        let mut from = 0;
-        if seat.stage == Stage::Upgrading {
-            match head_end(&buffer[..end])? {
-                Some(head) => from = head,
-                None => {
-                    socket.keep(&buffer[..end]);
-                    return Ok(());
-                }
-            }
-            self.upgraded(at);
-        }
-        while let Some(frame) = wire::frame(&buffer[from..end], FRAME_BYTES_MAX).map_err(io::Error::other)? {
-            let payload = &buffer[from + frame.payload.start..from + frame.payload.end];
-            match frame.opcode {
-                wire::BINARY => {
-                    let mut rest = payload;
-                    while !rest.is_empty() {
-                        let message = wire::take_message(&mut rest)
-                            .ok_or_else(|| io::Error::other("a frame that ends in the middle"))?;
-                        match wire::push(message) {
-                            Some(push) => self.pushed(at, &push, now),
-                            None => self.told(at, message, now)?,
-                        }
-                    }
-                }
-                wire::PING => {
-                    let mut pong = Vec::new();
-                    wire::put_client_frame(&mut pong, wire::PONG, payload);
-                    self.queue(at, &pong);
-                }
-                wire::PONG => {}
-                wire::CLOSE => return Err(io::Error::other(close_words(payload))),
-                _ => return Err(io::Error::other("a frame that is not binary")),
-            }
-            from += frame.payload.end;
-        }
-        if let Some(socket) = &mut self.seats[at].socket {
-            socket.keep(&buffer[from..end]);
-        }
-        Ok(())
-    }
-
-    /// A message of a room has come: the hottest place there is.
-    #[inline]
-    fn pushed(&mut self, at: usize, push: &wire::Push<'_>, now: u64) {
-        let world = &self.world;
-        let seat = &mut self.seats[at];
-        let joined = seat.joined.iter_mut().find(|joined| joined.number == push.room);
-        let stamp = world.form.read(push.payload);
-        let publisher = stamp.and_then(|stamp| world.topology.publishers.get(stamp.publisher as usize));
-        let (Some(joined), Some(stamp), Some(publisher)) = (joined, stamp, publisher) else {
-            self.tally.foreign += 1;
-            return;
-        };
-        if joined.room != publisher.room {
-            self.tally.foreign += 1;
-            return;
-        }
-        if push.seq != joined.seq + 1 {
-            self.tally.sequence_breaks += 1;
-        }
-        joined.seq = joined.seq.max(push.seq);
-        let ledger = &mut seat.ledgers[(joined.first_ledger + publisher.place) as usize];
-        if ledger.see(stamp.number) == Seen::Double || seat.stalled {
-            return;
-        }
-        self.tally.received += 1;
-        let measured = match world.topology.measured {
-            Measured::Everyone => true,
-            Measured::Asker => publisher.seat != seat.index && stamp.publisher >= world.topology.scheduled,
-        };
-        if measured {
-            // What was due while its receiver was away is not late by the server's doing.
-            if stamp.due_ns >= self.meter.from_ns.max(seat.ready_ns) && stamp.due_ns < self.meter.until_ns {
-                self.meter
-                    .latency
-                    .saturating_record(now.saturating_sub(stamp.due_ns));
-            }
-            if stamp.slot != NO_SLOT
-                && let Some(closed) = &self.closed
-                && closed.receipt(stamp.slot, self.index) == Receipt::FreedHere
-            {
-                self.freed.push(stamp.slot);
-            }
-        }
-        if let Some(answer) = publisher.answered_by
-            && world.topology.publishers[answer as usize].seat == seat.index
-            && let Ok(place) = self.publishers.binary_search_by_key(&answer, |p| p.index)
-        {
-            self.publish(place, stamp.due_ns, stamp.slot);
-        }
-    }
-
-    /// Anything but a push.
-    fn told(&mut self, at: usize, message: &[u8], now: u64) -> io::Result<()> {
-        use proto::server_frame::Message;
-        let frame = proto::ServerFrame::decode(message).map_err(io::Error::other)?;
-        match frame.message {
-            Some(Message::Reply(reply)) => return self.answered(at, reply, now),
-            Some(Message::Goaway(goaway)) => {
-                let error = goaway.error.unwrap_or_default();
-                return Err(io::Error::other(format!(
-                    "goaway: {} ({})",
-                    error.message, error.name
-                )));
-            }
-            Some(Message::Gap(gap)) => {
-                self.tally.told_lost += gap.to.saturating_sub(gap.from) + 1;
-                let joined = self.seats[at].joined.iter_mut();
-                if let Some(joined) = joined.into_iter().find(|joined| joined.number == gap.room) {
-                    joined.seq = gap.to;
-                }
-            }
-            Some(Message::Ended(ended)) => {
-                let error = ended.error.unwrap_or_default();
-                self.tally
-                    .note(format!("subscription ended: {} ({})", error.message, error.name));
-            }
-            Some(Message::Advance(advance)) => {
-                let joined = self.seats[at].joined.iter_mut();
-                if let Some(joined) = joined.into_iter().find(|joined| joined.number == advance.room) {
-                    joined.seq = advance.seq;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn answered(&mut self, at: usize, reply: proto::Reply, now: u64) -> io::Result<()> {
-        use proto::reply::Outcome;
-        match reply.outcome {
-            Some(Outcome::Error(error)) => {
-                let words = format!("refused: {} ({})", error.message, error.name);
-                if self.seats[at].stage != Stage::Ready {
-                    return Err(io::Error::other(words));
-                }
-                self.tally.note(words);
-            }
-            Some(Outcome::Welcome(_)) => self.joined_more(at, now),
-            Some(Outcome::Subscribed(subscribed)) => {
-                self.take_positions(at, &subscribed);
-                self.joined_more(at, now);
-            }
-            Some(Outcome::Pong(_)) => self.pongs += 1,
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Queues the publisher's next message, due at `due_ns`.
@@ -476,6 +303,7 @@ impl Shard {
         let seat = &mut self.seats[at];
         if seat.socket.take().is_some() {
             seat.stage = Stage::Away;
+            seat.half = Vec::new();
             self.tally.disconnected += 1;
             self.tally.note(why.to_owned());
         }
@@ -493,6 +321,7 @@ impl Shard {
         // Closing is a reset: see `connect`.
         if seat.socket.take().is_some() {
             seat.stage = Stage::Away;
+            seat.half = Vec::new();
         }
     }
 
@@ -503,40 +332,5 @@ impl Shard {
                 let _ = self.poller.remove(&socket.stream);
             }
         }
-    }
-}
-
-/// Where an HTTP head ends; an error unless it agrees to the upgrade.
-pub(crate) fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
-    if input.first() == Some(&ALERT) {
-        return Err(io::Error::other(
-            "the server speaks TLS: name its certificate with --ca FILE",
-        ));
-    }
-    let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
-        if input.len() > HEAD_BYTES_MAX {
-            return Err(io::Error::other("the answer to the handshake does not end"));
-        }
-        return Ok(None);
-    };
-    if input.starts_with(b"HTTP/1.1 101") {
-        return Ok(Some(end + 4));
-    }
-    let first = input.split(|&b| b == b'\r').next().unwrap_or_default();
-    Err(io::Error::other(format!(
-        "handshake refused: {}",
-        String::from_utf8_lossy(first)
-    )))
-}
-
-/// A close of the peer, for people.
-pub(crate) fn close_words(payload: &[u8]) -> String {
-    match payload.split_first_chunk::<2>() {
-        Some((code, reason)) => format!(
-            "closed with {}: {}",
-            u16::from_be_bytes(*code),
-            String::from_utf8_lossy(reason)
-        ),
-        None => "closed without a code".to_owned(),
     }
 }

@@ -17,6 +17,7 @@ use self::lines::{Against, FEATURES_OFF, FEATURES_ON, Line, SEARCH_RATES, SEARCH
 use self::output::{Output, Where};
 use crate::assertion::Assertion;
 use crate::beside::Beside;
+use crate::dialect::Dialect;
 use crate::limit::Writing;
 use crate::report::rates::Rates;
 use crate::report::standard::{Curve, Picture, Row, Standard};
@@ -75,6 +76,12 @@ impl StandardOptions {
     /// # Errors
     /// If nothing can be measured or written; in words for people. What only one line cannot do stands in its row.
     pub(crate) fn run(self, prefix: &[String]) -> Result<ExitCode, String> {
+        if self.place.dialect != Dialect::Cauce {
+            return Err(
+                "the standard set holds our own promises: run single scenarios against other servers"
+                    .to_owned(),
+            );
+        }
         let began = Instant::now();
         // Both first: a quarter of an hour must not end with a file that cannot be written.
         let output = Output::prepare(&self.output)?;
