@@ -22,7 +22,7 @@ program=$(cargo build --config benches/instructions-profile.toml --workspace --a
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
-    if message["reason"] == "compiler-artifact" and message["executable"]:
+    if message["reason"] == "compiler-artifact" and message["executable"] and message["target"]["name"] == "instructions":
         print(message["executable"])
 ')
 "$program" "$what"

@@ -10,10 +10,12 @@ fn device(c: &mut Criterion) {
     let mut group = c.benchmark_group("device");
     group.throughput(Throughput::Elements(1));
     let mut plug = Plug::new();
-    group.bench_function("report merged", |b| b.iter(|| plug.merge()));
+    group.bench_function("report merged", |b| {
+        b.iter(|| plug.merge());
+    });
     let mut plug = Plug::new();
     group.bench_function("report merged, update written", |b| {
-        b.iter(|| plug.merge_and_write())
+        b.iter(|| plug.merge_and_write());
     });
     group.finish();
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use cauce_broker::publication::Excluded;
 use cauce_broker::rooms::Keep;
 use cauce_broker::store::{
-    Batcher, Channel, Committed, DeviceStateRow, Late, MessageLimits, MessageRow, Messages, ReadingRow,
-    StoreLimits, TRANSACTION_ROWS_MAX,
+    Admission, Batcher, Channel, Committed, DeviceStateRow, Late, MessageLimits, MessageRow, Messages,
+    ReadingRow, StoreLimits, TRANSACTION_ROWS_MAX,
 };
 use cauce_protocol::message::Text;
 use cauce_protocol::{DeviceId, Epoch, Payload, RoomName, Seq, TenantId};
@@ -111,7 +111,7 @@ fn batches(c: &mut Criterion) {
             readings,
             |rows| {
                 for row in rows {
-                    batcher.reading(row);
+                    assert_eq!(batcher.reading(row), Admission::Accepted);
                 }
                 assert_eq!(batcher.write(TRANSACTION_ROWS_MAX), ROWS);
             },
@@ -124,7 +124,7 @@ fn batches(c: &mut Criterion) {
             states,
             |rows| {
                 for row in rows {
-                    batcher.state(row);
+                    assert!(!matches!(batcher.state(row), Admission::Refused(_)));
                 }
                 assert_eq!(batcher.write(TRANSACTION_ROWS_MAX), SOURCES);
             },

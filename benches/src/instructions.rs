@@ -1,7 +1,7 @@
 //! Instruction counts: from what callgrind wrote to a verdict. Pure; the bench `instructions` runs the processes and reads the files.
 //!
 //! What must stay true:
-//! - A count is the difference of two runs of one program, so that its start, its end and what prepares an operation cancel out.
+//! - A count is the difference of two runs of one program, so that the warm-up cancels out.
 //! - Growth beyond [`GROWTH_MAX`] fails. A fall beyond it does not, but is told: recorded, it becomes the bar for what comes after.
 //! - What is measured and what is recorded are the same operations, or the check fails: a bench cannot leave in silence.
 

@@ -402,3 +402,35 @@ fn the_page_and_the_comparison_are_made_of_the_same_run() {
     );
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+#[test]
+fn rooms_without_plugs_need_no_key_and_plugs_say_which_one_they_need() {
+    let server = Server::start(Writing::Coalesced, Faults::default());
+    let rooms = [
+        "devices",
+        "--set",
+        "shape.rooms=3",
+        "--set",
+        "shape.members=2",
+        "--rate",
+        "200",
+        "--set",
+    ];
+    server
+        .load(&[&rooms[..], &["shape.plugs=0"]].concat())
+        .assert_whole(2.0);
+    let output = Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
+        .env_remove("LOADTEST_API_KEY")
+        .args([
+            "run",
+            "devices",
+            "--quiet",
+            "--target",
+            &server.address.to_string(),
+        ])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("--api-key-file"), "{words}");
+}

@@ -12,6 +12,9 @@ use crate::operations::Operation;
 /// What the C library chooses by processor is pinned, so that `memcpy` is the same everywhere.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM,-AVX_Fast_Unaligned_Load";
 
+/// The function in which instructions are counted, with all that it calls.
+const COUNTED: &str = "--toggle-collect=*operations::repeat*";
+
 /// Where callgrind's files stay, for `callgrind_annotate`.
 pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("instructions")
@@ -30,7 +33,7 @@ fn run(operation: &Operation, count: u64, suffix: &str) -> Result<u64, Failure> 
     let out = folder.join(format!("{}.{suffix}.out", operation.name));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let answer = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet"])
+        .args(["--tool=callgrind", "--quiet", COUNTED])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe()?)
         .args(["one", operation.name, &count.to_string()])

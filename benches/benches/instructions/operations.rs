@@ -109,7 +109,10 @@ pub(crate) const OPERATIONS: [Operation; 8] = [
     },
 ];
 
-/// Does it so often, and after the warm-up. An operation that did not do what it is for would count as a fast one.
+/// Does it so often, and after the warm-up. Callgrind counts while this function runs ([`crate::callgrind`]): what prepares a scene asks
+/// the cryptography library for randomness, which it gathers from the jitter of the clock with as many instructions as that takes.
+/// An operation that did not do what it is for would count as a fast one.
+#[inline(never)]
 fn repeat(count: u64, mut once: impl FnMut() -> bool) {
     let mut failed = 0_u64;
     for _ in 0..WARM_UP + count {

@@ -32,7 +32,7 @@ impl Stage {
         let inputs = LoadInputs {
             flags: vec![
                 "threads.client_shards=1".to_owned(),
-                "threads.ingest_shards=0".to_owned(),
+                "threads.ingest_shards=1".to_owned(),
             ],
             ..LoadInputs::default()
         };

@@ -44,7 +44,7 @@ pub(crate) struct Row {
     pub(crate) rounds_there: Vec<f64>,
 }
 
-/// A curve of latencies by percentile.
+/// A curve, of latencies by percentile where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Curve {
     pub(crate) name: String,
@@ -73,8 +73,8 @@ pub(crate) struct Standard {
     pub(crate) others_cpu: f64,
     pub(crate) rows: Vec<Row>,
     pub(crate) pictures: Vec<Picture>,
-    /// Connections, and the server's private memory in bytes.
-    pub(crate) memory: Vec<(f64, f64)>,
+    /// Connections, and the server's private memory in bytes: a curve for each way to connect.
+    pub(crate) memory: Vec<Curve>,
     pub(crate) rates: Option<Rates>,
     pub(crate) notes: Vec<String>,
 }
@@ -211,7 +211,7 @@ impl Standard {
 
     fn memory_plot(&self) -> Plot {
         Plot {
-            title: "Memory by idle connections".to_owned(),
+            title: "Private memory of the server by idle connections".to_owned(),
             across: Axis {
                 label: "connections, authenticated and subscribed",
                 scale: Scale::Even,
@@ -222,16 +222,21 @@ impl Standard {
                 scale: Scale::Even,
                 show: |mebibytes| format!("{mebibytes:.0}"),
             },
-            series: vec![Series {
-                name: "private memory of the server".to_owned(),
-                colour: 0,
-                stroke: Stroke::Marked,
-                points: self
-                    .memory
-                    .iter()
-                    .map(|&(n, bytes)| (n, bytes / 1_048_576.0))
-                    .collect(),
-            }],
+            series: self
+                .memory
+                .iter()
+                .enumerate()
+                .map(|(colour, curve)| Series {
+                    name: curve.name.clone(),
+                    colour,
+                    stroke: Stroke::Marked,
+                    points: curve
+                        .points
+                        .iter()
+                        .map(|&(n, bytes)| (n, bytes / 1_048_576.0))
+                        .collect(),
+                })
+                .collect(),
         }
     }
 }
@@ -290,7 +295,10 @@ mod tests {
                     points: vec![(0.0, 1.0), (50.0, 2.0), (90.0, 5.0)],
                 }],
             }],
-            memory: vec![(0.0, 1e7), (1_000.0, 2e7)],
+            memory: vec![Curve {
+                name: "idle connections".to_owned(),
+                points: vec![(0.0, 1e7), (1_000.0, 2e7)],
+            }],
             ..Standard::default()
         }
     }

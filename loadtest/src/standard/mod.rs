@@ -314,7 +314,10 @@ impl Run<'_> {
                 let connections = metric.name.strip_prefix("private_at_")?.parse().ok()?;
                 Some((connections, metric.value))
             };
-            self.standard.memory = first.here.metrics.iter().filter_map(read).collect();
+            self.standard.memory.push(Curve {
+                name: line.title.to_owned(),
+                points: first.here.metrics.iter().filter_map(read).collect(),
+            });
         }
     }
 

@@ -97,6 +97,7 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::standard::Curve;
 
     #[test]
     fn what_cannot_be_written_in_the_end_is_refused_at_the_beginning() {
@@ -126,7 +127,10 @@ mod tests {
         let output = Output::prepare(&to(&docs.join("bench"))).unwrap();
         assert_eq!(std::fs::read_to_string(&document).unwrap(), text);
         let standard = Standard {
-            memory: vec![(0.0, 1.0), (1.0, 2.0)],
+            memory: vec![Curve {
+                name: "idle".to_owned(),
+                points: vec![(0.0, 1.0), (1.0, 2.0)],
+            }],
             ..Standard::default()
         };
         output.write(&standard).unwrap();
