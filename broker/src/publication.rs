@@ -93,16 +93,18 @@ impl Publication {
 
     /// The whole WebSocket frame for subscribers of this dialect.
     pub fn bytes(&self, dialect: Dialect) -> &Bytes {
-        let push = server::Push {
-            room: self.room,
-            seq: self.seq,
-            event: self.event.as_str(),
-            payload: &self.payload,
-            key: self.topic.as_str(),
-        };
-        self.encoded.get(dialect, |dialect| match dialect {
-            Dialect::Proto => binary_frame(push.len(), |out| push.put(out)),
-            Dialect::Json => frame(Opcode::Text, push.to_json().as_bytes()),
+        self.encoded.get(dialect, |dialect| {
+            let push = server::Push {
+                room: self.room,
+                seq: self.seq,
+                event: self.event.as_str(),
+                payload: &self.payload,
+                key: self.topic.as_str(),
+            };
+            match dialect {
+                Dialect::Proto => binary_frame(push.len(), |out| push.put(out)),
+                Dialect::Json => frame(Opcode::Text, push.to_json().as_bytes()),
+            }
         })
     }
 
@@ -191,13 +193,15 @@ impl Direct {
 
     /// The whole WebSocket frame for receivers of this dialect.
     pub fn bytes(&self, dialect: Dialect) -> &Bytes {
-        let direct = server::Direct {
-            event: self.event.as_str(),
-            payload: &self.payload,
-        };
-        self.encoded.get(dialect, |dialect| match dialect {
-            Dialect::Proto => binary_frame(direct.len(), |out| direct.put(out)),
-            Dialect::Json => frame(Opcode::Text, direct.to_json().as_bytes()),
+        self.encoded.get(dialect, |dialect| {
+            let direct = server::Direct {
+                event: self.event.as_str(),
+                payload: &self.payload,
+            };
+            match dialect {
+                Dialect::Proto => binary_frame(direct.len(), |out| direct.put(out)),
+                Dialect::Json => frame(Opcode::Text, direct.to_json().as_bytes()),
+            }
         })
     }
 }
