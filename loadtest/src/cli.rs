@@ -159,7 +159,7 @@ pub struct LimitOptions {
 /// Writes the examples of `command` and of those below it for a program that people call in another way than `cauce-loadtest`.
 #[must_use]
 pub fn called(command: clap::Command, program: &str) -> clap::Command {
-    let examples = command.get_after_help().map(|help| help.to_string());
+    let examples = command.get_after_help().map(ToString::to_string);
     let command = match examples {
         Some(help) => command.after_help(help.replace("  cauce-loadtest ", &format!("  {program} "))),
         None => command,
