@@ -18,7 +18,7 @@ pub(crate) fn framed(title: &str, body: &str) -> String {
          body{{font:15px/1.5 system-ui,sans-serif;max-width:920px;margin:2em auto;padding:0 1em;color:var(--text);background:var(--page)}}\
          .wide{{overflow-x:auto}}table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}\
          td,th{{padding:.2em 1em .2em 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}}\
-         td:first-child,th:first-child{{text-align:left}}.words td,.words th{{text-align:left}}svg{{width:100%;height:auto;margin:.8em 0}}\
+         td:first-child,th:first-child{{text-align:left}}.words td,.words th{{text-align:left}}.words td:nth-child(4),.words td:nth-child(6),.words td:nth-child(7){{white-space:nowrap}}svg{{width:100%;height:auto;margin:.8em 0}}\
          .bad{{color:var(--bad)}}.good{{color:var(--good)}}small{{color:var(--dim)}}pre{{overflow-x:auto}}{STYLE}</style></head><body>\
          <h1>{title}</h1>{body}</body></html>\n",
         title = escaped(title)

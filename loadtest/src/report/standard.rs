@@ -88,7 +88,7 @@ impl Standard {
             format!(", commit {}", self.commit)
         };
         format!(
-            "{} × {}, Linux {}; {}{commit}. {}Medians of up to {} rounds in turns with what is compared; other processes used up to {:.2} cores; \
+            "{} × {}, Linux {}; {}{commit}; {}. Medians of up to {} rounds in turns with what is compared; other processes used up to {:.2} cores; \
              {} min {} s in all.",
             self.machine.cores,
             self.machine.processor,

@@ -101,7 +101,7 @@ pub(super) fn row(about: About<'_>, target: &Target, rounds: &[Round], failure: 
     let unit = rounds
         .iter()
         .find_map(|round| round.here.metric(target.figure))
-        .map_or(Unit::Count, |metric| metric.unit);
+        .map_or_else(|| unit(target.figure), |metric| metric.unit);
     let (here, ratio) = (median(rounds_here.iter().copied()), median(ratios));
     let standing = if let Some(why) = rounds.iter().find_map(Round::torn) {
         Standing::Open(format!("not whole: {why}"))
@@ -160,6 +160,19 @@ pub(super) fn single(
         },
         rounds_here: here.into_iter().collect(),
         rounds_there: there.into_iter().collect(),
+    }
+}
+
+/// What a figure is measured in, by its name: for a row of which nothing was measured.
+fn unit(figure: &str) -> Unit {
+    let last = figure.rsplit('_').next().unwrap_or(figure);
+    match figure {
+        "server_cpu_per_delivery" | "p50_added" => Unit::Micros,
+        "bytes_a_connection" | "private_at_1000" => Unit::Bytes,
+        _ if figure.ends_with("_per_second") => Unit::PerSecond,
+        _ if figure.ends_with("_in") => Unit::Seconds,
+        _ if last.strip_prefix('p').is_some_and(|n| n.parse::<f64>().is_ok()) => Unit::Micros,
+        _ => Unit::Count,
     }
 }
 
@@ -245,6 +258,19 @@ mod tests {
         some[0].here.verdict = Verdict::NotWhole("1 lost".to_owned());
         let found = row(ABOUT, &P99, &some, None);
         assert_eq!(found.standing, Standing::Open("not whole: 1 lost".to_owned()));
+    }
+
+    #[test]
+    fn the_target_of_what_was_not_measured_is_told_in_its_unit() {
+        for (figure, words) in [
+            ("p99.9", "≤ 2.00 ms"),
+            ("device_p99", "≤ 2.00 ms"),
+            ("bytes_a_connection", "≤ 1.95 KiB"),
+            ("lost", "≤ 2,000"),
+        ] {
+            let bound = target(figure, Bound::AtMost(2_000.0));
+            assert_eq!(row(ABOUT, &bound, &[], Some("refused")).target, words);
+        }
     }
 
     #[test]

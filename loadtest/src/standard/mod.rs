@@ -96,8 +96,9 @@ impl StandardOptions {
                 machine: Machine::here(),
                 pinned: match &self.place.pin {
                     Some(pins) => format!(
-                        "server on core {:?}, generator on {:?}",
-                        pins.server, pins.generator
+                        "server on core {}, generator on {}",
+                        cores(&pins.server),
+                        cores(&pins.generator)
                     ),
                     None => "not pinned".to_owned(),
                 },
@@ -396,6 +397,11 @@ fn classes(target: Option<&Target>, classes: &str) -> Result<(), String> {
         Some(Target::Ours(served)) => served.classes(classes),
         _ => Err("room classes are changed only at a server that was started with --serve".to_owned()),
     }
+}
+
+fn cores(cores: &[usize]) -> String {
+    let words: Vec<_> = cores.iter().map(usize::to_string).collect();
+    words.join(",")
 }
 
 /// Where a document links to what lies in `dir`.
