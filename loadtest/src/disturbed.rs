@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::SECOND_NS;
+use crate::process;
 use crate::report::{Better, Figures, Outcome, Unit, Verdict};
 use crate::scenario::{Load, Scenario, Shape};
 use crate::session::{Place, Session};
@@ -117,10 +118,15 @@ fn flooded(
     let other = Place {
         signing: place.signing.of_the_flood()?,
         quiet: true,
+        // A flood need not be punctual, and polling for its next message would take the core from who measures.
+        spin_us: Some(0),
         ..place.clone()
     };
     let (flooded, outcome) = std::thread::scope(|scope| {
-        let flooding = scope.spawn(|| steady::run(flood, "flood", server, &other));
+        let flooding = scope.spawn(|| {
+            process::give_way();
+            steady::run(flood, "flood", server, &other)
+        });
         std::thread::sleep(HEAD_START);
         let outcome = steady::run(scenario, name, server, place);
         (flooding.join(), outcome)

@@ -117,6 +117,15 @@ pub(crate) fn listening(address: SocketAddr) -> Option<u32> {
     })
 }
 
+/// How far below the measuring threads those run that only disturb.
+const BELOW: i32 = 19;
+
+/// Lets the threads that measure go before this one and those that it starts, where they share a core: a disturbance is to burden
+/// the server, not the generator. Where the system forbids it, lateness shows it.
+pub(crate) fn give_way() {
+    let _ = rustix::process::setpriority_process(None, BELOW);
+}
+
 /// Pins all threads of a process (ourselves if None) to these cores. Threads that it starts later inherit it.
 ///
 /// # Errors

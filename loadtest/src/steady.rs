@@ -20,9 +20,9 @@ const IN_FLIGHT: u32 = 64;
 const LEAD_NS: u64 = 50_000_000;
 
 /// Lateness above this share of the latency that is claimed ...
-const LATE_SHARE_MAX: f64 = 0.1;
-/// ... is the generator's fault, unless it is below what waking a thread costs anyway, in microseconds.
-const LATE_FLOOR_US: f64 = 50.0;
+const LATE_SHARE_MAX: f64 = 0.25;
+/// ... is the generator's fault, unless it is below what waking a thread and reading ten messages cost anyway, in microseconds.
+const LATE_FLOOR_US: f64 = 100.0;
 /// Lateness above this is its fault in any case, in microseconds.
 const LATE_US_MAX: f64 = 500.0;
 /// A thread that waits less than this share of the time has no time left.
@@ -180,7 +180,7 @@ pub(crate) fn generator_bound(strain: &Strain) -> Option<String> {
         }
         if late > LATE_FLOOR_US && late > LATE_SHARE_MAX * latency {
             return Some(format!(
-                "it sent up to {late:.0} µs late (p99), more than a tenth of the latency of {latency:.0} µs"
+                "it sent up to {late:.0} µs late (p99), more than a quarter of the latency of {latency:.0} µs"
             ));
         }
     }
@@ -538,8 +538,9 @@ mod tests {
                 ..CALM
             })
         };
-        assert!(late(60.0, 100.0).unwrap().contains("tenth"));
-        assert_eq!(late(60.0, 700.0), None);
+        assert!(late(110.0, 400.0).unwrap().contains("quarter"));
+        assert_eq!(late(110.0, 500.0), None);
+        assert_eq!(late(90.0, 100.0), None);
         assert!(late(501.0, 1e6).unwrap().contains("500"));
     }
 

@@ -32,6 +32,7 @@ use broker::{Broker, Counts};
 use plugs::{Plan, Plugs};
 use watch::{Seat, Watchers};
 
+use crate::process;
 use crate::report::Outcome;
 use crate::scenario::{Scenario, Shape, Watch};
 use crate::session::{Place, descriptors};
@@ -245,8 +246,14 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         let (connected, all_connected) = channel();
         let (said, all_said) = channel();
         let secret = token.text.as_str();
-        let speaking = scope.spawn(move || fleet.run(secret, &connected, &said));
-        let watching = scope.spawn(move || audience.run(&all_said, patience));
+        let speaking = scope.spawn(move || {
+            process::give_way();
+            fleet.run(secret, &connected, &said)
+        });
+        let watching = scope.spawn(move || {
+            process::give_way();
+            audience.run(&all_said, patience)
+        });
         all_connected.recv().map_err(|_| ended(()))??;
         shared.wait_for_greetings(expected)?;
         if !place.quiet {

@@ -19,21 +19,26 @@ pub(super) const fn target(figure: &'static str, bound: Bound) -> Target {
 pub(super) enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    /// By what it is above what it is measured against.
+    AddsAtMost(f64),
     /// As a multiple of what it is measured against.
     TimesAtMost(f64),
     TimesAtLeast(f64),
 }
 
 impl Bound {
-    #[cfg(test)]
+    /// Whether it compares two runs. A late generator makes them more alike; an absolute figure it only makes worse.
     pub(super) fn is_relative(self) -> bool {
-        matches!(self, Self::TimesAtMost(_) | Self::TimesAtLeast(_))
+        match self {
+            Self::AtMost(_) | Self::AtLeast(_) => false,
+            Self::AddsAtMost(_) | Self::TimesAtMost(_) | Self::TimesAtLeast(_) => true,
+        }
     }
 
     /// None where what it needs was not measured.
     fn met(self, here: Option<f64>, ratio: Option<f64>) -> Option<bool> {
         match self {
-            Self::AtMost(bound) => here.map(|here| here <= bound),
+            Self::AtMost(bound) | Self::AddsAtMost(bound) => here.map(|here| here <= bound),
             Self::AtLeast(bound) => here.map(|here| here >= bound),
             Self::TimesAtMost(times) => ratio.map(|ratio| ratio <= times),
             Self::TimesAtLeast(times) => ratio.map(|ratio| ratio >= times),
@@ -42,7 +47,7 @@ impl Bound {
 
     fn words(self, unit: Unit) -> String {
         match self {
-            Self::AtMost(bound) => format!("≤ {}", show(bound, unit)),
+            Self::AtMost(bound) | Self::AddsAtMost(bound) => format!("≤ {}", show(bound, unit)),
             Self::AtLeast(bound) => format!("≥ {}", show(bound, unit)),
             Self::TimesAtMost(times) => format!("≤ {times} ×"),
             Self::TimesAtLeast(times) => format!("≥ {times} ×"),
@@ -86,10 +91,27 @@ pub(super) struct About<'a> {
     pub(super) against: &'a str,
 }
 
-/// The row of one promise. A round in which the generator was the bottleneck does not count, and most rounds must count; a round in
-/// which messages were lost counts against the whole. `failure` is why the line could not be measured to its end.
+/// The row of one promise. A round in which the generator was the bottleneck does not count, and most rounds must count, unless an absolute bound is
+/// kept with all of them; a round in which messages were lost counts against the whole. `failure` is why the line could not be measured to its end.
 pub(super) fn row(about: About<'_>, target: &Target, rounds: &[Round], failure: Option<&str>) -> Row {
+    if !target.bound.is_relative() {
+        let all = judged(about, target, rounds, &rounds.iter().collect::<Vec<_>>(), failure);
+        if all.standing == Standing::Met {
+            return all;
+        }
+    }
     let sound: Vec<&Round> = rounds.iter().filter(|round| round.bound().is_none()).collect();
+    judged(about, target, rounds, &sound, failure)
+}
+
+/// The same by the rounds that count.
+fn judged(
+    about: About<'_>,
+    target: &Target,
+    rounds: &[Round],
+    sound: &[&Round],
+    failure: Option<&str>,
+) -> Row {
     let value = |outcome: &Outcome| outcome.metric(target.figure).map(|metric| metric.value);
     let pairs: Vec<(f64, Option<f64>)> = sound
         .iter()
@@ -250,6 +272,20 @@ mod tests {
         some[2].there.as_mut().unwrap().verdict = Verdict::GeneratorBound("late".to_owned());
         let found = row(ABOUT, &P99, &some, None);
         assert_eq!(found.standing, Standing::Open("generator-bound: late".to_owned()));
+    }
+
+    #[test]
+    fn an_absolute_bound_that_a_late_generator_keeps_is_kept() {
+        let mut late = rounds(&[(100.0, 100.0), (101.0, 100.0)]);
+        for round in &mut late {
+            round.here.verdict = Verdict::GeneratorBound("late".to_owned());
+        }
+        let standing = |bound| row(ABOUT, &target("p99", bound), &late, None).standing;
+        assert_eq!(standing(Bound::AtMost(200.0)), Standing::Met);
+        let open = Standing::Open("generator-bound: late".to_owned());
+        assert_eq!(standing(Bound::AtMost(50.0)), open);
+        assert_eq!(standing(Bound::AddsAtMost(200.0)), open);
+        assert_eq!(standing(Bound::TimesAtMost(2.0)), open);
     }
 
     #[test]
