@@ -118,7 +118,7 @@ pub(crate) fn listening(address: SocketAddr) -> Option<u32> {
 }
 
 /// How far below the measuring threads those run that only disturb.
-const BELOW: i32 = 19;
+const BELOW: i32 = 10;
 
 /// Lets the threads that measure go before this one and those that it starts, where they share a core: a disturbance is to burden
 /// the server, not the generator. Where the system forbids it, lateness shows it.

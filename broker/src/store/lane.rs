@@ -28,7 +28,11 @@ impl Lane {
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.options.connect().await?,
+            None => {
+                let mut connection = self.options.connect().await?;
+                sql::give_way(&mut connection).await?;
+                connection
+            }
         };
         self.connection.insert(connection).begin_with(sql::BEGIN).await
     }

@@ -118,6 +118,7 @@ impl Store {
         Builder::new()
             .name("cauce-store".to_owned())
             .spawn(move || {
+                crate::threads::give_way();
                 let served = Place::take(&config).and_then(|place| Ok((place, thread::runtime()?)));
                 let (place, runtime) = match served {
                     Ok(served) => served,
