@@ -60,7 +60,7 @@ enum Command {
     Device(device::Device),
     Disconnect(connections::Disconnect),
     History(history::ShowHistory),
-    Loadtest(loadtest::Loadtest),
+    Loadtest(Box<loadtest::Loadtest>),
     Migrate(migrate::Migrate),
     Notify(notify::Notify),
     Presence(presence::ShowPresence),
