@@ -5,6 +5,7 @@
 //! for the end of its standard input. That end comes when we close the pipe or when the kernel closes it for us; then the keeper kills the
 //! server and removes its directory.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -17,6 +18,9 @@ use crate::process;
 
 /// What the name of a directory must begin with for a keeper to remove it.
 pub(crate) const SCRATCH_PREFIX: &str = "cauce-loadtest-";
+
+/// What the keeper's own line begins with; the rest is the process's number.
+const PID_PREFIX: &str = "pid ";
 
 /// Lines of a server's output that are read in search of its address.
 const LINES_MAX: usize = 32;
@@ -38,6 +42,8 @@ pub(crate) struct Kept {
     keeper: Child,
     output: BufReader<ChildStdout>,
     pid: u32,
+    /// What the process said before its keeper had told its number: both write to one pipe.
+    early: VecDeque<String>,
 }
 
 impl Kept {
@@ -66,11 +72,18 @@ impl Kept {
             keeper,
             output: BufReader::new(stdout),
             pid: 0,
+            early: VecDeque::new(),
         };
-        let first = kept.line()?;
-        let pid = first.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
-        kept.pid = pid.ok_or_else(|| format!("{} did not start: {first}", start.program.display()))?;
-        Ok(kept)
+        while kept.early.len() < LINES_MAX {
+            let line = kept.line()?;
+            if let Some(pid) = line.strip_prefix(PID_PREFIX).and_then(|pid| pid.parse().ok()) {
+                kept.pid = pid;
+                return Ok(kept);
+            }
+            kept.early.push_back(line);
+        }
+        let said = kept.early.front().map_or("", String::as_str);
+        Err(format!("{} did not start: {said}", start.program.display()))
     }
 
     /// Of the process, not of its keeper.
@@ -85,7 +98,10 @@ impl Kept {
     /// If the output ends before that.
     pub(crate) fn find<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Result<T, String> {
         for _ in 0..LINES_MAX {
-            let line = self.line()?;
+            let line = match self.early.pop_front() {
+                Some(line) => line,
+                None => self.line()?,
+            };
             if let Some(found) = find(&line) {
                 return Ok(found);
             }
@@ -149,7 +165,7 @@ impl Keep {
             .map_err(|e| format!("{}: {e}", Path::new(program).display()))?;
         let pid = Pid::from_child(&child);
         // Who started us may have gone already, and then nobody reads this: no reason to leave the child alone.
-        let _ = writeln!(std::io::stdout(), "pid {}", child.id());
+        let _ = writeln!(std::io::stdout(), "{PID_PREFIX}{}", child.id());
         // The child's end ends us, so that who reads our output learns of it.
         let waiting = std::thread::spawn(move || {
             let status = child.wait();

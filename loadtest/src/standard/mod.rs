@@ -28,6 +28,10 @@ use crate::served::Served;
 use crate::session::Place;
 use crate::{cli, disturbed, in_process};
 
+/// Settings of the program that measures within one process: a subscriber that sleeps, and a thread that is woken without a broker.
+const ASLEEP: &str = "asleep";
+const BARE_WAKE: &str = "bare_wake";
+
 /// Options of `standard`.
 #[derive(Debug, clap::Args)]
 pub struct StandardOptions {
@@ -369,7 +373,12 @@ impl Run<'_> {
         let pins = self.options.place.pin.as_ref();
         let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
         let number = line.number.to_string();
-        for setting in in_process::measure(program, cores.as_deref())? {
+        let settings = in_process::measure(program, cores.as_deref())?;
+        // What the machine takes to wake a thread is no setting of ours: it stands beside the one that waits for that.
+        let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.name == BARE_WAKE);
+        let bare = bare.first();
+        for setting in ours {
+            let beside = bare.filter(|_| setting.name == ASLEEP);
             let run = match setting.name.as_str() {
                 "" => line.title.to_owned(),
                 name => format!("{}, {}", line.title, name.replace('_', " ")),
@@ -377,14 +386,15 @@ impl Run<'_> {
             let about = About {
                 line: &number,
                 run: &run,
-                against: "",
+                against: if beside.is_some() { "a thread woken" } else { "" },
             };
             for target in line.targets {
-                let us = match target.figure {
+                let of = |setting: &in_process::Setting| match target.figure {
                     "p50" => setting.p50_us,
                     _ => setting.p99_us,
                 };
-                let row: Row = single(about, target, Unit::Micros, (Some(us), None), None);
+                let values = (Some(of(setting)), beside.map(|bare| of(bare)));
+                let row: Row = single(about, target, Unit::Micros, values, None);
                 self.standard.rows.push(row);
             }
         }
