@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -63,27 +63,25 @@ impl Kept {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
-        let mut keeper = spawn(command, start.cores)
-            .map_err(|e| format!("{} did not start: {e}", start.program.display()))?;
+        let mut keeper =
+            spawn(command, start.cores).map_err(|e| format!("{} did not start: {e}", name(start.program)))?;
         let Some(stdout) = keeper.stdout.take() else {
             return Err("a process without the output that was asked for".to_owned());
         };
-        let mut kept = Self {
-            keeper,
-            output: BufReader::new(stdout),
-            pid: 0,
-            early: VecDeque::new(),
-        };
-        while kept.early.len() < LINES_MAX {
-            let line = kept.line()?;
-            if let Some(pid) = line.strip_prefix(PID_PREFIX).and_then(|pid| pid.parse().ok()) {
-                kept.pid = pid;
-                return Ok(kept);
+        let mut output = BufReader::new(stdout);
+        match number(|| line(&mut output)) {
+            Ok((pid, early)) => Ok(Self {
+                keeper,
+                output,
+                pid,
+                early,
+            }),
+            Err(why) => {
+                drop(keeper.stdin.take());
+                let _ = keeper.wait();
+                Err(format!("{} did not start: {why}", name(start.program)))
             }
-            kept.early.push_back(line);
         }
-        let said = kept.early.front().map_or("", String::as_str);
-        Err(format!("{} did not start: {said}", start.program.display()))
     }
 
     /// Of the process, not of its keeper.
@@ -100,7 +98,7 @@ impl Kept {
         for _ in 0..LINES_MAX {
             let line = match self.early.pop_front() {
                 Some(line) => line,
-                None => self.line()?,
+                None => line(&mut self.output)?,
             };
             if let Some(found) = find(&line) {
                 return Ok(found);
@@ -108,15 +106,33 @@ impl Kept {
         }
         Err("the server does not say where it listens".to_owned())
     }
+}
 
-    fn line(&mut self) -> Result<String, String> {
-        let mut line = String::new();
-        let read = self.output.read_line(&mut line).map_err(|e| e.to_string())?;
-        if read == 0 {
-            return Err("the server ended before it listened".to_owned());
-        }
-        Ok(line.trim_end().to_owned())
+fn line(output: &mut impl BufRead) -> Result<String, String> {
+    let mut line = String::new();
+    let read = output.read_line(&mut line).map_err(|e| e.to_string())?;
+    if read == 0 {
+        return Err("the server ended before it listened".to_owned());
     }
+    Ok(line.trim_end().to_owned())
+}
+
+/// The process's number, as its keeper tells it, and the lines that came before.
+fn number(mut line: impl FnMut() -> Result<String, String>) -> Result<(u32, VecDeque<String>), String> {
+    let mut early = VecDeque::new();
+    while early.len() < LINES_MAX {
+        let line = line()?;
+        match line.strip_prefix(PID_PREFIX).and_then(|pid| pid.parse().ok()) {
+            Some(pid) => return Ok((pid, early)),
+            None => early.push_back(line),
+        }
+    }
+    Err(early.pop_front().unwrap_or_default())
+}
+
+/// A program's name without the way to it: what is said of it may end in a document that others read.
+pub(crate) fn name(program: &Path) -> std::path::Display<'_> {
+    program.file_name().map_or(program, Path::new).display()
 }
 
 impl Drop for Kept {
@@ -162,7 +178,7 @@ impl Keep {
             .args(arguments)
             .stdin(Stdio::null())
             .spawn()
-            .map_err(|e| format!("{}: {e}", Path::new(program).display()))?;
+            .map_err(|e| format!("{}: {e}", name(Path::new(program))))?;
         let pid = Pid::from_child(&child);
         // Who started us may have gone already, and then nobody reads this: no reason to leave the child alone.
         let _ = writeln!(std::io::stdout(), "{PID_PREFIX}{}", child.id());
@@ -193,6 +209,32 @@ fn remove(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_may_speak_before_its_keeper_and_is_heard_all_the_same() {
+        let told = |text: &str| {
+            let mut output = text.as_bytes();
+            number(|| line(&mut output))
+        };
+        assert_eq!(
+            told("listening at 127.0.0.1:1\npid 42\nmore\n"),
+            Ok((42, VecDeque::from(["listening at 127.0.0.1:1".to_owned()])))
+        );
+        assert_eq!(told("pid 7\n"), Ok((7, VecDeque::new())));
+        assert_eq!(
+            told("no such file\n"),
+            Err("the server ended before it listened".to_owned())
+        );
+        assert_eq!(told(&"again\n".repeat(LINES_MAX + 1)), Err("again".to_owned()));
+    }
+
+    #[test]
+    fn what_is_said_of_a_program_leaves_out_where_it_lies() {
+        assert_eq!(
+            name(Path::new("/home/ann/target/release/cauce")).to_string(),
+            "cauce"
+        );
+    }
 
     #[test]
     fn only_scratch_directories_are_removed() {
