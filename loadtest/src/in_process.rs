@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::{kept, process};
+use crate::process;
 
 /// One setting that it measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,11 +44,11 @@ pub(crate) fn measure(program: &Path, cores: Option<&[usize]>) -> Result<Vec<Set
             .join()
             .unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked")))
     });
-    let output = output.map_err(|e| format!("{}: {e}", kept::name(program)))?;
+    let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
     if !output.status.success() {
-        return Err(format!("{}: {}", kept::name(program), output.status));
+        return Err(format!("{}: {}", program.display(), output.status));
     }
-    settings(&output.stdout).map_err(|e| format!("{}: {e}", kept::name(program)))
+    settings(&output.stdout).map_err(|e| format!("{}: {e}", program.display()))
 }
 
 /// Each object with `p50_ns` and `p99_ns` that lies in the printed one is a setting of that name; without any, the printed one itself is.

@@ -130,8 +130,8 @@ fn number(mut line: impl FnMut() -> Result<String, String>) -> Result<(u32, VecD
     Err(early.pop_front().unwrap_or_default())
 }
 
-/// A program's name without the way to it: what is said of it may end in a document that others read.
-pub(crate) fn name(program: &Path) -> std::path::Display<'_> {
+/// A program's name without the way to it: our own way is nothing for a document that others read. What somebody typed, the caller says as typed.
+fn name(program: &Path) -> std::path::Display<'_> {
     program.file_name().map_or(program, Path::new).display()
 }
 

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 
 use crate::devices::Api;
-use crate::kept::{self, Kept, SCRATCH_PREFIX, Start};
+use crate::kept::{Kept, SCRATCH_PREFIX, Start};
 use crate::session::Place;
 use crate::standard::Transport;
 
@@ -63,7 +63,7 @@ impl Served {
             }),
             Err(why) => {
                 let _ = std::fs::remove_dir_all(&dir);
-                Err(format!("{}: {why}", kept::name(program)))
+                Err(format!("{}: {why}", program.display()))
             }
         }
     }
@@ -143,7 +143,7 @@ impl Served {
             .arg(data(&self.dir))
             .stdin(Stdio::null())
             .output()
-            .map_err(|e| format!("{}: {e}", kept::name(&self.program)))?;
+            .map_err(|e| format!("{}: {e}", self.program.display()))?;
         if output.status.success() {
             return Ok(());
         }
