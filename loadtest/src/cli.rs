@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cauce_threads::{Priority, run_soon};
 
 use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
@@ -145,6 +146,9 @@ pub struct LimitOptions {
     /// Each frame is written by itself.
     #[arg(long, conflicts_with = "coalesce")]
     one_write: bool,
+    /// How far above the machine's other work it goes, 0 to 20. Above 0, root or CAP_SYS_NICE.
+    #[arg(long, default_value = "0", value_parser = crate::session::priority)]
+    priority: Priority,
     /// Speak TLS with this certificate chain, PEM, leaf first.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -246,7 +250,7 @@ impl Run {
         }
         for kind in &self.limit {
             let writing = Writing::from(*kind);
-            let beside = Beside::start(prefix, writing, place.tls.is_on())?;
+            let beside = Beside::start(prefix, writing, place.tls.is_on(), place.priority)?;
             let place = place.beside(&beside);
             outcomes.push(once(&bare(&scenario), &name, writing.words(), &place)?);
         }
@@ -347,6 +351,7 @@ impl LimitOptions {
             _ if self.tls_self_signed => Some(Identity::self_signed()?),
             _ => None,
         };
+        run_soon(self.priority).map_err(|e| format!("--priority {}: {e}", self.priority))?;
         let mut server = LimitServer::bind(self.listen, writing, Faults::default())
             .map_err(|e| format!("{}: {e}", self.listen))?;
         println!("listening at {}", server.address().map_err(|e| e.to_string())?);

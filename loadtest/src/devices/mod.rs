@@ -219,7 +219,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         return Err("plugs and who watches them speak no TLS here: run devices without it".to_owned());
     }
     descriptors(u64::from(rooms) * u64::from(members) + u64::from(plugs) + u64::from(watchers))?;
-    place.pin(place.server())?;
+    place.settle(place.server())?;
     let broker = Broker::new(&place.api, place.target, place.signing.tenant())?;
     let token = broker.device_token()?;
     let shared = Arc::new(Shared::new());

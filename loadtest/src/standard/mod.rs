@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cauce_threads::Priority;
+
 use self::judge::{About, Round, row, single};
 pub(crate) use self::lines::Transport;
 use self::lines::{Against, FEATURES_OFF, FEATURES_ON, Line, SEARCH_RATES, SEARCH_RULE, Server, Work};
@@ -24,7 +26,7 @@ use crate::report::standard::{Curve, Picture, Row, Standard};
 use crate::report::{Machine, Outcome, TOOL, Unit};
 use crate::scenario::Scenario;
 use crate::search::highest_each;
-use crate::served::Served;
+use crate::served::{Footing, Served};
 use crate::session::Place;
 use crate::{cli, disturbed, in_process};
 
@@ -98,14 +100,7 @@ impl StandardOptions {
                 tool: TOOL.to_owned(),
                 commit: self.commit.clone(),
                 machine: Machine::here(),
-                pinned: match &self.place.pin {
-                    Some(pins) => format!(
-                        "server on core {}, generator on {}",
-                        cores(&pins.server),
-                        cores(&pins.generator)
-                    ),
-                    None => "not pinned".to_owned(),
-                },
+                pinned: self.footing(),
                 rounds: self.rounds,
                 ..Standard::default()
             },
@@ -125,6 +120,24 @@ impl StandardOptions {
             .sort_by_key(|row| row.line.parse::<u32>().unwrap_or(u32::MAX));
         output.write(&standard)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl StandardOptions {
+    /// On which cores, and how far above others, in words.
+    fn footing(&self) -> String {
+        let cores = match &self.place.pin {
+            Some(pins) => format!(
+                "server on core {}, generator on {}",
+                cores(&pins.server),
+                cores(&pins.generator)
+            ),
+            None => "not pinned".to_owned(),
+        };
+        match self.place.priority {
+            Priority::NORMAL => cores,
+            above => format!("{cores}, client shards, bare servers and generator at priority {above}"),
+        }
     }
 }
 
@@ -184,11 +197,14 @@ impl Run<'_> {
             };
         };
         let pins = self.options.place.pin.as_ref();
-        let cores = pins.map(|pins| &pins.server[..]);
+        let footing = Footing {
+            cores: pins.map(|pins| &pins.server[..]),
+            priority: self.options.place.priority,
+        };
         Ok(Target::Ours(Box::new(Served::start(
             program,
             transport,
-            cores,
+            footing,
             self.prefix,
         )?)))
     }
@@ -257,7 +273,7 @@ impl Run<'_> {
         let there = match against {
             Against::Nothing => None,
             Against::Limit(writing) => {
-                let beside = Beside::start(self.prefix, writing, place.tls.is_on())?;
+                let beside = Beside::start(self.prefix, writing, place.tls.is_on(), place.priority)?;
                 let there = place.beside(&beside);
                 Some(cli::once(
                     &cli::bare(scenario),
@@ -338,7 +354,7 @@ impl Run<'_> {
         let target = self.target(line.transport)?;
         let here = self.place(&target);
         let writing = Writing::OneByOne;
-        let beside = Beside::start(self.prefix, writing, here.tls.is_on())?;
+        let beside = Beside::start(self.prefix, writing, here.tls.is_on(), here.priority)?;
         let there = here.beside(&beside);
         let places = [("target", &here), (writing.words(), &there)];
         let mut rates = Rates::new(line.scenario, &scenario.about);
@@ -373,7 +389,7 @@ impl Run<'_> {
         let pins = self.options.place.pin.as_ref();
         let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
         let number = line.number.to_string();
-        let settings = in_process::measure(program, cores.as_deref())?;
+        let settings = in_process::measure(program, cores.as_deref(), self.options.place.priority)?;
         // What the machine takes to wake a thread is no setting of ours: it stands beside the one that waits for that.
         let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.name == BARE_WAKE);
         let bare = bare.first();
