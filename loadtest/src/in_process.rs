@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cauce_threads::{Priority, run_soon};
+use cauce_threads::{Priority, outrank};
 use serde::Deserialize;
 
 use crate::process;
@@ -40,7 +40,8 @@ pub(crate) fn measure(
     // A child inherits the cores and the priority of the thread that makes it.
     let output = std::thread::scope(|scope| {
         let running = scope.spawn(|| {
-            run_soon(priority)?;
+            // Some of its threads spin.
+            outrank(priority)?;
             if let Some(cores) = cores {
                 process::pin(None, cores)?;
             }
