@@ -17,6 +17,10 @@ mod key_update;
 mod keys;
 mod open;
 mod seal;
+#[cfg(any(test, fuzzing))]
+pub mod stand_in;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
