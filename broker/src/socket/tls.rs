@@ -297,3 +297,7 @@ fn remove_front(bytes: &mut Vec<u8>, count: usize) {
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;
