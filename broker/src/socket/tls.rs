@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 
 use super::handshake::{self, Handshake};
 use super::plain::Plain;
-use super::record::Alert;
+use super::record::{Alert, RecordError};
 use super::traffic::{self, Traffic};
 
 /// Bytes of records that are looked at in one go. What makes no whole message within them ends the connection.
@@ -221,7 +221,16 @@ impl Tls {
         ROOM.with_borrow_mut(|Room { content, sealed, .. }| {
             sealed.clear();
             let bytes = match &mut self.layer {
-                Layer::Traffic(traffic) => traffic.seal(slices, CONTENT_BYTES, sealed)?,
+                Layer::Traffic(traffic) => match traffic.seal(slices, CONTENT_BYTES, sealed) {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        // A record may be sealed that never goes: the peer would miss it. Who has said goodbye may still read.
+                        if error != RecordError::Closed {
+                            self.layer = Layer::Ended;
+                        }
+                        return Err(error.into());
+                    }
+                },
                 Layer::Handshake(handshake) => {
                     content.clear();
                     for slice in slices {
