@@ -147,7 +147,8 @@ impl Tls {
             room.records[..kept].copy_from_slice(&self.kept.incoming);
             self.kept.incoming = Vec::new();
             let opened = self.open_records(&mut room.records[..kept + count], buffer);
-            if opened.is_err() {
+            if let Err(error) = &opened {
+                tracing::debug!(%error, "a TLS connection ends");
                 self.layer = Layer::Ended;
             }
             opened
