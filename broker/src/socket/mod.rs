@@ -4,8 +4,12 @@
 //! say "nothing more". Writing tries at once: the kernel's buffer takes nearly everything, and only a reader that is behind
 //! costs a wait.
 
+mod handshake;
+mod plain;
+pub mod record;
 mod stream;
 mod tls;
+mod traffic;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
