@@ -18,20 +18,22 @@ mod log_lines;
 mod logbook;
 mod notifications;
 mod people;
+mod placing;
 mod presence;
 mod publishing;
 mod records;
 mod schemas;
 mod survey;
 mod tenants;
+mod tunables;
 mod watching;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bytes::Bytes;
 use cauce_protocol::message::{Ack, Recipient};
-use cauce_protocol::{Code, ConnectionId, Refusal};
+use cauce_protocol::{Code, Refusal};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
@@ -53,20 +55,21 @@ pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
 pub use logbook::{Capped, ITEMS_MAX, Logbook, Period, Visit};
 pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
 pub use people::Person;
+pub use placing::{SHARD_BITS, ShardPlan};
 pub use presence::check_kept as check_presence_kept;
 pub use publishing::{PublishLimit, PublishQuotas, Publisher};
 pub use records::{Later, NoRecords, Records};
 pub use schemas::{Schema, Schemas};
 pub use survey::{ConnectionInfo, Question, Survey};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
+pub use tunables::{DrainSettings, Tunables};
 pub use watching::{ADMIN_ROOM, OPERATOR_ROOM, Watching};
 
 use self::ledger::Ledger;
 use crate::auth::fetch::Nudge;
 use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
-use crate::auth::{KeyOwner, Keys, Policy, Standing};
+use crate::auth::{KeyOwner, Keys, Standing};
 use crate::clock::Clock;
-use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
 use crate::publication::{Direct, Draft};
 use crate::rooms::{Accepted, Manner, OnCommit, PresenceDesk, Repeat, TableLimits, Written, overloaded};
@@ -75,82 +78,7 @@ use crate::shelly::{CallToken, Session};
 /// What became of a publish that waited for the disk.
 type Committed = Result<Accepted, Refusal>;
 
-/// How many low bits of a connection id name its shard.
-pub const SHARD_BITS: u32 = 6;
-
 const _: () = assert!(1 << SHARD_BITS == crate::rooms::SHARDS_MAX);
-
-/// Plain numbers that may change while the broker runs, read once a decision.
-#[derive(Clone, Copy, Debug)]
-pub struct Tunables {
-    pub connection: ConnectionSettings,
-    pub connections: ConnectionLimits,
-    /// Requests a second and at once, as `connection.requests` holds them, in words for the client.
-    pub requests: (u32, u32),
-    pub frame_bytes_max: usize,
-    pub payload_bytes_max: usize,
-    pub payload_depth_max: usize,
-    pub fragments_max: usize,
-    pub outbox_bytes_max: usize,
-    /// A peer that is behind and has taken nothing for so long is closed.
-    pub stall_ms: u64,
-    /// How far back a position reaches for those who may not read history.
-    pub recovery_window_ms: u64,
-    pub control_frames: crate::rate::Quota,
-    pub handshake_ms: u64,
-    pub handshake_bytes_max: usize,
-    /// From the first byte of a message to its last.
-    pub assembly_ms: u64,
-    pub heartbeat_interval_ms: u64,
-    pub heartbeat_timeout_ms: u64,
-    pub device_frame_bytes_max: usize,
-    pub device_frames: crate::rate::Quota,
-    pub devices_max: usize,
-    pub dedup_window_ms: u64,
-    /// Users of a room that are listed; more are counted only.
-    pub presence_users_max: usize,
-    /// Idempotency keys that a room remembers.
-    pub dedup_keys_max: usize,
-    /// How long a notification is kept unless its sender says otherwise.
-    pub notifications_kept_ms: u64,
-    /// What is asked of tokens.
-    pub policy: Policy,
-    /// Whether clients may bring a token in the URL.
-    pub query_token: bool,
-    pub drain: DrainSettings,
-    pub publishing: PublishQuotas,
-}
-
-/// How the node takes its leave.
-#[derive(Clone, Copy, Debug)]
-pub struct DrainSettings {
-    /// Over how long clients are sent away, one after another.
-    pub spread_ms: u64,
-    /// What they are told to wait before they come again.
-    pub retry_after_ms: u32,
-}
-
-/// How shards divide the work: the first ones serve clients, the others take device streams. Where there are no others, the
-/// first ones take both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardPlan {
-    pub clients: usize,
-    pub ingest: usize,
-}
-
-impl ShardPlan {
-    pub fn total(self) -> usize {
-        self.clients + self.ingest
-    }
-
-    /// The shards that devices are placed on.
-    pub fn for_devices(self) -> std::ops::Range<usize> {
-        match self.ingest {
-            0 => 0..self.clients,
-            _ => self.clients..self.total(),
-        }
-    }
-}
 
 /// The node's centre. Shared by all threads.
 #[derive(Debug)]
@@ -494,51 +422,6 @@ impl Hub {
         for mailbox in &self.shards {
             mailbox.send(ShardMessage::Close(closing.clone()));
         }
-    }
-
-    /// The shard that owns a connection, read off its id. `None` for an id that this node never gave.
-    pub fn shard_of(&self, connection: ConnectionId) -> Option<usize> {
-        let shard = (connection.0 & ((1 << SHARD_BITS) - 1)) as usize;
-        (shard < self.shards.len()).then_some(shard)
-    }
-
-    /// The client shard with the fewest connections; counts one more there.
-    pub fn place_client(&self) -> usize {
-        self.place(0..self.plan.clients)
-    }
-
-    /// The same among the shards for devices.
-    pub fn place_device(&self) -> usize {
-        self.place(self.plan.for_devices())
-    }
-
-    fn place(&self, among: std::ops::Range<usize>) -> usize {
-        let start = among.start;
-        let shard = among
-            .min_by_key(|&shard| self.loads[shard].load(Ordering::Relaxed))
-            .unwrap_or(start);
-        self.loads[shard].fetch_add(1, Ordering::Relaxed);
-        shard
-    }
-
-    /// A connection left the shard that it was placed on.
-    pub fn displaced(&self, shard: usize) {
-        self.loads[shard].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Connections by shard.
-    pub fn load(&self, shard: usize) -> usize {
-        self.loads[shard].load(Ordering::Relaxed)
-    }
-
-    /// The thread of this shard has ended, whatever the reason.
-    pub fn shard_ended(&self, shard: usize) {
-        self.ended[shard].store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the thread of this shard has not ended.
-    pub fn is_alive(&self, shard: usize) -> bool {
-        !self.ended[shard].load(Ordering::Relaxed)
     }
 
     /// A session newer than all before.
