@@ -7,6 +7,7 @@
 
 mod calls;
 mod classes;
+mod commits;
 mod delivery;
 mod device_flow;
 mod devices;
@@ -17,6 +18,7 @@ mod ledger;
 mod log_lines;
 mod logbook;
 mod notifications;
+mod pacing;
 mod people;
 mod placing;
 mod presence;
@@ -32,15 +34,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bytes::Bytes;
-use cauce_protocol::message::{Ack, Recipient};
+use cauce_protocol::message::Recipient;
 use cauce_protocol::{Code, Refusal};
 use parking_lot::RwLock;
-use tokio::sync::oneshot;
 
 pub use calls::{
     CallId, CallWatch, Inbox, Invoke, MethodCall, ServerId, Switchboard, TIMEOUT_MS_MAX, no_such_request,
 };
 pub use classes::{ClassRule, RoomClasses};
+pub use commits::Begun;
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Drain, Drained, Outcome, Purpose, Selection,
     Serving, ServingWord, ShardMailbox, ShardMessage,
@@ -54,6 +56,7 @@ pub use ledger::restored;
 pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
 pub use logbook::{Capped, ITEMS_MAX, Logbook, Period, Visit};
 pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
+pub use pacing::PACED_MS_MAX;
 pub use people::Person;
 pub use placing::{SHARD_BITS, ShardPlan};
 pub use presence::check_kept as check_presence_kept;
@@ -72,11 +75,8 @@ use crate::auth::{KeyOwner, Keys, Standing};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::publication::{Direct, Draft};
-use crate::rooms::{Accepted, Manner, OnCommit, PresenceDesk, Repeat, TableLimits, Written, overloaded};
+use crate::rooms::{Accepted, Manner, PresenceDesk, TableLimits, overloaded, share_overloaded};
 use crate::shelly::{CallToken, Session};
-
-/// What became of a publish that waited for the disk.
-type Committed = Result<Accepted, Refusal>;
 
 const _: () = assert!(1 << SHARD_BITS == crate::rooms::SHARDS_MAX);
 
@@ -171,6 +171,7 @@ impl Hub {
         };
         let manner = Manner {
             journal: Some(&ledger),
+            share: Some(&tenant.share),
             ..manner
         };
         let published = tenant
@@ -178,59 +179,6 @@ impl Hub {
             .publish(room, draft, manner, now.mono_ms, &self.shards);
         self.note(tenant, room, &published);
         published
-    }
-
-    /// The same, and waits until the message is on the disk if its room, or `ack`, asks for that.
-    ///
-    /// Not cancel-safe in the sense that the message is published by the first poll, whoever waits on.
-    ///
-    /// # Errors
-    /// As [`Hub::publish`]; `unavailable` if the message has its number and is not on the disk in time. It may be there later:
-    /// a repeat with the same idempotency key is harmless.
-    pub async fn publish_and_wait(
-        &self,
-        tenant: &Tenant,
-        room: &str,
-        draft: Draft,
-        repeat: Option<Repeat<'_>>,
-        ack: Ack,
-    ) -> Result<Accepted, Refusal> {
-        let (accepted, committed) = self.publish_now(tenant, room, draft, repeat, ack)?;
-        match committed {
-            None => Ok(accepted),
-            Some(committed) => {
-                let gone = || Err(Refusal::new(Code::Unavailable, "the store has ended"));
-                let accepted = committed.await.unwrap_or_else(|_| gone())?;
-                Ok(Accepted {
-                    written: Written::Yes,
-                    ..accepted
-                })
-            }
-        }
-    }
-
-    fn publish_now(
-        &self,
-        tenant: &Tenant,
-        room: &str,
-        draft: Draft,
-        repeat: Option<Repeat<'_>>,
-        ack: Ack,
-    ) -> Result<(Accepted, Option<oneshot::Receiver<Committed>>), Refusal> {
-        let waiting = parking_lot::Mutex::new(None);
-        let on_commit = || -> OnCommit {
-            let (sender, receiver) = oneshot::channel();
-            *waiting.lock() = Some(receiver);
-            Box::new(move |accepted, result| drop(sender.send(result.map(|()| accepted))))
-        };
-        let manner = Manner {
-            repeat,
-            ack,
-            on_commit: Some(&on_commit),
-            journal: None,
-        };
-        let accepted = self.publish(tenant, room, draft, manner)?;
-        Ok((accepted, waiting.into_inner()))
     }
 
     /// Writes into the tenant's logbook what became of a message, if anybody reads it.
@@ -284,15 +232,22 @@ impl Hub {
             },
             _ => 0..self.plan.clients,
         };
-        let direct = Arc::new(Direct::new(tenant.id.clone(), to, draft));
+        let direct = Arc::new(Direct::new(tenant.id.clone(), to, draft, tenant.share.clone()));
         let cost = direct.cost();
-        for (taken, mailbox) in self.shards[shards.clone()].iter().enumerate() {
-            if !mailbox.reserve(cost) {
-                for mailbox in &self.shards[shards.start..shards.start + taken] {
-                    mailbox.release(cost);
-                }
-                return Err(overloaded());
+        for shard in shards.clone() {
+            let refusal = if !tenant.share.reserve(shard, cost, self.shards[shard].capacity()) {
+                share_overloaded()
+            } else if self.shards[shard].reserve(cost) {
+                continue;
+            } else {
+                tenant.share.release(shard, cost);
+                overloaded()
+            };
+            for taken in shards.start..shard {
+                self.shards[taken].release(cost);
+                tenant.share.release(taken, cost);
             }
+            return Err(refusal);
         }
         for mailbox in &self.shards[shards] {
             mailbox.send(ShardMessage::Direct(direct.clone()));

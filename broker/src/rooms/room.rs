@@ -25,13 +25,13 @@ pub use self::repeats::Repeat;
 use self::repeats::Repeats;
 pub use self::tap::Tap;
 use super::class::RoomClass;
-use crate::mailbox::{Mailbox, Wake};
+use crate::mailbox::{Mailbox, Share, Wake};
 use crate::publication::{Draft, Publication, RoomKey, Shared};
 use crate::rate::Gcra;
 use crate::sync::Mutex;
 
 /// Shards a node may have: one bit each in a room's set of listeners.
-pub const SHARDS_MAX: usize = 64;
+pub const SHARDS_MAX: usize = crate::mailbox::OWNERS_MAX;
 
 /// Messages of a durable room that are held in memory as well, so that a herd that comes back is served without the store.
 pub const DURABLE_IN_MEMORY: u32 = 1_000;
@@ -208,11 +208,11 @@ impl Room {
             return Err(NotTaken::Refused(too_fast(retry_after_ms)));
         }
         let shards = state.shards;
-        reserve(shards, cost, mailboxes)?;
+        reserve(shards, cost, mailboxes, manner.share)?;
         if let Some(durable) = &state.durable
             && let Err(refusal) = durable.admit(state.seq + 1, cost, manner.journal)
         {
-            release(shards, cost, mailboxes);
+            release(shards, cost, mailboxes, manner.share);
             return Err(NotTaken::Refused(refusal));
         }
         state.seq += 1;
@@ -225,6 +225,8 @@ impl Room {
         };
         if let Some(publication) = StdArc::get_mut(&mut publication) {
             publication.seq = accepted.seq;
+            // Who takes it gives this back; where nobody does there is nothing to give.
+            publication.share = manner.share.filter(|_| shards != 0).cloned();
         }
         if let Some(repeat) = manner.repeat {
             state.repeats.get_or_insert_default().remember(repeat, accepted);
@@ -433,25 +435,41 @@ fn bits(set: u64) -> impl Iterator<Item = usize> {
         .map(|set| set.trailing_zeros() as usize)
 }
 
-fn release<M, W: Wake>(shards: u64, cost: usize, mailboxes: &[StdArc<Mailbox<M, W>>]) {
+fn release<M, W: Wake>(
+    shards: u64,
+    cost: usize,
+    mailboxes: &[StdArc<Mailbox<M, W>>],
+    share: Option<&StdArc<Share>>,
+) {
     for shard in bits(shards) {
         mailboxes[shard].release(cost);
+        if let Some(share) = share {
+            share.release(shard, cost);
+        }
     }
 }
 
-/// Room in all mailboxes or in none.
+/// Room in all mailboxes or in none, and in the publisher's part of each.
 fn reserve<M, W: Wake>(
     shards: u64,
     cost: usize,
     mailboxes: &[StdArc<Mailbox<M, W>>],
+    share: Option<&StdArc<Share>>,
 ) -> Result<(), NotTaken> {
     for full in bits(shards) {
-        if !mailboxes[full].reserve(cost) {
-            for taken in bits(shards).take_while(|&taken| taken != full) {
-                mailboxes[taken].release(cost);
+        let mailbox = &mailboxes[full];
+        let refused = if share.is_some_and(|share| !share.reserve(full, cost, mailbox.capacity())) {
+            NotTaken::ShareFull(full)
+        } else if mailbox.reserve(cost) {
+            continue;
+        } else {
+            if let Some(share) = share {
+                share.release(full, cost);
             }
-            return Err(NotTaken::Full(full));
-        }
+            NotTaken::Full(full)
+        };
+        release(shards & ((1 << full) - 1), cost, mailboxes, share);
+        return Err(refused);
     }
     Ok(())
 }

@@ -145,6 +145,13 @@ impl RoomTable {
                     tracing::debug!(shard, "a full mailbox refused a message");
                     return Err(overloaded());
                 }
+                Err(NotTaken::ShareFull(shard)) => {
+                    tracing::debug!(
+                        shard,
+                        "a tenant's part of a mailbox is full, and refused a message"
+                    );
+                    return Err(share_overloaded());
+                }
                 Err(NotTaken::Refused(refusal)) => return Err(refusal),
             }
         }
@@ -325,6 +332,12 @@ impl RoomTable {
 /// What a publisher is told when a shard is full: nobody got the message, and it may be sent again.
 pub fn overloaded() -> Refusal {
     let message = "the broker's queues are full; try again shortly";
+    Refusal::new(Code::Overloaded, message).retry_after(OVERLOADED_RETRY_MS)
+}
+
+/// The same where the tenant's own messages are what is in the way.
+pub fn share_overloaded() -> Refusal {
+    let message = "this tenant's part of the broker's queues is full; publish more slowly";
     Refusal::new(Code::Overloaded, message).retry_after(OVERLOADED_RETRY_MS)
 }
 

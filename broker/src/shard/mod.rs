@@ -65,16 +65,13 @@ use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::connection::Connection;
 use crate::hub::{Hub, SHARD_BITS, SharedDevice, Tenant, Tunables, Visit};
+use crate::mailbox::BEHIND_BYTES;
 use crate::metrics::ShardMetrics;
 use crate::publication::{RoomKey, message_frame};
 use crate::websocket::{Event, frame};
 
 /// Bytes that one read takes at most. One buffer a shard, not one a connection.
 const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// A shard for which so many bytes wait is behind. Some hundred small messages: what waits longest for them waits a few
-/// milliseconds, and a flood does not fill the queue of which others need a place.
-const BEHIND_BYTES: usize = 128 * 1024;
 
 /// Outbox buffers kept for the next turn; more are given back to the allocator.
 const SPARE_BUFFERS_MAX: usize = 1_024;

@@ -1,10 +1,13 @@
 //! How a message is to be published, and what became of it.
 
+use std::sync::Arc as StdArc;
+
 use cauce_protocol::message::Ack;
 use cauce_protocol::{Epoch, Refusal, Seq};
 
 use super::durable::{Journal, OnCommit};
 use super::repeats::Repeat;
+use crate::mailbox::Share;
 
 /// How a message is to be published.
 #[derive(Clone, Copy, Default)]
@@ -13,6 +16,8 @@ pub struct Manner<'a> {
     pub ack: Ack,
     /// Where durable rooms write. Without one they take nothing.
     pub journal: Option<&'a dyn Journal>,
+    /// The publisher's tenant's part of the mailboxes. Without one only the mailboxes themselves bound it.
+    pub share: Option<&'a StdArc<Share>>,
     /// Makes what is called when a durable publish is on the disk; without it nobody waits.
     pub on_commit: Option<&'a dyn Fn() -> OnCommit>,
 }
@@ -55,5 +60,7 @@ pub(in crate::rooms) enum NotTaken {
     Closed,
     /// This shard's mailbox is full.
     Full(usize),
+    /// The tenant's part of it is.
+    ShareFull(usize),
     Refused(Refusal),
 }
