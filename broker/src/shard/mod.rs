@@ -97,6 +97,10 @@ pub struct Shard {
     watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
+    /// Messages out of history that this turn may still give.
+    catch_up_left: Cell<usize>,
+    /// Peers, marked, for whom nothing was left of that: the next turn begins with them.
+    late: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
     overflowed: RefCell<Vec<Rc<Peer>>>,
     wheel: RefCell<Wheel<ConnectionId>>,
@@ -128,6 +132,8 @@ impl Shard {
             rechecks: RefCell::default(),
             watchers: RefCell::default(),
             marked: RefCell::default(),
+            catch_up_left: Cell::default(),
+            late: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),
             sleepers: RefCell::default(),

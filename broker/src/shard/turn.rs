@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use cauce_protocol::{Code, Refusal};
 
+use super::catching_up::CATCH_UP_A_TURN;
 use super::outbox::{Flushed, Written};
 use super::peer::{Peer, Stage};
 use super::{SPARE_BUFFERS_MAX, Shard};
@@ -162,8 +163,10 @@ impl Shard {
     /// Writes each marked peer once.
     fn flush_marked(self: &Rc<Self>) {
         let mut written = Written::default();
+        let late = std::mem::take(&mut *self.late.borrow_mut());
         let mut marked = std::mem::take(&mut *self.marked.borrow_mut());
-        for peer in marked.drain(..) {
+        self.catch_up_left.set(CATCH_UP_A_TURN);
+        for peer in late.into_iter().chain(marked.drain(..)) {
             peer.marked.set(false);
             if !peer.blocked.get() {
                 self.flush(&peer, &mut written);
