@@ -3,12 +3,23 @@
 //! What must stay true:
 //! - Room is reserved before something is decided and given back after it is done, so a sender learns *before* it numbers a
 //!   message whether every owner can take it. What has been reserved is never refused.
+//! - No tenant takes more than its part of a mailbox ([`Share`]), so that a flood of one leaves room to the others.
 //! - One owner sees the messages of one sender in the order of their pushes, and messages pushed under one lock in the lock's
 //!   order.
 //! - An owner is woken once per turn however many push, and never sleeps on a message: the flag falls before the queue is
 //!   read and rises after it was written. The shuttle test below runs the interleavings.
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, SegQueue};
+
+/// An owner for whom so many bytes wait is behind. Some hundred small messages: what waits longest for it waits a few
+/// milliseconds, and a flood does not fill the queue of which others need a place.
+pub const BEHIND_BYTES: usize = 128 * 1024;
+
+/// One tenant may have this part of a mailbox.
+const SHARE_DIVISOR: usize = 2;
+
+/// Mailboxes in which a tenant may have something: one bit each in a room's set of listeners.
+pub const OWNERS_MAX: usize = 64;
 
 /// Wakes the owner of a mailbox. The real one unparks a thread that may sleep in its poll.
 pub trait Wake {
@@ -107,6 +118,70 @@ impl<T, W: Wake> Mailbox<T, W> {
     }
 }
 
+/// What one tenant has waiting in the mailboxes, each for itself: reserved with the mailbox, and given back when the owner has
+/// done the work.
+#[derive(Debug)]
+pub struct Share {
+    /// By the mailbox's number.
+    used: [AtomicUsize; OWNERS_MAX],
+    refused: AtomicUsize,
+    /// Rung when an owner that was behind with this tenant no longer is. Kept if nobody waits, so none is missed.
+    caught_up: tokio::sync::Notify,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            used: std::array::from_fn(|_| AtomicUsize::new(0)),
+            refused: AtomicUsize::new(0),
+            caught_up: tokio::sync::Notify::new(),
+        }
+    }
+}
+
+impl Share {
+    /// Room in this tenant's part of a mailbox of so much capacity. An empty part takes any single message.
+    pub fn reserve(&self, owner: usize, cost: usize, capacity: usize) -> bool {
+        let before = self.used[owner].fetch_add(cost, Ordering::Relaxed);
+        if before == 0 || before + cost <= capacity / SHARE_DIVISOR {
+            return true;
+        }
+        self.release(owner, cost);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Gives back what `reserve` gave.
+    pub fn release(&self, owner: usize, cost: usize) {
+        let before = self.used[owner].fetch_sub(cost, Ordering::Relaxed);
+        if before > BEHIND_BYTES && before - cost <= BEHIND_BYTES {
+            self.caught_up.notify_one();
+        }
+    }
+
+    /// Reserved in one mailbox, in the unit of the costs.
+    pub fn used(&self, owner: usize) -> usize {
+        self.used[owner].load(Ordering::Relaxed)
+    }
+
+    /// How often there was no room.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether any owner is behind with what this tenant has said.
+    pub fn is_behind(&self) -> bool {
+        (0..OWNERS_MAX).any(|owner| self.used(owner) > BEHIND_BYTES)
+    }
+
+    /// Waits until none is. Cancel-safe; for one at a time, for only one is called.
+    pub async fn caught_up(&self) {
+        while self.is_behind() {
+            self.caught_up.notified().await;
+        }
+    }
+}
+
 /// Wakes a task of a tokio runtime, from any thread.
 #[derive(Debug, Default)]
 pub struct TaskWaker(pub tokio::sync::Notify);
@@ -159,6 +234,40 @@ mod tests {
         mailbox.release(60);
         assert!(mailbox.reserve(60));
         assert_eq!((mailbox.used(), mailbox.refused()), (100, 1));
+    }
+
+    #[test]
+    fn one_share_takes_half_of_a_mailbox_and_each_mailbox_counts_for_itself() {
+        let (a, b) = (Share::default(), Share::default());
+        assert!(a.reserve(0, 50, 100) && !a.reserve(0, 1, 100) && a.reserve(1, 50, 100));
+        assert!(b.reserve(0, 30, 100) && !b.reserve(0, 30, 100));
+        a.release(0, 20);
+        assert!(a.reserve(0, 20, 100));
+        assert_eq!((a.used(0), a.refused(), b.refused()), (50, 1, 1));
+        assert!(
+            Share::default().reserve(0, 1_000, 100),
+            "nothing is refused for ever"
+        );
+    }
+
+    #[test]
+    fn who_waits_for_a_share_to_be_taken_goes_on_when_the_last_owner_has_caught_up() {
+        let share = Share::default();
+        for owner in [0, 7] {
+            assert!(share.reserve(owner, BEHIND_BYTES + 1, usize::MAX));
+        }
+        let mut waiting = std::pin::pin!(share.caught_up());
+        let mut poll = || {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            waiting.as_mut().poll(&mut cx).is_ready()
+        };
+        assert!(!poll());
+        share.release(7, 1);
+        assert!(!poll(), "the other is behind still");
+        // It is called between two looks, and by one who found no room.
+        assert!(!share.reserve(7, 2 * BEHIND_BYTES, BEHIND_BYTES));
+        share.release(0, 1);
+        assert!(poll());
     }
 
     #[test]

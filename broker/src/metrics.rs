@@ -247,7 +247,7 @@ pub struct Metrics {
     pub accept: AcceptMetrics,
     /// Messages refused by a limit on publishing, in the order of `PublishLimit::ALL`. Shared by all threads: refusing is
     /// rare, and paid by who is refused.
-    pub publish_limited: [Counter; 4],
+    pub publish_limited: [Counter; 5],
     pub calls: CallMetrics,
 }
 

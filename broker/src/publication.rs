@@ -9,6 +9,7 @@ use cauce_protocol::server::{self, Dialect};
 use cauce_protocol::{ConnectionId, Epoch, Payload, RoomId, Seq, TenantId, UserId};
 use smallvec::SmallVec;
 
+use crate::mailbox::Share;
 use crate::websocket::frame::{Opcode, frame, header_len, put_header};
 
 /// Stands for a room within the process, whatever its tenant: shards find their subscribers by it.
@@ -61,6 +62,8 @@ pub struct Publication {
     pub accepted: Instant,
     pub unix_ms: u64,
     pub source: Source,
+    /// Of whose part of the mailboxes it takes: whoever takes it from one gives that back.
+    pub share: Option<Arc<Share>>,
     encoded: Encoded,
     skipped: Encoded,
 }
@@ -81,6 +84,7 @@ impl Publication {
             accepted: draft.accepted,
             unix_ms: draft.unix_ms,
             source: draft.source,
+            share: None,
             encoded: Encoded::default(),
             skipped: Encoded::default(),
         }
@@ -169,11 +173,18 @@ pub struct Direct {
     pub excluded: Excluded,
     pub accepted: Instant,
     pub source: Source,
+    /// See [`Publication::share`].
+    pub share: Arc<Share>,
     encoded: Encoded,
 }
 
 impl Direct {
-    pub fn new(tenant: TenantId, to: cauce_protocol::message::Recipient, draft: Draft) -> Self {
+    pub fn new(
+        tenant: TenantId,
+        to: cauce_protocol::message::Recipient,
+        draft: Draft,
+        share: Arc<Share>,
+    ) -> Self {
         Self {
             tenant,
             to,
@@ -182,6 +193,7 @@ impl Direct {
             excluded: draft.excluded,
             accepted: draft.accepted,
             source: draft.source,
+            share,
             encoded: Encoded::default(),
         }
     }

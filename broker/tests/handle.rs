@@ -5,7 +5,8 @@ mod support;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use cauce_broker::hub::OutgoingCall;
+use cauce_broker::hub::{OutgoingCall, PublishLimit};
+use cauce_broker::mailbox::BEHIND_BYTES;
 use cauce_broker::{Persistence, Server, Stopped, TAP_BYTES_MAX};
 use cauce_protocol::message::Recipient;
 use cauce_protocol::{Code, Payload, UserId};
@@ -372,4 +373,65 @@ async fn a_call_that_waits_is_answered_when_the_broker_stops() {
     assert_eq!(answer.expect_err("no device any more").code, Code::GoingAway);
     drop(plug);
     stopped(ending).await;
+}
+
+/// What waits of a tenant, held in its part of the queues as a shard that does not come to it would.
+struct Stuck(std::sync::Arc<cauce_broker::hub::Tenant>);
+
+impl Stuck {
+    const BYTES: usize = BEHIND_BYTES + 1;
+
+    fn of(broker: &Broker, tenant: &str) -> Self {
+        let tenant = broker.server.hub().tenants.get(tenant).expect("a tenant");
+        assert!(tenant.share.reserve(0, Self::BYTES, usize::MAX));
+        Self(tenant)
+    }
+
+    fn is_taken(self) {
+        self.0.share.release(0, Self::BYTES);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_whether_a_tenant_is_ready_waits_for_that_tenant_alone_and_goes_on_when_it_is() {
+    let broker = Broker::start();
+    let (a, b) = (
+        broker.server.handle().tenant("a").expect("tenant a"),
+        broker.server.handle().tenant("b").expect("tenant b"),
+    );
+    a.ready().await.expect("nothing waits");
+    let stuck = Stuck::of(&broker, "a");
+    let mut waiting: Vec<_> = (0..64).map(|_| Box::pin(a.ready())).collect();
+    for ready in &mut waiting {
+        assert!(futures_util::poll!(ready.as_mut()).is_pending());
+    }
+    let refusal = a.ready().await.expect_err("one too many");
+    assert_eq!(refusal.code, Code::RateLimited);
+    assert!(refusal.retry_after_ms > 0);
+    let handle = broker.server.handle();
+    let limited = &handle.metrics().publish_limited;
+    assert_eq!(limited[PublishLimit::TenantQueue as usize].value(), 1);
+    b.ready().await.expect("another tenant");
+    stuck.is_taken();
+    for ready in waiting {
+        ready.await.expect("its turn");
+    }
+    // Whoever gives up gives his turn up too.
+    let stuck = Stuck::of(&broker, "a");
+    let mut first = Box::pin(a.ready());
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    let mut second = Box::pin(a.ready());
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    drop(first);
+    stuck.is_taken();
+    second.await.expect("the turn of the first");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_tenant_that_is_stuck_is_refused_in_the_end() {
+    let broker = Broker::start();
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let _stuck = Stuck::of(&broker, "a");
+    let refusal = tokio::time::timeout(PATIENCE, a.ready()).await.expect("in time");
+    assert_eq!(refusal.expect_err("it is stuck").code, Code::RateLimited);
 }

@@ -362,8 +362,8 @@ from_text!(
     String
     std::path::PathBuf
     cauce_protocol::TenantId
-    super::schema::Algorithm
-    super::schema::LogFormat
+    super::choice::Algorithm
+    super::choice::LogFormat
 );
 
 impl FromValue for bool {

@@ -8,6 +8,7 @@
 //! - No secret is in an error, in `Debug`, or in what [`Loaded::to_toml`] and [`Loaded::to_json`] print.
 
 mod check;
+mod choice;
 mod file;
 mod files;
 mod kind;
@@ -17,14 +18,15 @@ mod origin;
 mod schema;
 mod show;
 
+pub use choice::{Algorithm, LogFormat};
 pub use files::{FileError, Readers, SECRET_FILE_BYTES_MAX, read_file, read_secret_file};
 pub use kind::{Kind, MASK, SECRET_BYTES_MIN, Value, is_weak_secret};
 pub(crate) use kind::{duration_ms, show_duration, show_size, size_bytes};
 pub use load::{Entry, LoadInputs, Loaded, Source, environment, load};
 pub use origin::Origins;
 pub use schema::{
-    Admin, Algorithm, Auth, AuthJwks, AuthKey, Config, Drain, Heartbeat, Limits, Log, LogFormat, Reload,
-    Rooms, SECTIONS, Section, Setting, Store, Threads, Tls,
+    Admin, Auth, AuthJwks, AuthKey, Config, Drain, Heartbeat, Limits, Log, Reload, Rooms, SECTIONS, Section,
+    Setting, Store, Threads, Tls,
 };
 pub use show::{markdown, template};
 

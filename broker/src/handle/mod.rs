@@ -80,7 +80,7 @@ impl TenantHandle {
     /// waits.
     ///
     /// # Errors
-    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `overloaded` if queues are full, `quota_exceeded` for a room too many.
+    /// `invalid`, `malformed` or `too_large` for what breaks a limit, `overloaded` if queues are full or half of one is this tenant's, `quota_exceeded` for a room too many.
     pub fn publish(&self, room: &str, event: &str, payload: Payload) -> Result<Accepted, Refusal> {
         self.publish_once(room, event, payload, None)
     }
@@ -120,9 +120,20 @@ impl TenantHandle {
     ) -> Result<Accepted, Refusal> {
         let draft = self.draft(event, payload)?;
         let repeat = idempotency_key.map(|key| self.repeat(key));
-        self.hub
-            .publish_and_wait(&self.tenant, room, draft, repeat, Ack::Durable)
-            .await
+        let begun = self
+            .hub
+            .begin_publish(&self.tenant, room, draft, repeat, Ack::Durable)?;
+        begun.written().await
+    }
+
+    /// Waits until the shards have taken what this tenant has published, but for some hundred messages; most often that is so
+    /// already. A program that publishes whatever its users say awaits this before each message: then one tenant's flood neither
+    /// delays the messages of others nor meets its bound in the queues. Cancel-safe.
+    ///
+    /// # Errors
+    /// `rate_limited` if they have not after a second, or too many wait already.
+    pub async fn ready(&self) -> Result<(), Refusal> {
+        self.hub.pace(&self.tenant, Hub::paced_until()).await.map(drop)
     }
 
     /// A page of what the room has kept. Cancel-safe.

@@ -9,6 +9,7 @@ use cauce_protocol::message::{Ack, Recipient, Text, check_event};
 use cauce_protocol::{Code, ConnectionId, NameError, Payload, Refusal, Role, RoomName, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -17,7 +18,7 @@ use super::caller::Caller;
 use super::extract::{Body, Object, Params};
 use super::page::TenantQuery;
 use crate::auth::secret::Scope;
-use crate::hub::Tenant;
+use crate::hub::{Begun, Hub, Tenant};
 use crate::publication::Draft;
 use crate::rooms::{Repeat, Written};
 
@@ -184,9 +185,29 @@ pub(super) struct Broadcast {
     refused: u64,
 }
 
+/// A message that has its number.
+struct InPlace {
+    room: String,
+    begun: Begun,
+}
+
+impl InPlace {
+    async fn written(self) -> Result<Published, Refusal> {
+        let accepted = self.begun.written().await?;
+        Ok(Published {
+            room: self.room,
+            epoch: accepted.epoch.0,
+            seq: accepted.seq.0,
+            receivers: accepted.receivers,
+            repeated: accepted.repeated,
+            durable: accepted.written == Written::Yes,
+        })
+    }
+}
+
 impl Api {
-    async fn publish_one(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
-        let published = self.try_publish(tenant, body).await;
+    /// Counts what became of a message.
+    fn counted<T>(&self, tenant: &Tenant, published: Result<T, Refusal>) -> Result<T, Refusal> {
         match &published {
             Ok(_) => self.counters.publications.increment(),
             Err(refusal) => {
@@ -197,7 +218,8 @@ impl Api {
         published
     }
 
-    async fn try_publish(&self, tenant: &Tenant, body: PublishBody) -> Result<Published, Refusal> {
+    /// Publishes when it is this tenant's turn, and does not wait for the disk.
+    async fn place(&self, tenant: &Tenant, body: PublishBody, until: Instant) -> Result<InPlace, Refusal> {
         let room = RoomName::new(&body.room).map_err(|e| bad_name("room", e))?;
         if room.is_reserved() {
             let message = "rooms that begin with $ are written by the broker alone";
@@ -227,18 +249,15 @@ impl Api {
             window_ms: self.hub.tunables().dedup_window_ms,
             keys_max: self.hub.tunables().dedup_keys_max,
         });
+        let turn = self.hub.pace(tenant, until).await?;
         self.charge(tenant, &draft)?;
-        let accepted = self
+        let begun = self
             .hub
-            .publish_and_wait(tenant, room.as_str(), draft, repeat, body.ack.into())
-            .await?;
-        Ok(Published {
+            .begin_publish(tenant, room.as_str(), draft, repeat, body.ack.into())?;
+        drop(turn);
+        Ok(InPlace {
             room: body.room,
-            epoch: accepted.epoch.0,
-            seq: accepted.seq.0,
-            receivers: accepted.receivers,
-            repeated: accepted.repeated,
-            durable: accepted.written == Written::Yes,
+            begun,
         })
     }
 
@@ -270,7 +289,13 @@ pub(super) async fn publish(
     Body(body): Body<PublishBody>,
 ) -> Answer<Published> {
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
-    Ok(Json(api.publish_one(&tenant, body).await?))
+    let published = async {
+        api.place(&tenant, body, Hub::paced_until())
+            .await?
+            .written()
+            .await
+    };
+    Ok(Json(api.counted(&tenant, published.await)?))
 }
 
 /// Publish up to a hundred messages, in order. One that is refused does not keep the others back.
@@ -289,14 +314,21 @@ pub(super) async fn publish_batch(
             format!("a batch has 1 to {BATCH_MAX} messages"),
         ));
     }
-    // All have their numbers before the first waits for the disk, so that one commit serves them.
-    let publish = |Object(message)| async {
-        match api.publish_one(&tenant, message).await {
+    // One after the other, so that their numbers are in their order; all have one before the first waits for the disk, so that
+    // one commit serves them.
+    let until = Hub::paced_until();
+    let mut placed = Vec::with_capacity(body.messages.len());
+    for Object(message) in body.messages {
+        placed.push(api.place(&tenant, message, until).await);
+    }
+    let answer = |placed: Result<InPlace, Refusal>| async {
+        let published = async { placed?.written().await };
+        match api.counted(&tenant, published.await) {
             Ok(published) => BatchItem::Published(published),
             Err(refusal) => BatchItem::Refused(Refused::from(refusal).body()),
         }
     };
-    let results = futures_util::future::join_all(body.messages.into_iter().map(publish)).await;
+    let results = futures_util::future::join_all(placed.into_iter().map(answer)).await;
     Ok(Json(BatchResult { results }))
 }
 
@@ -312,6 +344,7 @@ pub(super) async fn send(
     let tenant = caller.tenant(&api, query.tenant.as_deref(), Scope::Publish)?;
     let to = recipient(body.user, body.role, body.connection, body.tenant)?;
     let draft = api.draft(&body.event, payload(body.json, body.text, body.binary)?)?;
+    let _turn = api.hub.pace(&tenant, Hub::paced_until()).await?;
     api.charge(&tenant, &draft)?;
     api.hub.send(&tenant, to, draft)?;
     Ok(Json(Done {}))

@@ -7,6 +7,7 @@
 
 mod calls;
 mod classes;
+mod commits;
 mod delivery;
 mod device_flow;
 mod devices;
@@ -17,28 +18,31 @@ mod ledger;
 mod log_lines;
 mod logbook;
 mod notifications;
+mod pacing;
 mod people;
+mod placing;
 mod presence;
 mod publishing;
 mod records;
 mod schemas;
 mod survey;
 mod tenants;
+mod tunables;
 mod watching;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bytes::Bytes;
-use cauce_protocol::message::{Ack, Recipient};
-use cauce_protocol::{Code, ConnectionId, Refusal};
+use cauce_protocol::message::Recipient;
+use cauce_protocol::{Code, Refusal};
 use parking_lot::RwLock;
-use tokio::sync::oneshot;
 
 pub use calls::{
     CallId, CallWatch, Inbox, Invoke, MethodCall, ServerId, Switchboard, TIMEOUT_MS_MAX, no_such_request,
 };
 pub use classes::{ClassRule, RoomClasses};
+pub use commits::Begun;
 pub use delivery::{
     Answer, Arrival, Closing, DeviceCredential, DeviceFrames, Drain, Drained, Outcome, Purpose, Selection,
     Serving, ServingWord, ShardMailbox, ShardMessage,
@@ -52,105 +56,29 @@ pub use ledger::restored;
 pub use log_lines::{LINE_BYTES_MAX, LINES_MAX, LogLine, LogLines};
 pub use logbook::{Capped, ITEMS_MAX, Logbook, Period, Visit};
 pub use notifications::{NOTIFICATIONS_PAGE_DEFAULT, News, Notice};
+pub use pacing::PACED_MS_MAX;
 pub use people::Person;
+pub use placing::{SHARD_BITS, ShardPlan};
 pub use presence::check_kept as check_presence_kept;
 pub use publishing::{PublishLimit, PublishQuotas, Publisher};
 pub use records::{Later, NoRecords, Records};
 pub use schemas::{Schema, Schemas};
 pub use survey::{ConnectionInfo, Question, Survey};
 pub use tenants::{ConnectionLimits, Membership, Tenant, TenantKey, TenantSettings, Tenants};
+pub use tunables::{DrainSettings, Tunables};
 pub use watching::{ADMIN_ROOM, OPERATOR_ROOM, Watching};
 
 use self::ledger::Ledger;
 use crate::auth::fetch::Nudge;
 use crate::auth::secret::{CredentialId, CredentialKind, Credentials};
-use crate::auth::{KeyOwner, Keys, Policy, Standing};
+use crate::auth::{KeyOwner, Keys, Standing};
 use crate::clock::Clock;
-use crate::connection::ConnectionSettings;
 use crate::metrics::Metrics;
 use crate::publication::{Direct, Draft};
-use crate::rooms::{Accepted, Manner, OnCommit, PresenceDesk, Repeat, TableLimits, Written, overloaded};
+use crate::rooms::{Accepted, Manner, PresenceDesk, TableLimits, overloaded, share_overloaded};
 use crate::shelly::{CallToken, Session};
 
-/// What became of a publish that waited for the disk.
-type Committed = Result<Accepted, Refusal>;
-
-/// How many low bits of a connection id name its shard.
-pub const SHARD_BITS: u32 = 6;
-
 const _: () = assert!(1 << SHARD_BITS == crate::rooms::SHARDS_MAX);
-
-/// Plain numbers that may change while the broker runs, read once a decision.
-#[derive(Clone, Copy, Debug)]
-pub struct Tunables {
-    pub connection: ConnectionSettings,
-    pub connections: ConnectionLimits,
-    /// Requests a second and at once, as `connection.requests` holds them, in words for the client.
-    pub requests: (u32, u32),
-    pub frame_bytes_max: usize,
-    pub payload_bytes_max: usize,
-    pub payload_depth_max: usize,
-    pub fragments_max: usize,
-    pub outbox_bytes_max: usize,
-    /// A peer that is behind and has taken nothing for so long is closed.
-    pub stall_ms: u64,
-    /// How far back a position reaches for those who may not read history.
-    pub recovery_window_ms: u64,
-    pub control_frames: crate::rate::Quota,
-    pub handshake_ms: u64,
-    pub handshake_bytes_max: usize,
-    /// From the first byte of a message to its last.
-    pub assembly_ms: u64,
-    pub heartbeat_interval_ms: u64,
-    pub heartbeat_timeout_ms: u64,
-    pub device_frame_bytes_max: usize,
-    pub device_frames: crate::rate::Quota,
-    pub devices_max: usize,
-    pub dedup_window_ms: u64,
-    /// Users of a room that are listed; more are counted only.
-    pub presence_users_max: usize,
-    /// Idempotency keys that a room remembers.
-    pub dedup_keys_max: usize,
-    /// How long a notification is kept unless its sender says otherwise.
-    pub notifications_kept_ms: u64,
-    /// What is asked of tokens.
-    pub policy: Policy,
-    /// Whether clients may bring a token in the URL.
-    pub query_token: bool,
-    pub drain: DrainSettings,
-    pub publishing: PublishQuotas,
-}
-
-/// How the node takes its leave.
-#[derive(Clone, Copy, Debug)]
-pub struct DrainSettings {
-    /// Over how long clients are sent away, one after another.
-    pub spread_ms: u64,
-    /// What they are told to wait before they come again.
-    pub retry_after_ms: u32,
-}
-
-/// How shards divide the work: the first ones serve clients, the others take device streams. Where there are no others, the
-/// first ones take both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardPlan {
-    pub clients: usize,
-    pub ingest: usize,
-}
-
-impl ShardPlan {
-    pub fn total(self) -> usize {
-        self.clients + self.ingest
-    }
-
-    /// The shards that devices are placed on.
-    pub fn for_devices(self) -> std::ops::Range<usize> {
-        match self.ingest {
-            0 => 0..self.clients,
-            _ => self.clients..self.total(),
-        }
-    }
-}
 
 /// The node's centre. Shared by all threads.
 #[derive(Debug)]
@@ -243,6 +171,7 @@ impl Hub {
         };
         let manner = Manner {
             journal: Some(&ledger),
+            share: Some(&tenant.share),
             ..manner
         };
         let published = tenant
@@ -250,59 +179,6 @@ impl Hub {
             .publish(room, draft, manner, now.mono_ms, &self.shards);
         self.note(tenant, room, &published);
         published
-    }
-
-    /// The same, and waits until the message is on the disk if its room, or `ack`, asks for that.
-    ///
-    /// Not cancel-safe in the sense that the message is published by the first poll, whoever waits on.
-    ///
-    /// # Errors
-    /// As [`Hub::publish`]; `unavailable` if the message has its number and is not on the disk in time. It may be there later:
-    /// a repeat with the same idempotency key is harmless.
-    pub async fn publish_and_wait(
-        &self,
-        tenant: &Tenant,
-        room: &str,
-        draft: Draft,
-        repeat: Option<Repeat<'_>>,
-        ack: Ack,
-    ) -> Result<Accepted, Refusal> {
-        let (accepted, committed) = self.publish_now(tenant, room, draft, repeat, ack)?;
-        match committed {
-            None => Ok(accepted),
-            Some(committed) => {
-                let gone = || Err(Refusal::new(Code::Unavailable, "the store has ended"));
-                let accepted = committed.await.unwrap_or_else(|_| gone())?;
-                Ok(Accepted {
-                    written: Written::Yes,
-                    ..accepted
-                })
-            }
-        }
-    }
-
-    fn publish_now(
-        &self,
-        tenant: &Tenant,
-        room: &str,
-        draft: Draft,
-        repeat: Option<Repeat<'_>>,
-        ack: Ack,
-    ) -> Result<(Accepted, Option<oneshot::Receiver<Committed>>), Refusal> {
-        let waiting = parking_lot::Mutex::new(None);
-        let on_commit = || -> OnCommit {
-            let (sender, receiver) = oneshot::channel();
-            *waiting.lock() = Some(receiver);
-            Box::new(move |accepted, result| drop(sender.send(result.map(|()| accepted))))
-        };
-        let manner = Manner {
-            repeat,
-            ack,
-            on_commit: Some(&on_commit),
-            journal: None,
-        };
-        let accepted = self.publish(tenant, room, draft, manner)?;
-        Ok((accepted, waiting.into_inner()))
     }
 
     /// Writes into the tenant's logbook what became of a message, if anybody reads it.
@@ -356,15 +232,22 @@ impl Hub {
             },
             _ => 0..self.plan.clients,
         };
-        let direct = Arc::new(Direct::new(tenant.id.clone(), to, draft));
+        let direct = Arc::new(Direct::new(tenant.id.clone(), to, draft, tenant.share.clone()));
         let cost = direct.cost();
-        for (taken, mailbox) in self.shards[shards.clone()].iter().enumerate() {
-            if !mailbox.reserve(cost) {
-                for mailbox in &self.shards[shards.start..shards.start + taken] {
-                    mailbox.release(cost);
-                }
-                return Err(overloaded());
+        for shard in shards.clone() {
+            let refusal = if !tenant.share.reserve(shard, cost, self.shards[shard].capacity()) {
+                share_overloaded()
+            } else if self.shards[shard].reserve(cost) {
+                continue;
+            } else {
+                tenant.share.release(shard, cost);
+                overloaded()
+            };
+            for taken in shards.start..shard {
+                self.shards[taken].release(cost);
+                tenant.share.release(taken, cost);
             }
+            return Err(refusal);
         }
         for mailbox in &self.shards[shards] {
             mailbox.send(ShardMessage::Direct(direct.clone()));
@@ -494,51 +377,6 @@ impl Hub {
         for mailbox in &self.shards {
             mailbox.send(ShardMessage::Close(closing.clone()));
         }
-    }
-
-    /// The shard that owns a connection, read off its id. `None` for an id that this node never gave.
-    pub fn shard_of(&self, connection: ConnectionId) -> Option<usize> {
-        let shard = (connection.0 & ((1 << SHARD_BITS) - 1)) as usize;
-        (shard < self.shards.len()).then_some(shard)
-    }
-
-    /// The client shard with the fewest connections; counts one more there.
-    pub fn place_client(&self) -> usize {
-        self.place(0..self.plan.clients)
-    }
-
-    /// The same among the shards for devices.
-    pub fn place_device(&self) -> usize {
-        self.place(self.plan.for_devices())
-    }
-
-    fn place(&self, among: std::ops::Range<usize>) -> usize {
-        let start = among.start;
-        let shard = among
-            .min_by_key(|&shard| self.loads[shard].load(Ordering::Relaxed))
-            .unwrap_or(start);
-        self.loads[shard].fetch_add(1, Ordering::Relaxed);
-        shard
-    }
-
-    /// A connection left the shard that it was placed on.
-    pub fn displaced(&self, shard: usize) {
-        self.loads[shard].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Connections by shard.
-    pub fn load(&self, shard: usize) -> usize {
-        self.loads[shard].load(Ordering::Relaxed)
-    }
-
-    /// The thread of this shard has ended, whatever the reason.
-    pub fn shard_ended(&self, shard: usize) {
-        self.ended[shard].store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the thread of this shard has not ended.
-    pub fn is_alive(&self, shard: usize) -> bool {
-        !self.ended[shard].load(Ordering::Relaxed)
     }
 
     /// A session newer than all before.

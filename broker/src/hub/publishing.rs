@@ -46,27 +46,37 @@ pub enum PublishLimit {
     User,
     Tenant,
     TenantBytes,
+    /// What waits for the shards, of whoever publishes without a socket.
+    TenantQueue,
 }
 
 impl PublishLimit {
-    pub const ALL: [Self; 4] = [Self::ConnectionBytes, Self::User, Self::Tenant, Self::TenantBytes];
+    pub const ALL: [Self; 5] = [
+        Self::ConnectionBytes,
+        Self::User,
+        Self::Tenant,
+        Self::TenantBytes,
+        Self::TenantQueue,
+    ];
 
-    /// The setting that holds it, which is also its name in metrics.
-    pub const fn setting(self) -> &'static str {
+    /// Its name in metrics: the setting that holds it, if it is one that can be set.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::ConnectionBytes => "publish_bytes_per_second_per_connection",
             Self::User => "publishes_per_second_per_user",
             Self::Tenant => "publishes_per_second_per_tenant",
             Self::TenantBytes => "publish_bytes_per_second_per_tenant",
+            Self::TenantQueue => "queue_per_tenant",
         }
     }
 
-    fn refusal(self, retry_after_ms: u32) -> Refusal {
+    pub(super) fn refusal(self, retry_after_ms: u32) -> Refusal {
         let message = match self {
             Self::ConnectionBytes => "more bytes than this connection may publish",
             Self::User => "more messages than this user may publish",
             Self::Tenant => "more messages than this tenant may publish",
             Self::TenantBytes => "more bytes than this tenant may publish",
+            Self::TenantQueue => "more than can be delivered waits of this tenant; publish more slowly",
         };
         let retry_after_ms = match retry_after_ms {
             NEVER => RETRY_MS,

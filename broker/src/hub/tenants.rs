@@ -10,9 +10,11 @@ use super::calls::Switchboard;
 use super::classes::RoomClasses;
 use super::devices::DeviceEntry;
 use super::logbook::Logbook;
+use super::pacing::Pacing;
 use super::people::{People, Person};
 use super::publishing::PublishRates;
 use crate::auth::{Defaults, Principal, Revocations};
+use crate::mailbox::Share;
 use crate::rooms::{RoomKeys, RoomTable, TableLimits};
 
 /// Stands for a tenant within the process.
@@ -48,6 +50,9 @@ pub struct Tenant {
     connections: AtomicUsize,
     people: People,
     pub(super) rates: PublishRates,
+    /// Its part of the shards' mailboxes.
+    pub share: Arc<Share>,
+    pub(super) pacing: Pacing,
     /// For its `$admin` room.
     pub logbook: Logbook,
 }
@@ -75,6 +80,8 @@ impl Tenant {
             connections: AtomicUsize::new(0),
             people: People::default(),
             rates: PublishRates::default(),
+            share: Arc::default(),
+            pacing: Pacing::default(),
             logbook: Logbook::default(),
         }
     }

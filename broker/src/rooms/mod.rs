@@ -25,4 +25,4 @@ pub use room::{
     LEASE_NUMBERS, Listener, Lost, Manner, OnCommit, Page, PresenceDesk, Reclassified, Recovered, Repeat,
     Room, SHARDS_MAX, Start, Tap, Written,
 };
-pub use table::{Classify, RoomKeys, RoomTable, TableLimits, overloaded};
+pub use table::{Classify, RoomKeys, RoomTable, TableLimits, overloaded, share_overloaded};

@@ -2,6 +2,7 @@
 
 mod durable;
 mod history;
+mod manner;
 mod presence;
 mod recovery;
 mod repeats;
@@ -16,19 +17,21 @@ use self::durable::Durable;
 pub use self::durable::{Head, HeadKey, Journal, JournalEntry, LEASE_NUMBERS, OnCommit};
 use self::history::History;
 pub use self::history::{Budget, Lost};
+pub(in crate::rooms) use self::manner::NotTaken;
+pub use self::manner::{Accepted, Manner, Written};
 pub use self::presence::PresenceDesk;
 pub use self::recovery::{CatchUp, Entered, Page, Recovered, Start};
 pub use self::repeats::Repeat;
 use self::repeats::Repeats;
 pub use self::tap::Tap;
 use super::class::RoomClass;
-use crate::mailbox::{Mailbox, Wake};
+use crate::mailbox::{Mailbox, Share, Wake};
 use crate::publication::{Draft, Publication, RoomKey, Shared};
 use crate::rate::Gcra;
 use crate::sync::Mutex;
 
 /// Shards a node may have: one bit each in a room's set of listeners.
-pub const SHARDS_MAX: usize = 64;
+pub const SHARDS_MAX: usize = crate::mailbox::OWNERS_MAX;
 
 /// Messages of a durable room that are held in memory as well, so that a herd that comes back is served without the store.
 pub const DURABLE_IN_MEMORY: u32 = 1_000;
@@ -96,58 +99,6 @@ pub struct Joined {
     pub seq: Seq,
     /// What became of the position that it brought.
     pub entered: Entered,
-}
-
-/// How a message is to be published.
-#[derive(Clone, Copy, Default)]
-pub struct Manner<'a> {
-    pub repeat: Option<Repeat<'a>>,
-    pub ack: Ack,
-    /// Where durable rooms write. Without one they take nothing.
-    pub journal: Option<&'a dyn Journal>,
-    /// Makes what is called when a durable publish is on the disk; without it nobody waits.
-    pub on_commit: Option<&'a dyn Fn() -> OnCommit>,
-}
-
-impl std::fmt::Debug for Manner<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manner")
-            .field("repeat", &self.repeat)
-            .field("ack", &self.ack)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What became of a publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    pub epoch: Epoch,
-    pub seq: Seq,
-    /// Subscribers at that moment.
-    pub receivers: u32,
-    /// The key had been seen: nothing was sent, and this is the first answer.
-    pub repeated: bool,
-    pub written: Written,
-}
-
-/// Whether a message is on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// Not asked for, or not a durable room.
-    No,
-    Yes,
-    /// The publisher will be called.
-    Awaited,
-}
-
-/// Why a room did not take a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NotTaken {
-    /// Look up the room again.
-    Closed,
-    /// This shard's mailbox is full.
-    Full(usize),
-    Refused(Refusal),
 }
 
 impl Room {
@@ -257,11 +208,11 @@ impl Room {
             return Err(NotTaken::Refused(too_fast(retry_after_ms)));
         }
         let shards = state.shards;
-        reserve(shards, cost, mailboxes)?;
+        reserve(shards, cost, mailboxes, manner.share)?;
         if let Some(durable) = &state.durable
             && let Err(refusal) = durable.admit(state.seq + 1, cost, manner.journal)
         {
-            release(shards, cost, mailboxes);
+            release(shards, cost, mailboxes, manner.share);
             return Err(NotTaken::Refused(refusal));
         }
         state.seq += 1;
@@ -274,6 +225,8 @@ impl Room {
         };
         if let Some(publication) = StdArc::get_mut(&mut publication) {
             publication.seq = accepted.seq;
+            // Who takes it gives this back; where nobody does there is nothing to give.
+            publication.share = manner.share.filter(|_| shards != 0).cloned();
         }
         if let Some(repeat) = manner.repeat {
             state.repeats.get_or_insert_default().remember(repeat, accepted);
@@ -482,25 +435,41 @@ fn bits(set: u64) -> impl Iterator<Item = usize> {
         .map(|set| set.trailing_zeros() as usize)
 }
 
-fn release<M, W: Wake>(shards: u64, cost: usize, mailboxes: &[StdArc<Mailbox<M, W>>]) {
+fn release<M, W: Wake>(
+    shards: u64,
+    cost: usize,
+    mailboxes: &[StdArc<Mailbox<M, W>>],
+    share: Option<&StdArc<Share>>,
+) {
     for shard in bits(shards) {
         mailboxes[shard].release(cost);
+        if let Some(share) = share {
+            share.release(shard, cost);
+        }
     }
 }
 
-/// Room in all mailboxes or in none.
+/// Room in all mailboxes or in none, and in the publisher's part of each.
 fn reserve<M, W: Wake>(
     shards: u64,
     cost: usize,
     mailboxes: &[StdArc<Mailbox<M, W>>],
+    share: Option<&StdArc<Share>>,
 ) -> Result<(), NotTaken> {
     for full in bits(shards) {
-        if !mailboxes[full].reserve(cost) {
-            for taken in bits(shards).take_while(|&taken| taken != full) {
-                mailboxes[taken].release(cost);
+        let mailbox = &mailboxes[full];
+        let refused = if share.is_some_and(|share| !share.reserve(full, cost, mailbox.capacity())) {
+            NotTaken::ShareFull(full)
+        } else if mailbox.reserve(cost) {
+            continue;
+        } else {
+            if let Some(share) = share {
+                share.release(full, cost);
             }
-            return Err(NotTaken::Full(full));
-        }
+            NotTaken::Full(full)
+        };
+        release(shards & ((1 << full) - 1), cost, mailboxes, share);
+        return Err(refused);
     }
     Ok(())
 }

@@ -145,6 +145,13 @@ impl RoomTable {
                     tracing::debug!(shard, "a full mailbox refused a message");
                     return Err(overloaded());
                 }
+                Err(NotTaken::ShareFull(shard)) => {
+                    tracing::debug!(
+                        shard,
+                        "a tenant's part of a mailbox is full, and refused a message"
+                    );
+                    return Err(share_overloaded());
+                }
                 Err(NotTaken::Refused(refusal)) => return Err(refusal),
             }
         }
@@ -328,6 +335,12 @@ pub fn overloaded() -> Refusal {
     Refusal::new(Code::Overloaded, message).retry_after(OVERLOADED_RETRY_MS)
 }
 
+/// The same where the tenant's own messages are what is in the way.
+pub fn share_overloaded() -> Refusal {
+    let message = "this tenant's part of the broker's queues is full; publish more slowly";
+    Refusal::new(Code::Overloaded, message).retry_after(OVERLOADED_RETRY_MS)
+}
+
 /// A random numbering, so that a position of an earlier life is never mistaken for one of this.
 fn epoch() -> Epoch {
     Epoch((random() & cauce_protocol::limits::INTEGER_MAX).max(1))
@@ -339,6 +352,69 @@ mod tests {
 
     use super::*;
     use crate::hub::ShardMailbox;
+    use crate::mailbox::Share;
+
+    /// Once, whoever came first could fill a mailbox, and all others were refused until the shard had taken it.
+    #[test]
+    fn a_tenant_that_fills_its_part_of_a_mailbox_leaves_the_rest_to_others() {
+        let limits = TableLimits {
+            rooms_max: 10,
+            linger_ms: 60_000,
+            history_bytes_max: usize::MAX,
+        };
+        let mailboxes =
+            [1 << 20, 1 << 16].map(|capacity| StdArc::new(ShardMailbox::new(capacity, Default::default())));
+        let keys = StdArc::<RoomKeys>::default();
+        let tenants = [(); 2].map(|()| (RoomTable::new(limits, keys.clone()), StdArc::<Share>::default()));
+        let name = RoomName::new("r").unwrap();
+        let publish = |(table, share): &(RoomTable, StdArc<Share>)| {
+            let draft = Draft::new(Text::from("e"), Payload::text("x".repeat(1_000)));
+            let manner = Manner {
+                share: Some(share),
+                ..Manner::default()
+            };
+            table.publish("r", draft, manner, 1_000, &mailboxes)
+        };
+        for (table, _) in &tenants {
+            for shard in 0..mailboxes.len() {
+                table
+                    .join(&name, Listener::Shard(shard), Start::Now, 1_000)
+                    .unwrap();
+            }
+        }
+        let [a, b] = &tenants;
+        let mut accepted = 0;
+        let refusal = loop {
+            match publish(a) {
+                Ok(_) => accepted += 1,
+                Err(refusal) => break refusal,
+            }
+        };
+        assert_eq!(refusal.code, Code::Overloaded);
+        assert!(refusal.message.contains("this tenant") && refusal.retry_after_ms > 0);
+        // The smaller mailbox decides, and what was refused has taken nothing of the other.
+        let used = [0, 1].map(|shard| mailboxes[shard].used());
+        assert_eq!(used, [a.1.used(0), a.1.used(1)]);
+        assert_eq!(used[0], used[1]);
+        assert!(used[1] <= 1 << 15, "{used:?}");
+        for _ in 0..accepted {
+            publish(b).expect("the other half");
+        }
+        assert_eq!((a.1.refused(), b.1.refused()), (1, 0));
+        // When the shards have taken it, all is given back.
+        for (shard, mailbox) in mailboxes.iter().enumerate() {
+            while let Some(crate::hub::ShardMessage::Publication(publication)) = mailbox.pop() {
+                mailbox.release(publication.cost());
+                publication
+                    .share
+                    .as_ref()
+                    .unwrap()
+                    .release(shard, publication.cost());
+            }
+            assert_eq!((mailbox.used(), a.1.used(shard), b.1.used(shard)), (0, 0, 0));
+        }
+        publish(a).expect("room again");
+    }
 
     #[test]
     fn a_room_stays_for_as_long_as_its_keys_are_promised() {

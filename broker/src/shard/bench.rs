@@ -75,8 +75,11 @@ impl Audience {
         let mut count = 0;
         while let Some(message) = mailbox.pop() {
             if let ShardMessage::Publication(publication) = message {
-                count += self.shard.deliver(&publication, outbox_bytes_max);
+                count += self.shard.deliver(&publication, outbox_bytes_max).given;
                 mailbox.release(publication.cost());
+                if let Some(share) = &publication.share {
+                    share.release(self.shard.index, publication.cost());
+                }
             }
         }
         count

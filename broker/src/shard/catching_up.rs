@@ -24,6 +24,10 @@ use crate::rooms::{CatchUp, Lost, Room};
 /// Messages that one peer is given a turn, so that a herd that comes back is served side by side.
 const MESSAGES_A_TURN: usize = 128;
 
+/// Messages that all peers together are given a turn: a fourth of what those take who are there. A herd of ten thousand takes its time;
+/// who never left does not wait for it.
+pub(super) const CATCH_UP_A_TURN: usize = 16_384;
+
 /// How far one look brought a subscriber.
 enum Step {
     /// It is live, or gone, or waits for something that will call.
@@ -107,7 +111,12 @@ impl Shard {
     /// Gives a peer more of what it is behind with. Called when its outbox has been written.
     pub(super) fn catch_up(self: &Rc<Self>, peer: &Rc<Peer>) {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
-        let mut budget = MESSAGES_A_TURN;
+        let left = self.catch_up_left.get();
+        let before = left.min(MESSAGES_A_TURN);
+        if before == 0 {
+            return self.wait_for_turn(peer);
+        }
+        let mut budget = before;
         while budget > 0 && !peer.is_closing() {
             if self.give_states(peer, outbox_bytes_max, &mut budget) {
                 break;
@@ -132,10 +141,19 @@ impl Shard {
                 }
             }
         }
+        self.catch_up_left.set(left - (before - budget));
         if !peer.blocked.get() && !peer.is_closing() {
             self.mark(peer);
             self.hub.shards[self.index].notify();
         }
+    }
+
+    /// This turn has nothing left for the peer. Those who had something are marked behind it.
+    fn wait_for_turn(&self, peer: &Rc<Peer>) {
+        if !peer.marked.replace(true) {
+            self.late.borrow_mut().push(peer.clone());
+        }
+        self.hub.shards[self.index].notify();
     }
 
     fn catch_up_room(

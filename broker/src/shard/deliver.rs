@@ -70,14 +70,17 @@ impl LocalRoom {
 
 impl Shard {
     /// Appends the message to the outbox of every subscriber here. Shares the bytes; allocates nothing.
-    pub(super) fn deliver(self: &Rc<Self>, publication: &Shared, outbox_bytes_max: usize) -> u64 {
+    pub(super) fn deliver(self: &Rc<Self>, publication: &Shared, outbox_bytes_max: usize) -> Walk {
         let mut rooms = self.rooms.borrow_mut();
         // Nobody listens any more: the message crossed the last leave.
         let Some(room) = rooms.get_mut(&publication.key) else {
-            return 0;
+            return Walk::default();
         };
         room.seen = room.seen.max(publication.seq);
-        let mut count = 0;
+        let mut walk = Walk {
+            met: room.members.len() as u64,
+            given: 0,
+        };
         for member in &mut room.members {
             if publication.seq <= member.after || member.feed != Feed::Live {
                 continue;
@@ -95,7 +98,7 @@ impl Shard {
                 },
             };
             match given {
-                Given::Queued => count += 1,
+                Given::Queued => walk.given += 1,
                 Given::Passed => {}
                 Given::NoRoom => {
                     member.feed = Feed::Behind;
@@ -105,7 +108,7 @@ impl Shard {
                 }
             }
         }
-        count
+        walk
     }
 
     /// Queues the message for one subscriber, or the word that it was not for it.
@@ -140,33 +143,44 @@ impl Shard {
     }
 
     /// The same for a message to people or connections.
-    pub(super) fn deliver_direct(&self, direct: &Direct, outbox_bytes_max: usize) -> u64 {
+    pub(super) fn deliver_direct(&self, direct: &Direct, outbox_bytes_max: usize) -> Walk {
         let Some(tenant) = self.hub.tenants.get(direct.tenant.as_str()) else {
-            return 0;
+            return Walk::default();
         };
-        let mut count = 0;
+        let mut walk = Walk::default();
         let mut give = |peer: &Rc<Peer>| {
             if !is_excluded(peer, &direct.excluded) {
                 self.queue(peer, direct.bytes(peer.dialect).clone(), outbox_bytes_max);
-                count += 1;
+                walk.given += 1;
             }
         };
         let rosters = self.rosters.borrow();
         match &direct.to {
-            Recipient::User(user) => rosters.user(tenant.key, user).iter().for_each(give),
-            Recipient::Tenant => rosters.tenant(tenant.key).iter().for_each(give),
+            Recipient::User(user) => {
+                let peers = rosters.user(tenant.key, user);
+                peers.iter().for_each(give);
+                walk.met = peers.len() as u64;
+            }
+            Recipient::Tenant => {
+                let peers = rosters.tenant(tenant.key);
+                peers.iter().for_each(give);
+                walk.met = peers.len() as u64;
+            }
             Recipient::Role(role) => {
-                let peers = rosters.tenant(tenant.key).iter();
-                peers.filter(|peer| has_role(peer, role.as_str())).for_each(give);
+                let peers = rosters.tenant(tenant.key);
+                let of_role = peers.iter().filter(|peer| has_role(peer, role.as_str()));
+                of_role.for_each(give);
+                walk.met = peers.len() as u64;
             }
             Recipient::Connection(id) => {
                 // The id alone is not enough: it must be of the sender's tenant.
                 if let Some(peer) = self.peer(*id).filter(|peer| is_of(peer, &tenant)) {
                     give(&peer);
+                    walk.met = 1;
                 }
             }
         }
-        count
+        walk
     }
 
     /// Makes the peer a subscriber. Answers where it begins.
@@ -258,6 +272,15 @@ pub(super) fn forget(peer: &Peer, room: &Room) {
 pub(super) enum Chosen {
     Class,
     Client(Option<Box<Options>>),
+}
+
+/// What one message came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Walk {
+    /// Those who were looked at, whether it was for them or not: this is the work.
+    pub(super) met: u64,
+    /// Those whose outbox it is in.
+    pub(super) given: u64,
 }
 
 /// What became of a message for one subscriber.

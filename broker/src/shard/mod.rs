@@ -65,16 +65,13 @@ use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::connection::Connection;
 use crate::hub::{Hub, SHARD_BITS, SharedDevice, Tenant, Tunables, Visit};
+use crate::mailbox::BEHIND_BYTES;
 use crate::metrics::ShardMetrics;
 use crate::publication::{RoomKey, message_frame};
 use crate::websocket::{Event, frame};
 
 /// Bytes that one read takes at most. One buffer a shard, not one a connection.
 const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// A shard for which so many bytes wait is behind. Some hundred small messages: what waits longest for them waits a few
-/// milliseconds, and a flood does not fill the queue of which others need a place.
-const BEHIND_BYTES: usize = 128 * 1024;
 
 /// Outbox buffers kept for the next turn; more are given back to the allocator.
 const SPARE_BUFFERS_MAX: usize = 1_024;
@@ -100,6 +97,10 @@ pub struct Shard {
     watchers: RefCell<Watchers>,
     /// Peers with something to write at the end of the turn.
     marked: RefCell<Vec<Rc<Peer>>>,
+    /// Messages out of history that this turn may still give.
+    catch_up_left: Cell<usize>,
+    /// Peers, marked, for whom nothing was left of that: the next turn begins with them.
+    late: RefCell<Vec<Rc<Peer>>>,
     /// Peers whose outbox overflowed in this turn.
     overflowed: RefCell<Vec<Rc<Peer>>>,
     wheel: RefCell<Wheel<ConnectionId>>,
@@ -131,6 +132,8 @@ impl Shard {
             rechecks: RefCell::default(),
             watchers: RefCell::default(),
             marked: RefCell::default(),
+            catch_up_left: Cell::default(),
+            late: RefCell::default(),
             overflowed: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now.mono_ms)),
             sleepers: RefCell::default(),

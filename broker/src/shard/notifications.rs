@@ -74,10 +74,10 @@ impl Shard {
         })
     }
 
-    /// Pushes a notice to those here whom it is for.
-    pub(super) fn deliver_notice(self: &Rc<Self>, notice: &Notice, outbox_bytes_max: usize) {
+    /// Pushes a notice to those here whom it is for. Answers how many were looked at.
+    pub(super) fn deliver_notice(self: &Rc<Self>, notice: &Notice, outbox_bytes_max: usize) -> u64 {
         let mut elsewhere_in_roles = Vec::new();
-        {
+        let met = {
             let rosters = self.rosters.borrow();
             let peers = match &notice.to {
                 Audience::User(user) => rosters.user(notice.tenant.key, user),
@@ -90,10 +90,12 @@ impl Shard {
                     Fit::ForIt => self.push_notice(peer, notice, outbox_bytes_max),
                 }
             }
-        }
+            peers.len() as u64
+        };
         for peer in elsewhere_in_roles {
             self.tell_own_count(&peer, notice);
         }
+        met
     }
 
     fn push_notice(&self, peer: &Rc<Peer>, notice: &Notice, outbox_bytes_max: usize) {

@@ -178,11 +178,12 @@ impl Shard {
     }
 
     /// Appends a change to the outboxes of those who watch. Shares the bytes; allocates nothing.
-    pub(super) fn presence_changed(&self, news: &PresenceNews, outbox_bytes_max: usize) {
+    pub(super) fn presence_changed(&self, news: &PresenceNews, outbox_bytes_max: usize) -> u64 {
         let mut watchers = self.watchers.borrow_mut();
         let Some(room) = watchers.0.get_mut(&news.room.key) else {
-            return;
+            return 0;
         };
+        let met = room.watchers.len() as u64;
         let (mut told, mut truncated, mut missed) = (0, 0, 0);
         for watcher in room.watchers.values_mut() {
             if news.kind == NewsKind::Missed && !watcher.missed {
@@ -209,6 +210,7 @@ impl Shard {
         if missed > 0 {
             news.room.change_missed(&self.hub.presence, self.now().mono_ms);
         }
+        met
     }
 
     /// Answers with a page of who is in a room. That the caller may ask has been checked.

@@ -86,7 +86,7 @@ impl Shard {
             repeat,
             ack,
             on_commit: Some(&on_commit),
-            journal: None,
+            ..Manner::default()
         };
         let accepted = match self.hub.publish(tenant, room.as_str(), draft, manner) {
             Ok(accepted) => accepted,

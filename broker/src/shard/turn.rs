@@ -2,28 +2,69 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cauce_protocol::{Code, Refusal};
 
+use super::catching_up::CATCH_UP_A_TURN;
 use super::outbox::{Flushed, Written};
 use super::peer::{Peer, Stage};
 use super::{SPARE_BUFFERS_MAX, Shard};
-use crate::hub::{Closing, Selection, ShardMessage};
+use crate::hub::{Closing, Selection, ShardMailbox, ShardMessage};
+use crate::mailbox::Share;
 use crate::metrics::Taken;
 use crate::publication::message_frame;
 
 /// Messages that one turn takes, so that sockets are read in between. Many: what a turn takes more, it writes in fewer calls,
 /// and one call costs as much as appending a hundred frames.
 const MESSAGES_A_TURN: usize = 4_096;
-/// Frames that one turn appends to outboxes, give or take one message, for the same reason: a message to a thousand subscribers is a
-/// thousand times the work.
-const DELIVERIES_A_TURN: u64 = 65_536;
+/// Peers that one turn looks at, give or take one message, for the same reason: a message to a thousand subscribers is a thousand
+/// times the work, also where it is for none of them.
+const PEERS_A_TURN: u64 = 65_536;
 
 /// Accepts sockets for a shard: the transport's side of the loop, so that the shard knows no handshake.
 pub trait Reception {
     /// Serves the socket on this thread.
     fn receive(&self, shard: &Rc<Shard>, arrival: crate::hub::Arrival);
+}
+
+/// What a turn has taken from the mailbox: given back when it is written.
+struct Released {
+    shard: usize,
+    bytes: usize,
+    /// Of whose part the last messages were, and how many bytes: most often a turn's are of one tenant.
+    share: Option<(Arc<Share>, usize)>,
+}
+
+impl Released {
+    fn new(shard: usize) -> Self {
+        Self {
+            shard,
+            bytes: 0,
+            share: None,
+        }
+    }
+
+    fn add(&mut self, share: Option<&Arc<Share>>, cost: usize) {
+        self.bytes += cost;
+        match (&mut self.share, share) {
+            (_, None) => {}
+            (Some((last, bytes)), Some(share)) if Arc::ptr_eq(last, share) => *bytes += cost,
+            (last, Some(share)) => {
+                if let Some((other, bytes)) = last.replace((share.clone(), cost)) {
+                    other.release(self.shard, bytes);
+                }
+            }
+        }
+    }
+
+    fn give_back(self, mailbox: &ShardMailbox) {
+        mailbox.release(self.bytes);
+        if let Some((share, bytes)) = self.share {
+            share.release(self.shard, bytes);
+        }
+    }
 }
 
 impl Shard {
@@ -36,9 +77,9 @@ impl Shard {
             mailbox.begin_turn();
             self.metrics().turns.increment();
             let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
-            let (mut released, mut delivered, mut full_bite) = (0, 0, false);
+            let (mut released, mut met, mut full_bite) = (Released::new(self.index), 0, false);
             for n in 0.. {
-                if n == MESSAGES_A_TURN || delivered >= DELIVERIES_A_TURN {
+                if n == MESSAGES_A_TURN || met >= PEERS_A_TURN {
                     // Come again after the sockets had their turn.
                     mailbox.notify();
                     full_bite = true;
@@ -47,33 +88,33 @@ impl Shard {
                 match mailbox.pop() {
                     None => break,
                     Some(ShardMessage::Publication(publication)) => {
-                        let count = self.deliver(&publication, outbox_bytes_max);
+                        let walk = self.deliver(&publication, outbox_bytes_max);
                         taken.borrow_mut().push(Taken {
                             accepted: publication.accepted,
                             source: publication.source,
-                            deliveries: count,
+                            deliveries: walk.given,
                         });
-                        delivered += count;
-                        released += publication.cost();
+                        met += walk.met;
+                        released.add(publication.share.as_ref(), publication.cost());
                     }
                     Some(ShardMessage::Direct(direct)) => {
-                        let count = self.deliver_direct(&direct, outbox_bytes_max);
+                        let walk = self.deliver_direct(&direct, outbox_bytes_max);
                         taken.borrow_mut().push(Taken {
                             accepted: direct.accepted,
                             source: direct.source,
-                            deliveries: count,
+                            deliveries: walk.given,
                         });
-                        delivered += count;
-                        released += direct.cost();
+                        met += walk.met;
+                        released.add(Some(&direct.share), direct.cost());
                     }
                     Some(ShardMessage::Presence(news)) => {
-                        self.presence_changed(&news, outbox_bytes_max);
-                        released += news.cost();
+                        met += self.presence_changed(&news, outbox_bytes_max);
+                        released.add(None, news.cost());
                     }
                     Some(ShardMessage::Enroll(room)) => self.enroll(&room),
                     Some(ShardMessage::Notice(notice)) => {
-                        self.deliver_notice(&notice, outbox_bytes_max);
-                        released += notice.cost();
+                        met += self.deliver_notice(&notice, outbox_bytes_max);
+                        released.add(None, notice.cost());
                     }
                     Some(ShardMessage::Answer(answer)) => self.answered(*answer),
                     Some(ShardMessage::Outcome(outcome)) => self.outcome(*outcome),
@@ -92,7 +133,7 @@ impl Shard {
             }
             self.recheck_some();
             self.flush_marked();
-            mailbox.release(released);
+            released.give_back(&mailbox);
             self.report(&mut taken.borrow_mut());
             self.close_overflowed();
             // The mailbox's bell rings without ever making us wait; a node under load would read no socket otherwise.
@@ -122,8 +163,10 @@ impl Shard {
     /// Writes each marked peer once.
     fn flush_marked(self: &Rc<Self>) {
         let mut written = Written::default();
+        let late = std::mem::take(&mut *self.late.borrow_mut());
         let mut marked = std::mem::take(&mut *self.marked.borrow_mut());
-        for peer in marked.drain(..) {
+        self.catch_up_left.set(CATCH_UP_A_TURN);
+        for peer in late.into_iter().chain(marked.drain(..)) {
             peer.marked.set(false);
             if !peer.blocked.get() {
                 self.flush(&peer, &mut written);

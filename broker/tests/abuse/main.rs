@@ -19,6 +19,7 @@
 //! | asks for pages and reads none | 4100 `overloaded` with the time to wait, it stays |
 //! | asks anything at all, with values that no client would send | each request is answered once, it stays |
 //! | requests without end, good or bad | 4101 `rate_limited` with the time to wait, it stays |
+//! | publishes thousands of messages that a filter or a role keeps from everyone | nothing; others have their turns between them |
 //! | a 129th room | 4106 `quota_exceeded`, it stays |
 
 mod anything;
@@ -27,6 +28,7 @@ mod framing;
 mod requests;
 #[path = "../support/mod.rs"]
 mod support;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,9 @@
 //! Publishing, sending, rooms.
 
+use std::time::Duration;
+
 use cauce_broker::auth::secret::Scope;
+use cauce_broker::mailbox::BEHIND_BYTES;
 use reqwest::Method;
 use serde_json::json;
 
@@ -298,5 +301,43 @@ async fn a_broadcast_reaches_everybody_in_every_tenant_and_is_the_operators() {
     let refused = broker.ask(&acme, Method::POST, "/v1/broadcast", Some(body)).await;
     assert_eq!(refused.refusal(), (403, "forbidden"));
     drop(peers);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_of_a_tenant_holds_up_its_requests_and_nobody_elses() {
+    let broker = Broker::in_memory();
+    broker.tenant("other").await;
+    let tenant = broker.server().hub().tenants.get("default").unwrap();
+    // As a shard that does not come to it would.
+    let bytes = BEHIND_BYTES + 1;
+    assert!(tenant.share.reserve(0, bytes, usize::MAX));
+    let body = json!({ "room": "r", "event": "e" });
+    let refused = broker.post("/v1/publish", body.clone()).await;
+    assert_eq!(refused.refusal(), (429, "rate_limited"));
+    assert_eq!(refused.headers["retry-after"], "1");
+    let sent = broker
+        .post("/v1/send", json!({ "tenant": true, "event": "e" }))
+        .await;
+    assert_eq!(sent.refusal(), (429, "rate_limited"));
+    let batch = json!({ "messages": [body, body] });
+    let results = broker.post("/v1/publish/batch", batch.clone()).await.ok()["results"].clone();
+    for result in results.as_array().unwrap() {
+        assert_eq!(result["error"]["name"], "rate_limited", "{results}");
+    }
+    broker.post("/v1/publish?tenant=other", body.clone()).await.ok();
+    let metrics = broker.get("/metrics").await.body;
+    let metrics = metrics.as_str().unwrap();
+    assert!(
+        metrics.contains("cauce_publications_limited_total{limit=\"queue_per_tenant\"} 4\n"),
+        "{metrics}"
+    );
+    // A batch that waits goes on in its order, and one that was refused was given no number.
+    let (results, ()) = tokio::join!(broker.post("/v1/publish/batch", batch), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tenant.share.release(0, bytes);
+    });
+    let results = results.ok()["results"].clone();
+    assert_eq!((&results[0]["seq"], &results[1]["seq"]), (&json!(1), &json!(2)));
     broker.stop().await;
 }

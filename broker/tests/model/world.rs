@@ -1,18 +1,25 @@
 //! The broker, its clients and the model side by side; every operation is done to both, and every answer compared.
 
-use std::collections::{BTreeMap, HashMap};
+mod op;
+mod requests;
+mod roll;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use cauce_broker::auth::Pattern;
 use cauce_broker::hub::{RoomClasses, TenantSettings};
-use cauce_broker::publication::Draft;
-use cauce_broker::rooms::{Keep, Manner, PresenceMode, RoomClass};
-use cauce_protocol::Payload;
-use cauce_protocol::wire::{self, client_frame::Request, reply::Outcome, server_frame::Message};
+use cauce_broker::rooms::{Keep, PresenceMode, RoomClass};
+use cauce_protocol::wire;
+use cauce_protocol::wire::client_frame::Request;
+use cauce_protocol::wire::reply::Outcome;
+use cauce_protocol::wire::server_frame::Message;
 
+pub(crate) use self::op::{Op, Since};
+use self::roll::{Roll, View};
 use crate::client::{Client, Dialect};
-use crate::oracle::{Policy, RoomLog, Said, Sub, Who};
+use crate::oracle::{RoomLog, Sub, Who};
 use crate::support::{Broker, PATIENCE, token};
 
 pub(crate) const TENANTS: [&str; 2] = ["a", "b"];
@@ -31,83 +38,11 @@ pub(crate) const KEYS: [&str; 3] = ["", "k1", "k2"];
 pub(crate) const SLOTS: usize = 8;
 const USERS: [&str; SLOTS / 2] = ["ann", "ann", "bob", "carl"];
 
-/// A burst is larger than what sockets and outbox hold of one who does not read.
-const BURST_MESSAGES: u64 = 120;
-const BURST_BYTES: usize = 56 * 1024;
-
 /// How long one who was lost is held to be present: for ever in one tenant, not at all in the other.
 const GRACE_MS: [u64; TENANTS.len()] = [3_600_000, 0];
 
 const ADVANCE: u64 = 1;
 const GAP: u64 = 2;
-
-#[derive(Clone, Debug)]
-pub(crate) enum Since {
-    Plain,
-    /// The position that this client would bring, if it has one.
-    Remembered,
-    /// A number that was never given.
-    Wrong,
-    Recent(u32),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    Connect {
-        slot: usize,
-        remember: bool,
-    },
-    Drop {
-        slot: usize,
-    },
-    Subscribe {
-        slot: usize,
-        room: usize,
-        since: Since,
-        policy: Policy,
-        events: Vec<usize>,
-        keys: Vec<usize>,
-        watch: bool,
-    },
-    Unsubscribe {
-        slot: usize,
-        room: usize,
-    },
-    Publish {
-        slot: usize,
-        room: usize,
-        event: usize,
-        key: usize,
-        myself: bool,
-        exclude: Vec<usize>,
-        repeat: Option<usize>,
-    },
-    Burst {
-        tenant: usize,
-        room: usize,
-    },
-    History {
-        slot: usize,
-        room: usize,
-        from: u64,
-        backwards: bool,
-        limit: u32,
-    },
-    Who {
-        slot: usize,
-    },
-    Keep {
-        tenant: usize,
-        messages: u32,
-    },
-    Presence {
-        tenant: usize,
-        on: bool,
-    },
-    Read {
-        slot: usize,
-    },
-}
 
 fn tenant_of(slot: usize) -> usize {
     slot / (SLOTS / 2)
@@ -115,57 +50,6 @@ fn tenant_of(slot: usize) -> usize {
 
 fn user_of(slot: usize) -> &'static str {
     USERS[slot % (SLOTS / 2)]
-}
-
-/// One who is there: connections, and how many were lost and may come back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Present {
-    connections: u32,
-    lost: u32,
-}
-
-/// Who is in the room that shows it.
-#[derive(Debug, Default)]
-struct Roll {
-    on: bool,
-    present: BTreeMap<&'static str, Present>,
-}
-
-impl Roll {
-    fn enter(&mut self, user: &'static str) {
-        if self.on {
-            let present = self.present.entry(user).or_default();
-            present.connections += 1;
-            present.lost = present.lost.saturating_sub(1);
-        }
-    }
-
-    fn exit(&mut self, user: &'static str, held: bool) {
-        let Some(present) = self.present.get_mut(user) else {
-            return;
-        };
-        present.connections -= 1;
-        present.lost += u32::from(held);
-        if *present == Present::default() {
-            self.present.remove(user);
-        }
-    }
-
-    fn names(&self) -> Vec<(String, u32)> {
-        let present = self.present.iter();
-        present
-            .map(|(user, present)| ((*user).to_owned(), present.connections))
-            .collect()
-    }
-}
-
-/// What one who watches knows of who is there.
-#[derive(Debug, Default)]
-struct View {
-    version: u64,
-    names: Vec<String>,
-    /// It was told that it does not know all.
-    truncated: bool,
 }
 
 /// One client, through all its connections.
@@ -422,311 +306,6 @@ impl World {
         }
     }
 
-    async fn subscribe(&mut self, slot: usize, room: usize, since: &Since, mut sub: Sub, watch: bool) {
-        let tenant = tenant_of(slot);
-        let (head, first) = (self.rooms[tenant][room].head(), self.rooms[tenant][room].first());
-        let remembered = self.slots[slot].positions.get(&room).copied();
-        let (epoch, seq, recent) = match (since, remembered, self.rooms[tenant][room].epoch) {
-            (Since::Remembered, Some((epoch, seq)), _) => (epoch, seq, 0),
-            (Since::Wrong, _, Some(epoch)) => (epoch, head + 1, 0),
-            (Since::Wrong, _, None) => (7, 0, 0),
-            (Since::Recent(recent), ..) => (0, 0, *recent),
-            (Since::Plain | Since::Remembered, ..) => (0, 0, 0),
-        };
-        let plain = epoch == 0
-            && recent == 0
-            && !watch
-            && sub.policy == Policy::Reliable
-            && sub.events.is_empty()
-            && sub.keys.is_empty();
-        let subscription = wire::Subscription {
-            room: ROOMS[room].into(),
-            epoch,
-            seq,
-            recent,
-            delivery: match sub.policy {
-                Policy::Reliable => wire::Delivery::Reliable,
-                Policy::Latest => wire::Delivery::Latest,
-                Policy::DropOldest => wire::Delivery::DropOldest,
-                Policy::Sample => wire::Delivery::Sample,
-            }
-            .into(),
-            sample_ms: if sub.policy == Policy::Sample { 10 } else { 0 },
-            events: sub.events.clone(),
-            keys: sub.keys.clone(),
-            presence: if watch {
-                wire::Watch::Users
-            } else {
-                wire::Watch::None
-            }
-            .into(),
-        };
-        let request = match plain {
-            true => wire::Subscribe {
-                rooms: vec![ROOMS[room].into()],
-                ..wire::Subscribe::default()
-            },
-            false => wire::Subscribe {
-                subscriptions: vec![subscription],
-                ..wire::Subscribe::default()
-            },
-        };
-        let outcome = self.ask(slot, Request::Subscribe(request)).await;
-        if watch && !self.rolls[tenant].on {
-            assert!(
-                matches!(&outcome, Outcome::Error(error) if error.name == "conflict"),
-                "{outcome:?}"
-            );
-            return;
-        }
-        let Outcome::Subscribed(subscribed) = outcome else {
-            panic!("{outcome:?}");
-        };
-        let [told] = &subscribed.rooms[..] else {
-            panic!("{subscribed:?}");
-        };
-        assert_eq!((told.name.as_str(), told.head), (ROOMS[room], head));
-        self.rooms[tenant][room].check_epoch(told.epoch);
-        let own = &mut self.slots[slot];
-        own.numbers.insert(told.room, room);
-        if let Some(joined) = own.subs.get_mut(&room) {
-            joined.stands_at(&self.rooms[tenant][room], told.seq);
-        } else {
-            use wire::Recovery::{Continued, None, Partial, Reset};
-            let expected = match (epoch, recent) {
-                (0, 0) => (None, head, 0, 0),
-                (0, recent) => (None, (head.saturating_sub(recent.into())).max(first - 1), 0, 0),
-                _ if Some(epoch) != self.rooms[tenant][room].epoch || seq > head => (Reset, head, 0, 0),
-                _ if seq + 1 < first => (Partial, first - 1, seq + 1, first - 1),
-                _ => (Continued, seq, 0, 0),
-            };
-            assert_eq!(
-                (told.recovery(), told.seq, told.lost_from, told.lost_to),
-                expected,
-                "epoch {epoch}, seq {seq}, recent {recent}; {first} to {head} are kept"
-            );
-            sub.from = told.seq;
-            sub.after = told.seq;
-            own.subs.insert(room, sub);
-            if room == SHOWN {
-                self.rolls[tenant].enter(user_of(slot));
-            }
-        }
-        if watch && self.slots[slot].view.is_none() {
-            // A watcher takes pages, and lays later changes over them.
-            self.slots[slot].view = Some(View::default());
-            self.take_page(slot).await;
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one publish")]
-    async fn publish(
-        &mut self,
-        slot: usize,
-        room: usize,
-        event: &str,
-        key: &str,
-        myself: bool,
-        exclude: Vec<u64>,
-        repeat: Option<usize>,
-    ) {
-        let (tenant, user) = (tenant_of(slot), user_of(slot));
-        let mark = self.mark(tenant);
-        let repeat = repeat.map(|repeat| format!("i{repeat}"));
-        let publish = wire::Publish {
-            room: ROOMS[room].into(),
-            event: event.into(),
-            payload: Some(wire::publish::Payload::Text(mark.clone())),
-            idempotency_key: repeat.clone().unwrap_or_default(),
-            exclude_sender: myself,
-            exclude: exclude.clone(),
-            want_receivers: true,
-            key: key.into(),
-            ..wire::Publish::default()
-        };
-        let id = self.slots[slot].who.ids[0];
-        let expected = match &repeat {
-            Some(repeat) => {
-                let repeats = &self.rooms[tenant][room].repeats;
-                repeats.get(&(user.to_owned(), repeat.clone())).copied()
-            }
-            None => None,
-        };
-        let seq = expected.unwrap_or_else(|| {
-            let mut excluded = exclude;
-            excluded.extend(myself.then_some(id));
-            let said = Said {
-                event: event.into(),
-                key: key.into(),
-                mark,
-                excluded,
-                user: user.into(),
-            };
-            let log = &mut self.rooms[tenant][room];
-            let seq = log.publish(said);
-            if let Some(repeat) = repeat {
-                log.repeats.insert((user.to_owned(), repeat), seq);
-            }
-            seq
-        });
-        let others = self.slots.iter().enumerate();
-        let receivers = others
-            .filter(|(other, own)| tenant_of(*other) == tenant && own.subs.contains_key(&room))
-            .filter(|(other, _)| !(myself && *other == slot))
-            .count();
-        let outcome = self.ask(slot, Request::Publish(publish)).await;
-        let Outcome::Published(published) = outcome else {
-            panic!("{outcome:?}");
-        };
-        assert_eq!((published.seq, published.repeated), (seq, expected.is_some()));
-        if expected.is_none() {
-            assert_eq!(published.receivers as usize, receivers);
-        }
-        self.rooms[tenant][room].check_epoch(published.epoch);
-    }
-
-    /// More at once than anyone takes who does not read.
-    fn burst(&mut self, tenant: usize, room: usize) {
-        let hub = self.broker.server.hub().clone();
-        let to = hub.tenants.get(TENANTS[tenant]).expect("a tenant");
-        for n in 0..BURST_MESSAGES {
-            let (event, key) = (EVENTS[n as usize % 2], KEYS[n as usize % 3]);
-            let mark = self.mark(tenant);
-            let text = format!("{mark} {}", "x".repeat(BURST_BYTES));
-            let draft = Draft {
-                topic: key.into(),
-                ..Draft::new(event.into(), Payload::text(text))
-            };
-            let accepted = hub
-                .publish(&to, ROOMS[room], draft, Manner::default())
-                .expect("published");
-            let log = &mut self.rooms[tenant][room];
-            log.burst = true;
-            let seq = log.publish(Said {
-                event: event.into(),
-                key: key.into(),
-                mark,
-                excluded: Vec::new(),
-                user: String::new(),
-            });
-            assert_eq!(accepted.seq.0, seq);
-            log.check_epoch(accepted.epoch.0);
-        }
-    }
-
-    async fn history(&mut self, slot: usize, room: usize, from: u64, backwards: bool, limit: u32) {
-        let history = wire::History {
-            room: ROOMS[room].into(),
-            epoch: 0,
-            from,
-            backwards,
-            limit,
-        };
-        let outcome = self.ask_page(slot, Request::History(history)).await;
-        let Outcome::HistoryPage(page) = outcome else {
-            panic!("{outcome:?}");
-        };
-        let log = &self.rooms[tenant_of(slot)][room];
-        let (first, head) = (log.first(), log.head());
-        let none = first > head;
-        assert_eq!((page.first, page.head), (if none { 0 } else { first }, head));
-        let expected: Vec<u64> = match backwards {
-            false => (first.max(from + 1)..=head).collect(),
-            true => {
-                let end = if from == 0 { head + 1 } else { from.min(head + 1) };
-                (first..end).rev().collect()
-            }
-        };
-        let limit = if limit == 0 { 100 } else { limit as usize };
-        let numbers: Vec<u64> = page.entries.iter().map(|entry| entry.seq).collect();
-        // A page ends for its bytes as well.
-        assert!(
-            numbers.len() <= limit && expected.starts_with(&numbers),
-            "{numbers:?} of {expected:?}"
-        );
-        assert!(
-            log.burst || numbers.len() == limit.min(expected.len()),
-            "a page that is not full"
-        );
-        assert!(!numbers.is_empty() || expected.is_empty());
-        assert_eq!(page.more, numbers.len() < expected.len());
-        for entry in &page.entries {
-            let said = log.get(entry.seq);
-            let Some(wire::history_entry::Payload::Text(text)) = &entry.payload else {
-                panic!("{entry:?}");
-            };
-            assert_eq!(
-                (&entry.event, &entry.key, mark_of(text), &entry.user),
-                (&said.event, &said.key, said.mark.as_str(), &said.user)
-            );
-        }
-    }
-
-    fn switch_presence(&mut self, tenant: usize, on: bool) {
-        let was_on = std::mem::replace(&mut self.rolls[tenant].on, on);
-        if was_on && !on {
-            self.rolls[tenant].present.clear();
-        }
-        if on && !was_on {
-            for slot in (0..SLOTS).filter(|&slot| tenant_of(slot) == tenant) {
-                if self.slots[slot].subs.contains_key(&SHOWN) {
-                    self.rolls[tenant].enter(user_of(slot));
-                }
-            }
-        }
-        self.configure(tenant);
-    }
-
-    async fn page(&mut self, slot: usize) -> Option<wire::PresencePage> {
-        let presence = wire::Presence {
-            room: ROOMS[SHOWN].into(),
-            ..wire::Presence::default()
-        };
-        match self.ask_page(slot, Request::Presence(presence)).await {
-            Outcome::PresencePage(page) => Some(page),
-            Outcome::Error(error) if error.name == "conflict" => None,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// A watcher begins anew from a page.
-    async fn take_page(&mut self, slot: usize) {
-        if let Some(page) = self.page(slot).await {
-            let names = page.page.iter().map(|present| present.user.clone()).collect();
-            self.slots[slot].view = Some(View {
-                version: page.version,
-                names,
-                truncated: false,
-            });
-        }
-    }
-
-    /// Who is there is who the model says, as soon as the shards have heard of a change of class.
-    async fn check_roll(&mut self, slot: usize) {
-        let tenant = tenant_of(slot);
-        let began = Instant::now();
-        loop {
-            let page = self.page(slot).await;
-            assert_eq!(page.is_some(), self.rolls[tenant].on);
-            let Some(page) = page else { return };
-            let seen: Vec<_> = page
-                .page
-                .iter()
-                .map(|present| (present.user.clone(), present.connections))
-                .collect();
-            let expected = self.rolls[tenant].names();
-            let connections: u32 = expected.iter().map(|(_, connections)| connections).sum();
-            if seen == expected && (page.users as usize, page.connections) == (expected.len(), connections) {
-                return;
-            }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{seen:?} are there, and should be {expected:?}"
-            );
-            tokio::task::yield_now().await;
-        }
-    }
-
     async fn ask(&mut self, slot: usize, request: Request) -> Outcome {
         let client = self.slots[slot].client.as_mut().expect("it is connected");
         let (outcome, before) = client.ask(request).await;
@@ -834,30 +413,6 @@ impl World {
             let tenant = hub.tenants.get(tenant).expect("a tenant");
             let used = self.rooms[number].iter().filter(|room| room.epoch.is_some());
             assert_eq!(tenant.rooms.len(), used.count());
-        }
-    }
-
-    /// Who watches ends with the names that are there.
-    async fn check_view(&mut self, slot: usize) {
-        let tenant = tenant_of(slot);
-        if !self.rolls[tenant].on {
-            return;
-        }
-        loop {
-            match &mut self.slots[slot].view {
-                None => return,
-                Some(view) if view.truncated => self.take_page(slot).await,
-                Some(view) => {
-                    view.names.sort();
-                    let names = self.rolls[tenant].names();
-                    if view.names.iter().eq(names.iter().map(|(name, _)| name)) {
-                        return;
-                    }
-                    let client = self.slots[slot].client.as_mut().expect("it is connected");
-                    let message = client.receive().await;
-                    self.take(slot, message);
-                }
-            }
         }
     }
 }

@@ -69,12 +69,12 @@ impl Node {
         )?;
         out.counters(
             "cauce_publications_limited",
-            "Messages refused by a limit on publishing, by its setting",
+            "Messages refused by a limit on publishing, by its name",
             "limit",
             PublishLimit::ALL
                 .iter()
                 .zip(&self.0.hub.metrics.publish_limited)
-                .map(|(limit, counter)| (limit.setting(), counter.value())),
+                .map(|(limit, counter)| (limit.name(), counter.value())),
         )?;
         out.counters(
             "cauce_notices",

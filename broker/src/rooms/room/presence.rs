@@ -330,7 +330,7 @@ fn tell<M: From<StdArc<PresenceNews>>, W: Wake>(
         return true;
     }
     let cost = PresenceNews::cost_of(state.roll.news_bytes());
-    if reserve(state.counts, cost, mailboxes).is_err() {
+    if reserve(state.counts, cost, mailboxes, None).is_err() {
         return false;
     }
     // A change also tells those who missed one.

@@ -2,5 +2,6 @@
 //! makes of it is tested with the broker.
 
 mod broker;
+mod loss;
 mod socket;
 mod tls;

@@ -1,34 +1,32 @@
-//! Two tenants with the same rooms, users, roles and devices: whatever either does, each peer receives exactly what a model
-//! of its own tenant says, and nothing of the other's.
-
-mod support;
+//! The broker with two tenants that are alike to the last name, and the model that says what each peer must receive: every
+//! operation is done to both. What a tenant says carries its canary, so that nothing of the other can pass unseen.
 
 use std::collections::HashMap;
 
 use cauce_broker::Subscription;
 use cauce_protocol::Payload;
-use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::raw::Raw;
-use support::{Broker, PATIENCE, Peer, claims, full_token, sign_for};
 
-const TENANTS: [&str; 2] = ["a", "b"];
-const ROOMS: [&str; 4] = ["r0", "r1", "$devices", "$device:SAME01"];
+use crate::support::raw::Raw;
+use crate::support::{Broker, PATIENCE, Peer, full_token};
+
+pub(crate) const TENANTS: [&str; 2] = ["a", "b"];
+pub(crate) const ROOMS: [&str; 4] = ["r0", "r1", "$devices", "$device:SAME01"];
 const DEVICE: &str = "SAME01";
-const USERS: [&str; 2] = ["u0", "u1"];
-const ROLES: [&str; 2] = ["role0", "role1"];
+pub(crate) const USERS: [&str; 2] = ["u0", "u1"];
+pub(crate) const ROLES: [&str; 2] = ["role0", "role1"];
 /// What the tenants' devices say first; what they say later differs by tenant too.
 const FIRST_POWER: [f64; TENANTS.len()] = [0.125, 0.375];
 /// Behind the point of all that a tenant's device says.
 const POWER_MARKS: [[f64; 2]; TENANTS.len()] = [[FIRST_POWER[0], 0.25], [FIRST_POWER[1], 0.5]];
 /// User and role of a tenant's peers, by their number.
-const PEERS: [(usize, usize); 3] = [(0, 0), (0, 0), (1, 1)];
+pub(crate) const PEERS: [(usize, usize); 3] = [(0, 0), (0, 0), (1, 1)];
 
 /// Both tenants use their quotas to the full: if one counted for the other, something would be refused.
 const QUOTAS: &str = "limits.rooms_per_tenant=4\nlimits.connections_per_tenant=3\nlimits.connections_per_user=2\nlimits.devices_per_tenant=1\nthreads.client_shards=3";
 
 #[derive(Clone, Debug)]
-enum To {
+pub(crate) enum To {
     User(usize),
     Role(usize),
     /// A peer of either tenant, by its number among all.
@@ -39,7 +37,7 @@ enum To {
 }
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Subscribe {
         peer: usize,
         room: usize,
@@ -67,28 +65,6 @@ enum Op {
     Device {
         tenant: usize,
     },
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let peer = 0..TENANTS.len() * PEERS.len();
-    let exclude = prop::collection::vec(peer.clone(), 0..3);
-    let to = prop_oneof![
-        (0..USERS.len()).prop_map(To::User),
-        (0..ROLES.len()).prop_map(To::Role),
-        peer.clone().prop_map(To::Peer),
-        Just(To::Nobody),
-        Just(To::Tenant),
-    ];
-    let room = 0..ROOMS.len();
-    prop_oneof![
-        4 => (peer.clone(), room.clone()).prop_map(|(peer, room)| Op::Subscribe { peer, room }),
-        1 => (peer.clone(), room.clone()).prop_map(|(peer, room)| Op::Unsubscribe { peer, room }),
-        4 => (peer.clone(), room.clone(), exclude.clone(), any::<bool>())
-            .prop_map(|(peer, room, exclude, myself)| Op::Publish { peer, room, exclude, myself }),
-        4 => (peer, to, exclude, any::<bool>()).prop_map(|(peer, to, exclude, myself)| Op::Send { peer, to, exclude, myself }),
-        1 => (0..TENANTS.len(), room).prop_map(|(tenant, room)| Op::Handle { tenant, room }),
-        2 => (0..TENANTS.len()).prop_map(|tenant| Op::Device { tenant }),
-    ]
 }
 
 /// What must happen.
@@ -157,7 +133,7 @@ fn assert_own(tenant: usize, part: &Value) {
 }
 
 /// Two tenants on one broker, as they are.
-struct World {
+pub(crate) struct World {
     broker: Broker,
     peers: Vec<Peer>,
     /// Names of a peer's rooms by their numbers.
@@ -171,7 +147,7 @@ struct World {
 }
 
 impl World {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let broker = Broker::with(QUOTAS);
         let (mut peers, mut plugs, mut taps) = (Vec::new(), Vec::new(), Vec::new());
         let mut model = Model {
@@ -259,7 +235,7 @@ impl World {
         peers.iter().map(|&peer| self.peers[peer].connection).collect()
     }
 
-    async fn perform(&mut self, op: Op) {
+    pub(crate) async fn perform(&mut self, op: Op) {
         match op {
             Op::Subscribe { peer, room } => {
                 let reply = self
@@ -415,7 +391,7 @@ impl World {
         }
     }
 
-    async fn check(&mut self) {
+    pub(crate) async fn check(&mut self) {
         for peer in 0..self.peers.len() {
             self.ask(peer, json!({"id": 2, "ping": {}})).await;
             assert_eq!(self.received[peer], self.model.expected[peer], "peer {peer}");
@@ -434,108 +410,5 @@ impl World {
                 (rooms, PEERS.len(), 1)
             );
         }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn each_peer_receives_what_the_model_of_its_own_tenant_says(ops in prop::collection::vec(op(), 1..80)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut world = World::start().await;
-            for op in ops {
-                world.perform(op).await;
-            }
-            world.check().await;
-        });
-    }
-}
-
-#[tokio::test]
-async fn one_tenants_full_quotas_leave_the_others_alone() {
-    let broker = Broker::with(
-        "limits.connections_per_tenant=2\nlimits.connections_per_user=1\nlimits.rooms_per_tenant=2\nlimits.devices_per_tenant=1",
-    );
-    let mut a = broker.join(&full_token("a", "ann", "staff")).await;
-    // The user is full, then the tenant; both of the other tenant are not.
-    assert_eq!(
-        broker
-            .knock(&full_token("a", "ann", "staff"))
-            .await
-            .farewell()
-            .await,
-        (4102, 4102)
-    );
-    let _bob = broker.join(&full_token("a", "bob", "staff")).await;
-    assert_eq!(
-        broker
-            .knock(&full_token("a", "carl", "staff"))
-            .await
-            .farewell()
-            .await,
-        (4102, 4102)
-    );
-    let mut b = broker.join(&full_token("b", "ann", "staff")).await;
-    a.subscribe(&["one", "two"]).await;
-    let refused = a.ask(json!({"id": 3, "subscribe": {"rooms": ["three"]}})).await.0;
-    assert_eq!(refused["error"]["name"], "quota_exceeded");
-    assert_eq!(b.subscribe(&["three", "four"]).await.len(), 2);
-    for tenant in TENANTS {
-        let credential = broker.device_token(tenant, None);
-        for (src, refused) in [("plug-d1", false), ("plug-d2", true)] {
-            let mut plug = Raw::connect(broker.address).await;
-            plug.upgrade(&format!("/shelly?token={}", credential.expose()), "")
-                .await;
-            plug.say(json!({"src": src, "method": "NotifyFullStatus", "params": {"sys": {}}}))
-                .await;
-            if refused {
-                assert_eq!(plug.farewell().await.1, 1013);
-            } else {
-                assert_eq!(plug.hear_json().await["method"], "Shelly.GetDeviceInfo");
-            }
-        }
-    }
-    // A place that was left is free again.
-    drop(a);
-    let free = async {
-        while broker
-            .server
-            .hub()
-            .tenants
-            .get("a")
-            .expect("tenant a")
-            .connections()
-            == 2
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, free)
-        .await
-        .expect("the place comes back");
-    broker.join(&full_token("a", "ann", "staff")).await;
-}
-
-#[tokio::test]
-async fn rights_of_one_name_are_of_one_tenant() {
-    let broker = Broker::start();
-    // The same user may read in one tenant and nothing in the other; keys of idempotency do not meet either.
-    let mut reader = broker.join(&sign_for("a", claims("ann", &["news"]))).await;
-    let mut other = broker.join(&sign_for("b", claims("ann", &["else"]))).await;
-    assert_eq!(reader.subscribe(&["news"]).await.len(), 1);
-    let refused = other
-        .ask(json!({"id": 1, "subscribe": {"rooms": ["news"]}}))
-        .await
-        .0;
-    assert_eq!(refused["error"]["name"], "forbidden");
-    let publish =
-        |room: &str| json!({"id": 2, "publish": {"room": room, "event": "e", "idempotency_key": "same"}});
-    for (peer, room) in [(&mut reader, "news"), (&mut other, "else")] {
-        let reply = peer.ask(publish(room)).await.0;
-        assert_eq!(
-            (&reply["published"]["seq"], &reply["published"]["repeated"]),
-            (&json!(1), &json!(false))
-        );
     }
 }
