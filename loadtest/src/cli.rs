@@ -18,7 +18,7 @@ use crate::session::Place;
 use crate::standard::StandardOptions;
 use crate::sweep::Sweep;
 use crate::tls::Identity;
-use crate::{devices, disturbed, idle, storm};
+use crate::{devices, disturbed, idle, interleaved, storm};
 
 /// An assertion did not hold.
 pub(crate) const EXIT_ASSERTION: u8 = 3;
@@ -229,21 +229,41 @@ pub(crate) fn once(scenario: &Scenario, name: &str, server: &str, place: &Place)
     }
 }
 
+/// Runs a scenario, and without its disturbance where it has one.
+fn with_twin(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+) -> Result<(Outcome, Option<Outcome>), String> {
+    let undisturbed = format!("{server}, undisturbed");
+    if let Shape::Slow {
+        stalled: 1.., turns, ..
+    } = scenario.shape
+    {
+        let names = [name, server, undisturbed.as_str()];
+        let (here, calm) = interleaved::together(scenario, turns, names, place)?;
+        return Ok((here, Some(calm)));
+    }
+    let mut here = once(scenario, name, server, place)?;
+    let Some(calm) = disturbed::undisturbed(scenario) else {
+        return Ok((here, None));
+    };
+    let calm = once(&calm, name, &undisturbed, place)?;
+    disturbed::hold_against(&mut here, &calm);
+    Ok((here, Some(calm)))
+}
+
 impl Run {
     fn run(self, prefix: &[String]) -> Result<ExitCode, String> {
         let scenario = self.what.scenario()?;
         let name = self.what.name();
         let place = &self.what.place;
         let mut outcomes = Vec::new();
-        let calm = disturbed::undisturbed(&scenario);
         let target = place.dialect.label();
-        outcomes.push(once(&scenario, &name, target, place)?);
-        if let Some(calm) = &calm {
-            outcomes.push(once(calm, &name, &format!("{target}, undisturbed"), place)?);
-            if let [here, calm] = &mut outcomes[..] {
-                disturbed::hold_against(here, calm);
-            }
-        }
+        let (here, calm) = with_twin(&scenario, &name, target, place)?;
+        outcomes.push(here);
+        outcomes.extend(calm);
         for kind in &self.limit {
             let writing = Writing::from(*kind);
             let beside = Beside::start(prefix, writing, place.tls.is_on())?;

@@ -8,15 +8,18 @@ use std::sync::mpsc::Sender;
 use hdrhistogram::Histogram;
 
 use super::closed::ClosedLoop;
+use super::guest::Guest;
 use super::histogram;
 use super::shard::{Shard, Stage};
 use crate::clock::SECOND_NS;
-use crate::poll::Wait;
+use crate::poll::{Interest, Wait};
 use crate::schedule::Schedule;
 use crate::stamp::NO_SLOT;
 
 /// Longest sleep while load runs, so that a thread without traffic notices the end, in nanoseconds.
 const NAP_NS: u64 = 20_000_000;
+/// What a guest's sockets are called among the thread's; seats are fewer.
+const GUEST: u64 = 1 << 32;
 /// The same while the last messages arrive.
 const DRAIN_NAP_NS: u64 = 1_000_000;
 
@@ -41,7 +44,7 @@ pub(crate) struct LoadPlan {
     pub(crate) pace: Pace,
     /// Subscribers a second, on all threads together, that lose their connection and come back.
     pub(crate) churn_per_second: f64,
-    /// Below this distance to the next message a thread polls instead of sleeping, in nanoseconds.
+    /// So long before the next message a thread wakes, and polls until it is due, in nanoseconds.
     pub(crate) spin_ns: u64,
 }
 
@@ -104,13 +107,23 @@ impl Shared {
     }
 }
 
-/// Runs the load on all shards, a thread each, and sends a row a second. Returns when everything has arrived, or the time for
-/// that has passed.
+/// Runs the load on all shards, a thread each, and sends a row a second; the first thread serves the guest besides. Returns when everything
+/// has arrived, or the time for that has passed.
 ///
 /// # Errors
 /// If epoll fails.
-pub(crate) fn load(shards: &mut [Shard], plan: LoadPlan, rows: Sender<SecondRow>) -> io::Result<Loaded> {
+pub(crate) fn load(
+    shards: &mut [Shard],
+    plan: LoadPlan,
+    rows: Sender<SecondRow>,
+    mut guest: Option<&mut dyn Guest>,
+) -> io::Result<Loaded> {
     let senders: Vec<u32> = shards.iter().filter(|s| s.sends()).map(|s| s.index).collect();
+    for shard in shards.iter_mut() {
+        // Of a window before this one.
+        shard.closed = None;
+        shard.freed.clear();
+    }
     if let Pace::Closed { outstanding } = plan.pace {
         let bells = shards.iter().map(|s| s.poller.bell()).collect();
         let closed = Arc::new(ClosedLoop::new(outstanding, &senders, bells));
@@ -129,7 +142,8 @@ pub(crate) fn load(shards: &mut [Shard], plan: LoadPlan, rows: Sender<SecondRow>
             .iter_mut()
             .map(|shard| {
                 let shared = &shared;
-                scope.spawn(move || Driver::new(shard, shared).run())
+                let guest = guest.take().map(|guest| guest as &mut dyn Guest);
+                scope.spawn(move || Driver::new(shard, shared, guest).run())
             })
             .collect();
         threads
@@ -167,6 +181,7 @@ struct Mark {
 struct Driver<'a> {
     shard: &'a mut Shard,
     shared: &'a Shared,
+    guest: Option<&'a mut dyn Guest>,
     schedule: Option<Schedule>,
     /// Publishers of this thread that follow the schedule; the closed loop takes them by turns.
     scheduled: usize,
@@ -185,7 +200,7 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(shard: &'a mut Shard, shared: &'a Shared) -> Self {
+    fn new(shard: &'a mut Shard, shared: &'a Shared, guest: Option<&'a mut dyn Guest>) -> Self {
         let Window {
             first_ns,
             from_ns,
@@ -220,6 +235,7 @@ impl<'a> Driver<'a> {
             },
             shard,
             shared,
+            guest,
             turn: 0,
             lateness: histogram(),
             waited_ns: 0,
@@ -240,6 +256,9 @@ impl<'a> Driver<'a> {
     fn run(mut self) -> io::Result<Loaded> {
         let clock = self.shard.world.clock;
         let window = self.shared.plan.window;
+        if let Some(guest) = &self.guest {
+            self.shard.poller.add(guest.poller(), GUEST, Interest::Read)?;
+        }
         loop {
             let now = clock.now_ns();
             self.keep_seconds(now);
@@ -248,6 +267,11 @@ impl<'a> Driver<'a> {
                 break;
             }
             let next = self.send(now);
+            if let Some(guest) = &mut self.guest
+                && guest.due_in_ns() == 0
+            {
+                guest.act();
+            }
             self.show(now >= window.until_ns);
             let wait = self.wait_for(next, clock.now_ns());
             let before = clock.now_ns();
@@ -260,12 +284,19 @@ impl<'a> Driver<'a> {
                 let Some(ready) = self.shard.poller.ready(event) else {
                     continue;
                 };
+                if ready.key == GUEST {
+                    next = self.hear_guest(next);
+                    continue;
+                }
                 self.shard.attend(ready);
                 // A long batch of readers must not make messages late.
                 if next.is_some_and(|due| clock.now_ns() >= due) || !self.shard.freed.is_empty() {
                     next = self.send(clock.now_ns());
                 }
             }
+        }
+        if let Some(guest) = &self.guest {
+            self.shard.poller.remove(guest.poller())?;
         }
         self.end_second();
         let after = self.after_window.unwrap_or_else(|| self.counts());
@@ -276,6 +307,21 @@ impl<'a> Driver<'a> {
             received_in_window: after.received - self.at_window.received,
             sent_in_window: after.sent - self.at_window.sent,
         })
+    }
+
+    /// Lets the guest read, and sends what is due meanwhile. Returns when the next message is.
+    fn hear_guest(&mut self, mut next: Option<u64>) -> Option<u64> {
+        let clock = self.shard.world.clock;
+        if let Some(guest) = self.guest.take() {
+            guest.hear(&mut || {
+                let now = clock.now_ns();
+                if next.is_some_and(|due| now >= due) {
+                    next = self.send(now);
+                }
+            });
+            self.guest = Some(guest);
+        }
+        next
     }
 
     /// Sends what is due. Returns when the next message is.
@@ -363,10 +409,13 @@ impl<'a> Driver<'a> {
             u64::MAX
         };
         let until = next.unwrap_or(u64::MAX).min(edge).min(window.until_ns).min(first);
-        let until = until.min(self.next_churn_ns);
-        match until.saturating_sub(now).min(NAP_NS) {
-            near if near <= self.shared.plan.spin_ns => Wait::Not,
-            far => Wait::AtMostNs(far),
+        let guest = self.guest.as_ref().map_or(u64::MAX, |guest| guest.due_in_ns());
+        let until = until.min(self.next_churn_ns).min(now.saturating_add(guest));
+        let spin = self.shared.plan.spin_ns;
+        match until.saturating_sub(now) {
+            near if near <= spin => Wait::Not,
+            // It wakes before the moment, so that what waking up costs does not make it late.
+            far => Wait::AtMostNs((far - spin).min(NAP_NS)),
         }
     }
 
@@ -398,7 +447,6 @@ impl<'a> Driver<'a> {
         let window = self.shared.plan.window;
         match self.second {
             None if now >= window.from_ns => {
-                self.shard.stall();
                 self.mark = self.counts();
                 self.at_window = self.mark;
                 self.second = Some((now - window.from_ns) / SECOND_NS);

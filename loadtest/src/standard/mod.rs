@@ -22,11 +22,11 @@ use crate::limit::Writing;
 use crate::report::rates::Rates;
 use crate::report::standard::{Curve, Picture, Row, Standard};
 use crate::report::{Machine, Outcome, TOOL, Unit};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Shape};
 use crate::search::highest_each;
 use crate::served::Served;
 use crate::session::Place;
-use crate::{cli, disturbed, in_process};
+use crate::{cli, disturbed, in_process, interleaved};
 
 /// Settings of the program that measures within one process: a subscriber that sleeps, and a thread that is woken without a broker.
 const ASLEEP: &str = "asleep";
@@ -137,6 +137,7 @@ impl Run<'_> {
         }
         let outcome = match line.work {
             Work::Runs { against, server } => self.runs(line, against, server, rounds),
+            Work::Turns => self.turns(line),
             Work::Search => self.search(line),
             Work::InProcess => self.in_process(line),
         };
@@ -225,6 +226,31 @@ impl Run<'_> {
         }
         drop(target);
         self.judge(line, against, &rounds, failure.as_deref());
+        if let Some(first) = rounds.first() {
+            self.picture(line, first.outcomes());
+        }
+        Ok(())
+    }
+
+    /// Each turn with its neighbour is a round; the picture shows all of them together.
+    fn turns(&mut self, line: &Line) -> Result<(), String> {
+        let scenario = self.scenario(line)?;
+        let Shape::Slow { turns, .. } = scenario.shape else {
+            return Err(format!("{} has no turns", line.scenario));
+        };
+        let target = self.target(line.transport)?;
+        let names = [line.scenario, "target", "undisturbed"];
+        let found = interleaved::run(&scenario, turns, names, &self.place(&target))?;
+        let rounds: Vec<Round> = found
+            .pairs
+            .into_iter()
+            .map(|(here, there)| Round {
+                here,
+                there: Some(there),
+            })
+            .collect();
+        self.judge(line, Against::Calm, &rounds, None);
+        self.picture(line, [&found.here, &found.calm].into_iter());
         Ok(())
     }
 
@@ -300,11 +326,11 @@ impl Run<'_> {
         for outcome in rounds.iter().flat_map(Round::outcomes) {
             self.heed(outcome);
         }
-        let Some(first) = rounds.first() else {
-            return;
-        };
+    }
+
+    fn picture<'a>(&mut self, line: &Line, outcomes: impl Iterator<Item = &'a Outcome> + Clone) {
         if let Some(file) = line.picture {
-            let curves = first.outcomes().map(|outcome| Curve {
+            let curves = outcomes.clone().map(|outcome| Curve {
                 name: outcome.server.clone(),
                 points: outcome.curve.clone(),
             });
@@ -319,9 +345,10 @@ impl Run<'_> {
                 let connections = metric.name.strip_prefix("private_at_")?.parse().ok()?;
                 Some((connections, metric.value))
             };
+            let metrics = outcomes.take(1).flat_map(|outcome| &outcome.metrics);
             self.standard.memory.push(Curve {
                 name: line.title.to_owned(),
-                points: first.here.metrics.iter().filter_map(read).collect(),
+                points: metrics.filter_map(read).collect(),
             });
         }
     }
