@@ -11,6 +11,7 @@ use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
 use crate::kept::Keep;
 use crate::limit::{Faults, LimitServer, Writing};
+use crate::report::micro::MicroOptions;
 use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::table};
 use crate::scenario::{BUILT_IN, Scenario, Shape};
 use crate::search::highest;
@@ -56,6 +57,9 @@ pub enum Command {
     Scenarios { name: Option<String> },
     /// A bare server: what the machine can do at most
     LimitServer(LimitOptions),
+    /// Show Criterion's estimates as a table
+    #[command(hide = true)]
+    Micro(MicroOptions),
     /// Run a program until our standard input ends
     #[command(hide = true)]
     Keep(Keep),
@@ -179,6 +183,7 @@ impl Command {
             Self::Compare { first, second } => compare_files(&first, &second),
             Self::Scenarios { name } => scenarios(name.as_deref()),
             Self::LimitServer(options) => options.run(),
+            Self::Micro(options) => options.run(),
             Self::Keep(keep) => keep.run(),
         };
         outcome.unwrap_or_else(|error| {
@@ -343,14 +348,21 @@ impl SearchOptions {
         let found = highest(&scenario, rules, (self.from, self.to), |scenario| {
             once(scenario, &name, self.what.place.dialect.label(), &self.what.place)
         })?;
-        let Some(rate) = found else {
+        let Some(rate) = found.rate else {
             println!(
                 "even {:.0}/s does not keep the assertions: begin lower with --from",
                 self.from
             );
             return Ok(ExitCode::from(EXIT_ASSERTION));
         };
-        println!("highest rate that keeps the assertions: {rate:.0}/s");
+        let broken = match found.broken {
+            Some(broken) => format!("{broken:.0}/s does not"),
+            None => "none was tried that does not".to_owned(),
+        };
+        println!(
+            "highest rate that keeps the assertions: {rate:.0}/s ({broken}; {} trials)",
+            found.trials
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -112,12 +112,7 @@ pub(crate) fn run(
     figures.count("thrown_out", account.tally.thrown_out);
     let [stalled_bytes, calm_bytes] = private.map(|bytes| median(bytes.into_iter()));
     if let Some((stalled, calm)) = stalled_bytes.zip(calm_bytes) {
-        figures.put(
-            "server_private_added",
-            stalled - calm,
-            Unit::Bytes,
-            Better::Lower,
-        );
+        figures.put("server_private_added", stalled - calm, Unit::Bytes, Better::Lower);
     }
     for (one, _) in &mut pairs {
         one.metrics.extend(figures.0.iter().cloned());
@@ -312,6 +307,8 @@ mod tests {
         compare(&mut figures, &pairs);
         let of = |name: &str| figures.0.iter().find(|metric| metric.name == name).unwrap().value;
         assert!((of("p99_ratio") - 1.03).abs() < 1e-9);
-        assert!((of("p99_ratio_at_least") - 1.0).abs() < 1e-9 && (of("p99_ratio_at_most") - 1.06).abs() < 1e-9);
+        assert!(
+            (of("p99_ratio_at_least") - 1.0).abs() < 1e-9 && (of("p99_ratio_at_most") - 1.06).abs() < 1e-9
+        );
     }
 }

@@ -245,9 +245,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         let (seconds, still_loaded) = (since.elapsed().as_secs_f64(), broker.counts()?);
         shared.enter(Phase::Quiet);
         let (drained_seconds, after) = drained(&broker)?;
-        all_heard
-            .recv()
-            .map_err(|_| "the thread of the plugs panicked")?;
+        all_heard.recv().map_err(|_| "the thread of the plugs panicked")?;
         shared.enter(Phase::Over);
         let (sent, heard) = finishing.join().map_err(ended)?;
         let looks = Looks {

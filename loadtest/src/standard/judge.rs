@@ -128,7 +128,10 @@ fn judged(
         .iter()
         .find_map(|round| round.here.metric(target.figure))
         .map_or_else(|| unit(target.figure), |metric| metric.unit);
-    let (here, ratio) = (median(rounds_here.iter().copied()), median(ratios.iter().copied()));
+    let (here, ratio) = (
+        median(rounds_here.iter().copied()),
+        median(ratios.iter().copied()),
+    );
     let standing = if let Some(why) = rounds.iter().find_map(Round::torn) {
         Standing::Open(format!("not whole: {why}"))
     } else if sound.len() * 2 <= rounds.len() && !rounds.is_empty() {

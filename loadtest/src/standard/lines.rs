@@ -101,13 +101,13 @@ const SEARCHED: Line = Line {
     transport: Transport::Plain,
     scenario: "rooms",
     changes: &[
-        "load.warmup_seconds=0.5",
-        "load.seconds=3",
+        "load.warmup_seconds=0.3",
+        "load.seconds=1.5",
         "load.drain_seconds=2",
     ],
     work: Work::Search,
     targets: &[target("messages_per_second", Bound::TimesAtLeast(0.9))],
-    round_seconds: 130.0,
+    round_seconds: 170.0,
     picture: None,
 };
 

@@ -21,9 +21,9 @@ use crate::dialect::Dialect;
 use crate::limit::Writing;
 use crate::report::rates::Rates;
 use crate::report::standard::{Curve, Picture, Row, Standard};
-use crate::report::{Machine, Outcome, TOOL, Unit};
+use crate::report::{Machine, Outcome, TOOL, Unit, show};
 use crate::scenario::{Scenario, Shape};
-use crate::search::highest_each;
+use crate::search::{Found, highest_each};
 use crate::served::Served;
 use crate::session::Place;
 use crate::{cli, disturbed, in_process, interleaved};
@@ -369,16 +369,24 @@ impl Run<'_> {
         let there = here.beside(&beside);
         let places = [("target", &here), (writing.words(), &there)];
         let mut rates = Rates::new(line.scenario, &scenario.about);
+        let mut tails: [Vec<(f64, f64)>; 2] = Default::default();
         let found = highest_each(&scenario, &rules, SEARCH_RATES, |which, scenario| {
             let (name, place) = places[which];
             let outcome = cli::once(scenario, line.scenario, name, place)?;
-            rates.add(scenario.load.rate.unwrap_or(0.0), &outcome);
+            let rate = scenario.load.rate.unwrap_or(0.0);
+            rates.add(rate, &outcome);
+            let p99 = outcome.metric("p99").map(|p99| (rate, p99.value));
+            tails[which].extend(p99);
             self.heed(&outcome);
             Ok(outcome)
         });
         // What was tried is the latency by rate, whatever came of the search.
         self.standard.rates = Some(rates);
-        let [here, there] = found?;
+        let found = found?;
+        for ((found, (name, _)), tails) in found.iter().zip(&places).zip(&tails) {
+            self.standard.notes.push(spread(line.title, name, found, tails));
+        }
+        let [here, there] = found.map(|found| found.rate);
         let number = line.number.to_string();
         for target in line.targets {
             let about = About {
@@ -427,6 +435,32 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// How sure the highest rate is: what the trials at it found. `tails` are rates with the 99th percentile of a trial.
+fn spread(line: &str, server: &str, found: &Found, tails: &[(f64, f64)]) -> String {
+    let Some(rate) = found.rate else {
+        return format!("{line}: {server} did not keep the lowest rate");
+    };
+    let mut at: Vec<f64> = tails
+        .iter()
+        .filter(|tail| tail.0 == rate)
+        .map(|tail| tail.1)
+        .collect();
+    at.sort_by(f64::total_cmp);
+    let shown = |at: Option<&f64>| at.map_or_else(|| "–".to_owned(), |&p99| show(p99, Unit::Micros));
+    let broken = found.broken.map_or_else(
+        || "broke none".to_owned(),
+        |broken| format!("broke {}", show(broken, Unit::PerSecond)),
+    );
+    format!(
+        "{line}: {server} kept {} with a p99 of {} to {} in {} trials, and {broken}; {} trials in all",
+        show(rate, Unit::PerSecond),
+        shown(at.first()),
+        shown(at.last()),
+        at.len(),
+        found.trials
+    )
 }
 
 fn classes(target: Option<&Target>, classes: &str) -> Result<(), String> {

@@ -89,6 +89,10 @@ impl Collector {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        if looked <= seconds {
+            // It got no turn between the last message and the end.
+            self.look(seconds, seconds);
+        }
         if self.live {
             eprint!("\r\x1b[K");
         }

@@ -34,7 +34,14 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     let dialled = session.connect(0..u32::MAX, IN_FLIGHT)?;
     let window = plan(&session, &scenario.load);
     let measured = load(&mut session, scenario, window, place, None)?;
-    Ok(told(&session, scenario, [name, server], place, measured, &dialled))
+    Ok(told(
+        &session,
+        scenario,
+        [name, server],
+        place,
+        measured,
+        &dialled,
+    ))
 }
 
 /// The same with a guest on the thread that measures, which is fetched when the measurement's begin and end are known.
