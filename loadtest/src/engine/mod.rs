@@ -9,6 +9,7 @@
 
 mod closed;
 mod dial;
+mod driver;
 mod guest;
 mod hear;
 mod load;
