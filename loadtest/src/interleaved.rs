@@ -18,6 +18,8 @@ use crate::steady::{self, About, Account, IN_FLIGHT, Measured};
 
 /// Messages of the burst that are under way at a time.
 const BURST_OUTSTANDING: u32 = 16;
+/// Bytes of their payloads at least: what waits is bounded in bytes, and a byte comes cheaper in a longer message.
+const BURST_PAYLOAD_BYTES: usize = 1024;
 /// The burst comes in slices, in seconds, and ends when a reader has fallen behind ...
 const BURST_SLICE_SECONDS: f64 = 0.25;
 /// ... or after so many, for a server that never bounds what waits.
@@ -243,7 +245,15 @@ impl Both<'_> {
             seconds: BURST_SLICE_SECONDS * f64::from(slices.max(1)),
             ..burst.load
         };
-        steady::window(&mut self.session, &burst, self.place).map(|_| ())
+        let payload = burst.load.payload_bytes;
+        for shard in &mut self.session.shards {
+            shard.set_payload(payload.max(BURST_PAYLOAD_BYTES));
+        }
+        let outcome = steady::window(&mut self.session, &burst, self.place);
+        for shard in &mut self.session.shards {
+            shard.set_payload(payload);
+        }
+        outcome.map(|_| ())
     }
 
     /// How many readers have fallen behind since the server started.

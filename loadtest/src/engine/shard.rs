@@ -236,6 +236,16 @@ impl Shard {
         })
     }
 
+    /// From now on messages have payloads of so many bytes.
+    pub(crate) fn set_payload(&mut self, bytes: usize) {
+        let world = &self.world;
+        for publisher in &mut self.publishers {
+            let room = world.topology.publishers[publisher.index as usize].room;
+            let name = &world.names[room as usize];
+            publisher.template = world.dialect.template(name, world.form, bytes);
+        }
+    }
+
     /// Queues the publisher's next message, due at `due_ns`.
     #[inline]
     pub(crate) fn publish(&mut self, place: usize, due_ns: u64, slot: u32) {
