@@ -19,6 +19,7 @@ use crate::devices::Api;
 use crate::kept::{Kept, SCRATCH_PREFIX, Start};
 use crate::session::Place;
 use crate::standard::Transport;
+use crate::tls::for_loopback;
 
 /// What the broker is configured with, but for its keys.
 const CONFIGURATION: &str = include_str!("../server.toml");
@@ -188,8 +189,7 @@ fn configured(keys: &[String; 2]) -> Result<String, String> {
 
 /// Writes a certificate that nobody has signed, and its key.
 fn certify(dir: &Path) -> Result<CertificateDer<'static>, String> {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])
-        .map_err(|e| e.to_string())?;
+    let made = for_loopback()?;
     write_private(&dir.join("cert.pem"), &made.cert.pem())?;
     write_private(&dir.join("key.pem"), &made.signing_key.serialize_pem())?;
     Ok(made.cert.der().clone())
