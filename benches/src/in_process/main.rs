@@ -85,7 +85,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         &one_thread::measure(&tenant, &payload, plan)?,
         &two_threads::measure(&tenant, &payload, plan, Waiting::Polling)?,
         &two_threads::measure(&tenant, &payload, plan, Waiting::Asleep)?,
-        &two_threads::bare(plan)?,
+        &two_threads::bare_wake(plan)?,
+        &two_threads::bare_look(plan)?,
     );
     server.stop(STOP_WITHIN);
     if arguments.json {

@@ -91,6 +91,8 @@ pub(crate) struct Report {
     asleep: Figures,
     /// A wake-up without a broker.
     bare_wake: Figures,
+    /// A number that another thread watches, without a broker.
+    bare_look: Figures,
 }
 
 impl Report {
@@ -100,6 +102,7 @@ impl Report {
         polling: &Measured,
         asleep: &Measured,
         bare_wake: &Measured,
+        bare_look: &Measured,
     ) -> Self {
         Self {
             claimed: polling.into(),
@@ -108,6 +111,7 @@ impl Report {
             polling: polling.into(),
             asleep: asleep.into(),
             bare_wake: bare_wake.into(),
+            bare_look: bare_look.into(),
         }
     }
 }
@@ -129,6 +133,7 @@ impl fmt::Display for Report {
             ("two threads, polling", self.polling),
             ("two threads, asleep", self.asleep),
             ("a wake-up alone", self.bare_wake),
+            ("a look alone", self.bare_look),
         ] {
             let us = |nanos: u64| nanos as f64 / 1e3;
             writeln!(

@@ -1,7 +1,9 @@
 //! A thread publishes, another one receives: one that sleeps until a message is there, or one that looks again and again.
 //!
-//! Beside them the machine's own limit: the same thread woken the same way with nothing to hand over.
+//! Beside each the machine's own limit: a thread woken the same way, or looking the same way, with nothing to hand over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,8 +48,43 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
+/// A thread that looks at a number without pause, and what it takes to see that it grew.
+pub(crate) fn bare_look(plan: Plan) -> Result<Measured, Failure> {
+    let began = Instant::now() + HEAD_START;
+    let sent = Arc::new(AtomicU64::new(0));
+    let seen = sent.clone();
+    // Who sends never waits, so the number grows whatever becomes of this thread.
+    let receiver =
+        thread::Builder::new()
+            .name("bare".to_owned())
+            .spawn(move || -> Result<Measured, Failure> {
+                let mut measured = Measured::new()?;
+                let mut n = 0;
+                while n < plan.messages() {
+                    let there = seen.load(Ordering::Acquire);
+                    if n == there {
+                        std::hint::spin_loop();
+                        continue;
+                    }
+                    let now = Instant::now();
+                    for n in n.max(plan.warm_up)..there {
+                        measured.heard(plan.due(began, n), now);
+                    }
+                    n = there;
+                }
+                Ok(measured)
+            })?;
+    let lateness = drive(plan, began, || {
+        sent.fetch_add(1, Ordering::Release);
+        Ok(())
+    })?;
+    let mut measured = receiver.join().map_err(|_| "the receiver's thread panicked")??;
+    measured.lateness = lateness.lateness;
+    Ok(measured)
+}
+
 /// A thread that sleeps on a channel, and what it takes to wake it.
-pub(crate) fn bare(plan: Plan) -> Result<Measured, Failure> {
+pub(crate) fn bare_wake(plan: Plan) -> Result<Measured, Failure> {
     let began = Instant::now() + HEAD_START;
     let (sender, woken) = mpsc::channel();
     let receiver =

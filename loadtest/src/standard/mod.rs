@@ -30,9 +30,11 @@ use crate::served::{Footing, Served};
 use crate::session::Place;
 use crate::{cli, disturbed, in_process, interleaved};
 
-/// Settings of the program that measures within one process: a subscriber that sleeps, and a thread that is woken without a broker.
-const ASLEEP: &str = "asleep";
-const BARE_WAKE: &str = "bare_wake";
+/// Settings of the program that measures within one process, with what each is set beside: the same threads without a broker.
+const BARE: [(&str, &str, &str); 2] = [
+    ("asleep", "bare_wake", "a thread woken"),
+    ("polling", "bare_look", "a thread that looks"),
+];
 
 /// Options of `standard`.
 #[derive(Debug, clap::Args)]
@@ -425,11 +427,17 @@ impl Run<'_> {
         let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
         let number = line.number.to_string();
         let settings = in_process::measure(program, cores.as_deref(), self.options.place.priority)?;
-        // What the machine takes to wake a thread is no setting of ours: it stands beside the one that waits for that.
-        let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.name == BARE_WAKE);
-        let bare = bare.first();
+        // What the machine takes by itself is no setting of ours: it stands beside the one that waits for that.
+        let is_bare = |setting: &&in_process::Setting| BARE.iter().any(|(_, bare, _)| setting.name == *bare);
+        let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(is_bare);
         for setting in ours {
-            let beside = bare.filter(|_| setting.name == ASLEEP);
+            let beside = BARE
+                .iter()
+                .find(|(name, ..)| setting.name == *name)
+                .and_then(|(_, name, words)| {
+                    let bare = bare.iter().find(|bare| bare.name == *name)?;
+                    Some((bare, *words))
+                });
             let run = match setting.name.as_str() {
                 "" => line.title.to_owned(),
                 name => format!("{}, {}", line.title, name.replace('_', " ")),
@@ -437,14 +445,14 @@ impl Run<'_> {
             let about = About {
                 line: &number,
                 run: &run,
-                against: if beside.is_some() { "a thread woken" } else { "" },
+                against: beside.map_or("", |(_, words)| words),
             };
             for target in line.targets {
                 let of = |setting: &in_process::Setting| match target.figure {
                     "p50" => setting.p50_us,
                     _ => setting.p99_us,
                 };
-                let values = (Some(of(setting)), beside.map(|bare| of(bare)));
+                let values = (Some(of(setting)), beside.map(|(bare, _)| of(bare)));
                 let row: Row = single(about, target, Unit::Micros, values, None);
                 self.standard.rows.push(row);
             }
