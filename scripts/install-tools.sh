@@ -8,6 +8,8 @@ command -v gcc >/dev/null || missing+=(gcc)
 command -v g++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
+# A client of TLS that nobody here wrote.
+command -v openssl >/dev/null || missing+=(openssl)
 command -v promtool >/dev/null || missing+=(prometheus)
 # Servers that the load test is held to.
 command -v node >/dev/null || missing+=(nodejs)

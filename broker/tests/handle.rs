@@ -302,6 +302,37 @@ async fn stopping_does_not_wait_for_peers_that_say_nothing() {
     stopped(ending).await;
 }
 
+/// The slice of each thread of this process whose name begins so, in nanoseconds, as the kernel has it.
+fn slices(name: &str) -> Vec<u64> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("our threads");
+    let slice = |task: std::fs::DirEntry| {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+        read("comm")?.starts_with(name).then_some(())?;
+        let schedule = read("sched")?;
+        let line = schedule.lines().find(|line| line.starts_with("se.slice"))?;
+        line.rsplit(':').next()?.trim().parse().ok()
+    };
+    tasks.flatten().filter_map(slice).collect()
+}
+
+#[tokio::test]
+async fn client_shards_run_before_those_who_compute_and_ingest_shards_do_not() {
+    let broker = Broker::start();
+    let short = cauce_threads::SLICE_NS;
+    let is_known = !slices("").is_empty();
+    let tells = std::fs::read_to_string("/proc/self/sched").is_ok_and(|all| all.contains("se.slice"));
+    assert_eq!(is_known, tells);
+    // Kernels before 6.12 have no slices to ask for.
+    if tells {
+        until("a client shard has asked for a short slice", || {
+            slices("cauce-shard").contains(&short)
+        })
+        .await;
+        assert!(!slices("cauce-ingest").contains(&short));
+    }
+    drop(broker);
+}
+
 #[tokio::test]
 async fn dropping_the_broker_lets_go_of_its_port_and_its_peers() {
     let server = Server::start(&config(""), Persistence::Memory).expect("the broker starts");

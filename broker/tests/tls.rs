@@ -4,7 +4,6 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +11,15 @@ use std::time::Duration;
 use cauce_broker::{Persistence, Server};
 use cauce_client::{Client, Options, Payload};
 use cauce_fleet::{Fleet, FleetOptions, Reach, Tokens, Trust};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::json;
 use support::raw::{KEY, Raw};
+use support::tls::{certify, trusting};
 use support::{Broker, PATIENCE, config, token};
 use tempfile::TempDir;
 
-/// A self-signed certificate for loopback, in a folder of its own. Answers its PEM text.
-fn certify(folder: &Path) -> String {
-    let certified =
-        rcgen::generate_simple_self_signed(["127.0.0.1".into(), "localhost".into()]).expect("a certificate");
-    let pem = certified.cert.pem();
-    std::fs::write(folder.join("cert.pem"), &pem).expect("a file");
-    let key = folder.join("key.pem");
-    std::fs::write(&key, certified.signing_key.serialize_pem()).expect("a file");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("permissions");
-    pem
-}
-
 fn settings(folder: &Path) -> String {
-    let folder = folder.display();
-    format!("tls.cert={folder}/cert.pem\ntls.key={folder}/key.pem\nlimits.handshake_timeout=500ms")
+    support::tls::settings(folder) + "limits.handshake_timeout=500ms"
 }
 
 fn start() -> (Broker, TempDir, String) {
@@ -57,16 +43,7 @@ async fn client(broker: &Broker, pem: &str, user: &str) -> Result<Client, cauce_
 
 /// Says something over TLS and answers what comes until the end. Blocks.
 fn exchange(address: SocketAddr, pem: &str, request: &[u8]) -> String {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"))
-        .expect("a root");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = trusting(pem);
     let name = ServerName::try_from("localhost").expect("a name");
     let mut connection = rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
     let mut socket = std::net::TcpStream::connect(address).expect("the broker listens");

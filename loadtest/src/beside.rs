@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cauce_threads::Priority;
 use rustls::pki_types::CertificateDer;
 
 use crate::kept::{Kept, Start};
@@ -24,7 +25,12 @@ impl Beside {
     ///
     /// # Errors
     /// If it does not start; in words for people.
-    pub(crate) fn start(prefix: &[String], writing: Writing, tls: bool) -> Result<Self, String> {
+    pub(crate) fn start(
+        prefix: &[String],
+        writing: Writing,
+        tls: bool,
+        priority: Priority,
+    ) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let writing = match writing {
             Writing::OneByOne => "--one-write",
@@ -32,6 +38,8 @@ impl Beside {
         };
         let arguments = prefix.iter().map(String::as_str);
         let arguments = arguments.chain(["limit-server", "--listen", "127.0.0.1:0", writing]);
+        let priority = priority.to_string();
+        let arguments = arguments.chain(["--priority", &priority]);
         let arguments = arguments.chain(tls.then_some("--tls-self-signed"));
         let start = Start {
             program: &program,

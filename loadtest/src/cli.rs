@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cauce_threads::{Priority, run_soon};
 
 use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
 use crate::kept::Keep;
 use crate::limit::{Faults, LimitServer, Writing};
+use crate::report::micro::MicroOptions;
 use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::table};
 use crate::scenario::{BUILT_IN, Scenario, Shape};
 use crate::search::highest;
@@ -18,7 +20,7 @@ use crate::session::Place;
 use crate::standard::StandardOptions;
 use crate::sweep::Sweep;
 use crate::tls::Identity;
-use crate::{devices, disturbed, idle, storm};
+use crate::{devices, disturbed, idle, interleaved, storm};
 
 /// An assertion did not hold.
 pub(crate) const EXIT_ASSERTION: u8 = 3;
@@ -56,6 +58,9 @@ pub enum Command {
     Scenarios { name: Option<String> },
     /// A bare server: what the machine can do at most
     LimitServer(LimitOptions),
+    /// Show Criterion's estimates as a table
+    #[command(hide = true)]
+    Micro(MicroOptions),
     /// Run a program until our standard input ends
     #[command(hide = true)]
     Keep(Keep),
@@ -145,6 +150,9 @@ pub struct LimitOptions {
     /// Each frame is written by itself.
     #[arg(long, conflicts_with = "coalesce")]
     one_write: bool,
+    /// How far above the machine's other work it goes, 0 to 20. Above 0, root or CAP_SYS_NICE.
+    #[arg(long, default_value = "0", value_parser = crate::session::priority)]
+    priority: Priority,
     /// Speak TLS with this certificate chain, PEM, leaf first.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -179,6 +187,7 @@ impl Command {
             Self::Compare { first, second } => compare_files(&first, &second),
             Self::Scenarios { name } => scenarios(name.as_deref()),
             Self::LimitServer(options) => options.run(),
+            Self::Micro(options) => options.run(),
             Self::Keep(keep) => keep.run(),
         };
         outcome.unwrap_or_else(|error| {
@@ -229,24 +238,44 @@ pub(crate) fn once(scenario: &Scenario, name: &str, server: &str, place: &Place)
     }
 }
 
+/// Runs a scenario, and without its disturbance where it has one.
+fn with_twin(
+    scenario: &Scenario,
+    name: &str,
+    server: &str,
+    place: &Place,
+) -> Result<(Outcome, Option<Outcome>), String> {
+    let undisturbed = format!("{server}, undisturbed");
+    if let Shape::Slow {
+        stalled: 1.., turns, ..
+    } = scenario.shape
+    {
+        let names = [name, server, undisturbed.as_str()];
+        let (here, calm) = interleaved::together(scenario, turns, names, place)?;
+        return Ok((here, Some(calm)));
+    }
+    let mut here = once(scenario, name, server, place)?;
+    let Some(calm) = disturbed::undisturbed(scenario) else {
+        return Ok((here, None));
+    };
+    let calm = once(&calm, name, &undisturbed, place)?;
+    disturbed::hold_against(&mut here, &calm);
+    Ok((here, Some(calm)))
+}
+
 impl Run {
     fn run(self, prefix: &[String]) -> Result<ExitCode, String> {
         let scenario = self.what.scenario()?;
         let name = self.what.name();
         let place = &self.what.place;
         let mut outcomes = Vec::new();
-        let calm = disturbed::undisturbed(&scenario);
         let target = place.dialect.label();
-        outcomes.push(once(&scenario, &name, target, place)?);
-        if let Some(calm) = &calm {
-            outcomes.push(once(calm, &name, &format!("{target}, undisturbed"), place)?);
-            if let [here, calm] = &mut outcomes[..] {
-                disturbed::hold_against(here, calm);
-            }
-        }
+        let (here, calm) = with_twin(&scenario, &name, target, place)?;
+        outcomes.push(here);
+        outcomes.extend(calm);
         for kind in &self.limit {
             let writing = Writing::from(*kind);
-            let beside = Beside::start(prefix, writing, place.tls.is_on())?;
+            let beside = Beside::start(prefix, writing, place.tls.is_on(), place.priority)?;
             let place = place.beside(&beside);
             outcomes.push(once(&bare(&scenario), &name, writing.words(), &place)?);
         }
@@ -323,14 +352,21 @@ impl SearchOptions {
         let found = highest(&scenario, rules, (self.from, self.to), |scenario| {
             once(scenario, &name, self.what.place.dialect.label(), &self.what.place)
         })?;
-        let Some(rate) = found else {
+        let Some(rate) = found.rate else {
             println!(
                 "even {:.0}/s does not keep the assertions: begin lower with --from",
                 self.from
             );
             return Ok(ExitCode::from(EXIT_ASSERTION));
         };
-        println!("highest rate that keeps the assertions: {rate:.0}/s");
+        let broken = match found.broken {
+            Some(broken) => format!("{broken:.0}/s does not"),
+            None => "none was tried that does not".to_owned(),
+        };
+        println!(
+            "highest rate that keeps the assertions: {rate:.0}/s ({broken}; {} trials)",
+            found.trials
+        );
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -347,6 +383,7 @@ impl LimitOptions {
             _ if self.tls_self_signed => Some(Identity::self_signed()?),
             _ => None,
         };
+        run_soon(self.priority).map_err(|e| format!("--priority {}: {e}", self.priority))?;
         let mut server = LimitServer::bind(self.listen, writing, Faults::default())
             .map_err(|e| format!("{}: {e}", self.listen))?;
         println!("listening at {}", server.address().map_err(|e| e.to_string())?);

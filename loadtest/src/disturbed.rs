@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::SECOND_NS;
+use crate::interleaved;
 use crate::process;
 use crate::report::{Better, Figures, Outcome, Unit, Verdict};
 use crate::scenario::{Load, Scenario, Shape};
@@ -71,6 +72,13 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
             place,
             Topology::crowd(connections, idle_rooms),
         );
+    }
+    if let Shape::Slow {
+        stalled: 1.., turns, ..
+    } = scenario.shape
+    {
+        let (here, _) = interleaved::together(scenario, turns, [name, server, "undisturbed"], place)?;
+        return Ok(here);
     }
     match flood(scenario) {
         Some(flood) => flooded(scenario, name, server, place, &flood),

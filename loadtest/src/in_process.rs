@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cauce_threads::{Priority, outrank};
 use serde::Deserialize;
 
 use crate::process;
@@ -26,15 +27,21 @@ struct Figures {
 ///
 /// # Errors
 /// If it fails, or prints something else; in words for people.
-pub(crate) fn measure(program: &Path, cores: Option<&[usize]>) -> Result<Vec<Setting>, String> {
+pub(crate) fn measure(
+    program: &Path,
+    cores: Option<&[usize]>,
+    priority: Priority,
+) -> Result<Vec<Setting>, String> {
     let mut command = Command::new(program);
     command
         .arg("--json")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
-    // A child inherits the cores of the thread that makes it.
+    // A child inherits the cores and the priority of the thread that makes it.
     let output = std::thread::scope(|scope| {
         let running = scope.spawn(|| {
+            // Some of its threads spin.
+            outrank(priority)?;
             if let Some(cores) = cores {
                 process::pin(None, cores)?;
             }

@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use cauce_threads::run_as_usual;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process;
@@ -142,14 +143,15 @@ impl Drop for Kept {
     }
 }
 
-/// Spawns on these cores. A child inherits the cores of the thread that makes it, so a thread of its own makes it and ours keeps its own.
+/// Spawns on these cores, as any process runs. A child inherits the cores and the priority of the thread that makes it, so a thread of
+/// its own makes it and ours keeps its own.
 fn spawn(mut command: Command, cores: Option<&[usize]>) -> std::io::Result<Child> {
-    let Some(cores) = cores else {
-        return command.spawn();
-    };
     std::thread::scope(|scope| {
         let spawning = scope.spawn(|| {
-            process::pin(None, cores)?;
+            run_as_usual()?;
+            if let Some(cores) = cores {
+                process::pin(None, cores)?;
+            }
             command.spawn()
         });
         spawning

@@ -7,7 +7,7 @@
 //! - `engine` connects, sends and counts; `wire`, `stamp` and `ledger` are its hot path
 //! - [`tls`] is what both sides need to speak TLS
 //! - [`limit`] is the bare server that gives the machine's own limit
-//! - `steady`, `disturbed`, `devices`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search`, `sweep`
+//! - `steady`, `disturbed`, `interleaved`, `devices`, `storm` and `idle` run a scenario; `report` shows what they found, `assertion`, `search`, `sweep`
 //!   and `standard` judge it
 //! - `served` and `beside` start servers to measure, and `kept` sees to it that none is left behind
 
@@ -19,11 +19,15 @@ mod devices;
 mod dialect;
 mod disturbed;
 mod engine;
+mod http;
 mod idle;
 mod in_process;
+mod interleaved;
 mod kept;
 mod ledger;
 pub mod limit;
+mod median;
+mod metrics;
 mod poll;
 mod process;
 mod report;

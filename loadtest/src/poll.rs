@@ -1,7 +1,7 @@
 //! One thread's epoll, a timer of nanoseconds and a bell that other threads ring.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -59,12 +59,19 @@ impl Bell {
     }
 }
 
+/// One thread's epoll; another that waits for this one finds it readable when something is ready here.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
     bell: Bell,
     ready: Vec<Option<Ready>>,
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
 }
 
 impl Poller {
@@ -157,6 +164,11 @@ impl Poller {
             })
         }));
         Ok(count)
+    }
+
+    /// How many events the last wait brought.
+    pub(crate) fn found(&self) -> usize {
+        self.ready.len()
     }
 
     /// The `at`-th event of the last wait; None where it was the timer's or the bell's.

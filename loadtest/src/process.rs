@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cauce_threads::run_as_usual;
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 /// A process at one moment.
@@ -123,6 +124,8 @@ const BELOW: i32 = 10;
 /// Lets the threads that measure go before this one and those that it starts, where they share a core: a disturbance is to burden
 /// the server, not the generator. Where the system forbids it, lateness shows it.
 pub(crate) fn give_way() {
+    // A thread that has just begun inherits what its starter asked for.
+    let _ = run_as_usual();
     let _ = rustix::process::setpriority_process(None, BELOW);
 }
 

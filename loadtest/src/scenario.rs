@@ -29,6 +29,8 @@ const THREADS_MAX: u32 = 64;
 const ROOMS_A_CONNECTION_MAX: u32 = 128;
 /// Plugs of one run: as many as have a port each on one source address.
 const PLUGS_MAX: u32 = 20_000;
+/// Turns of `slow`, in each state.
+const TURNS_MAX: u32 = 1_000;
 /// Frames a second of one plug.
 const PLUG_RATE_MAX: f64 = 1_000.0;
 /// Who watch them.
@@ -61,8 +63,14 @@ pub(crate) enum Shape {
     Pairs { connections: u32 },
     /// Connections in twos, in a room of their own: one asks, the other answers, and the way there and back is measured.
     Echo { pairs: u32 },
-    /// Like fanout, but some subscribers stop reading when the measurement begins.
-    Slow { subscribers: u32, stalled: u32 },
+    /// Like fanout, but some subscribers stop reading, by turns.
+    Slow {
+        subscribers: u32,
+        stalled: u32,
+        /// How often they do, and as often read; the turns share the measurement's seconds.
+        #[serde(default = "turns")]
+        turns: u32,
+    },
     /// Rooms, as measured for one tenant while another floods.
     Noisy {
         rooms: u32,
@@ -123,6 +131,11 @@ pub(crate) enum Shape {
         /// For the server to come to rest before its memory is read.
         rest_seconds: f64,
     },
+}
+
+/// Turns of `slow` where nothing else is said.
+fn turns() -> u32 {
+    12
 }
 
 /// Where watchers hear of plugs.
@@ -216,8 +229,13 @@ impl Scenario {
             Shape::Pairs { connections } if connections % 2 == 1 => {
                 return Err("pairs need an even number of connections".to_owned());
             }
-            Shape::Slow { subscribers, stalled } if stalled >= subscribers => {
+            Shape::Slow {
+                subscribers, stalled, ..
+            } if stalled >= subscribers => {
                 return Err("somebody must go on reading: fewer stalled than subscribers".to_owned());
+            }
+            Shape::Slow { turns, .. } if !(1..=TURNS_MAX).contains(turns) => {
+                return Err(format!("shape.turns must be 1 to {TURNS_MAX}"));
             }
             Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
                 return Err("shape.flood_rate must be messages a second, or 0".to_owned());

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-
+use cauce_threads::Priority;
 use rustls::pki_types::CertificateDer;
 
 use crate::devices::Api;
 use crate::kept::{Kept, SCRATCH_PREFIX, Start};
 use crate::session::Place;
 use crate::standard::Transport;
+use crate::tls::for_loopback;
 
 /// What the broker is configured with, but for its keys.
 const CONFIGURATION: &str = include_str!("../server.toml");
@@ -37,21 +38,28 @@ pub(crate) struct Served {
     certificate: Option<CertificateDer<'static>>,
 }
 
+/// Where a broker runs, and how soon.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Footing<'a> {
+    pub(crate) cores: Option<&'a [usize]>,
+    pub(crate) priority: Priority,
+}
+
 impl Served {
-    /// Starts `program serve` on these cores. `prefix` are the arguments that lead to the load test's commands in our own program.
+    /// Starts `program serve`. `prefix` are the arguments that lead to the load test's commands in our own program.
     ///
     /// # Errors
     /// If it does not start; in words for people.
     pub(crate) fn start(
         program: &Path,
         transport: Transport,
-        cores: Option<&[usize]>,
+        footing: Footing<'_>,
         prefix: &[String],
     ) -> Result<Self, String> {
         let keys = [key()?, key()?];
         let dir = scratch().map_err(|e| format!("a directory for the broker: {e}"))?;
         // Until the keeper has it, it is ours to remove.
-        let started = Self::start_in(&dir, &keys, program, transport, cores, prefix);
+        let started = Self::start_in(&dir, &keys, program, transport, footing, prefix);
         match started {
             Ok((kept, address, certificate)) => Ok(Self {
                 kept,
@@ -73,7 +81,7 @@ impl Served {
         keys: &[String; 2],
         program: &Path,
         transport: Transport,
-        cores: Option<&[usize]>,
+        footing: Footing<'_>,
         prefix: &[String],
     ) -> Result<(Kept, SocketAddr, Option<CertificateDer<'static>>), String> {
         let configuration = dir.join("server.toml");
@@ -99,12 +107,13 @@ impl Served {
             data(dir).into(),
             "--log".into(),
             "error".into(),
+            format!("--set=threads.priority={}", footing.priority).into(),
         ];
         arguments.extend(tls);
         let start = Start {
             program,
             arguments,
-            cores,
+            cores: footing.cores,
             scratch: Some(dir),
         };
         let mut kept = Kept::start(prefix, &start)?;
@@ -180,8 +189,7 @@ fn configured(keys: &[String; 2]) -> Result<String, String> {
 
 /// Writes a certificate that nobody has signed, and its key.
 fn certify(dir: &Path) -> Result<CertificateDer<'static>, String> {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])
-        .map_err(|e| e.to_string())?;
+    let made = for_loopback()?;
     write_private(&dir.join("cert.pem"), &made.cert.pem())?;
     write_private(&dir.join("key.pem"), &made.signing_key.serialize_pem())?;
     Ok(made.cert.der().clone())

@@ -59,7 +59,12 @@ impl Sweep {
             let writing = Writing::from(*kind);
             limits.push((
                 writing,
-                Beside::start(prefix, writing, self.what.place.tls.is_on())?,
+                Beside::start(
+                    prefix,
+                    writing,
+                    self.what.place.tls.is_on(),
+                    self.what.place.priority,
+                )?,
             ));
         }
         let mut rates = Rates::new(&name, &scenario.about);

@@ -52,7 +52,9 @@ impl Topology {
     pub(crate) fn new(shape: &Shape) -> Self {
         match *shape {
             Shape::Fanout { subscribers } => Self::fanout(subscribers, 0),
-            Shape::Slow { subscribers, stalled } => Self::fanout(subscribers, stalled),
+            Shape::Slow {
+                subscribers, stalled, ..
+            } => Self::fanout(subscribers, stalled),
             Shape::Rooms { rooms, members }
             | Shape::Noisy { rooms, members, .. }
             | Shape::Growth { rooms, members, .. }
@@ -258,6 +260,7 @@ mod tests {
         let t = Topology::new(&Shape::Slow {
             subscribers: 10,
             stalled: 2,
+            turns: 1,
         });
         assert_eq!(t.receivers(0), 8);
         assert_eq!(t.seats.iter().filter(|s| s.stalled).count(), 2);

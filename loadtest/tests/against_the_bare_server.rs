@@ -264,10 +264,13 @@ fn those_who_stop_reading_are_not_waited_for() {
         "shape.subscribers=10",
         "--set",
         "shape.stalled=3",
+        "--set",
+        "shape.turns=2",
         "--rate",
         "200",
     ]);
     run.assert_whole(7.0);
+    assert!(run.figure("p99_ratio") > 0.0 && run.figure("measured") > 0.0);
 }
 
 #[test]

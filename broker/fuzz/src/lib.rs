@@ -5,6 +5,8 @@
 
 #[path = "../../src/clock.rs"]
 pub mod clock;
+#[path = "../../src/socket/record/mod.rs"]
+pub mod record;
 #[path = "../../src/shelly/mod.rs"]
 pub mod shelly;
 #[path = "../../src/websocket/mod.rs"]

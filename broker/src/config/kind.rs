@@ -342,7 +342,7 @@ macro_rules! from_number {
     )*};
 }
 
-from_number!(u32 u64 usize);
+from_number!(u8 u32 u64 usize);
 
 macro_rules! from_text {
     ($($type:ty)*) => {$(

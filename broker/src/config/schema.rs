@@ -180,6 +180,9 @@ section! {
         ingest_shards: usize = count(0, 64), "1", Restart;
         /// Pin each shard to a core.
         pin: bool = Kind::Bool, "false", Restart;
+        /// How far above the system's other work client shards go, 0 to 20 (`nice` with the sign turned). Shorter tails where other
+        /// work runs on their cores. Above 0, the broker needs the right to it: `CAP_SYS_NICE`, or `LimitNICE=` in its unit.
+        priority: u8 = count(0, 20), "0", Restart;
     }
 }
 

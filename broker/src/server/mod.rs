@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use cauce_threads::Priority;
 use parking_lot::RwLock;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
@@ -115,6 +116,7 @@ impl Server {
     /// Whatever keeps it from serving; nothing is left running then.
     pub fn start(config: &Config, persistence: Persistence) -> Result<Self, StartError> {
         let clock = Clock::start();
+        let priority = priority(config)?;
         let listener = Listener::bind(config.listen).map_err(|e| StartError::Bind(config.listen, e))?;
         let internal = match config.internal_listen {
             None => None,
@@ -163,7 +165,7 @@ impl Server {
             ending: ending.clone(),
         };
         for index in 0..hub.plan.total() {
-            let thread = spawn_shard(index, hub.clone(), doors.clone(), config.threads.pin);
+            let thread = spawn_shard(index, hub.clone(), doors.clone(), config.threads.pin, priority);
             server.shards.push(thread.map_err(StartError::Thread)?);
         }
         drop(doors);
@@ -262,7 +264,26 @@ pub fn hub_alone(config: &Config) -> Result<Arc<Hub>, StartError> {
     Ok(hub)
 }
 
-fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Result<JoinHandle<()>> {
+/// The client shards' priority, if the system grants it.
+fn priority(config: &Config) -> Result<Priority, StartError> {
+    let above = config.threads.priority;
+    let priority = Priority::new(above).unwrap_or_default();
+    crate::threads::check(priority).map_err(|error| {
+        StartError::Config(format!(
+            "threads.priority is {above}, and the system refuses it ({error}): give the broker CAP_SYS_NICE, or LimitNICE=-{above} \
+             in its unit, or set it to 0"
+        ))
+    })?;
+    Ok(priority)
+}
+
+fn spawn_shard(
+    index: usize,
+    hub: Arc<Hub>,
+    doors: Doors,
+    pin: bool,
+    priority: Priority,
+) -> io::Result<JoinHandle<()>> {
     let clients = hub.plan.clients;
     let name = match index.checked_sub(clients) {
         None => format!("cauce-shard-{index}"),
@@ -273,6 +294,10 @@ fn spawn_shard(index: usize, hub: Arc<Hub>, doors: Doors, pin: bool) -> io::Resu
         let _ended = Ended(hub.clone(), index);
         if pin {
             crate::threads::pin(index);
+        }
+        // Devices can wait for clients, where both share a core: their frames come in thousands, and nobody looks at one.
+        if index < clients {
+            crate::threads::hurry(priority);
         }
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = match builder.enable_all().build_local(LocalOptions::default()) {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
 
 use crate::socket::Socket;
 
@@ -131,13 +132,12 @@ impl Outbox {
     /// If the socket is broken.
     pub(super) fn flush(&mut self, socket: &Socket, written: &mut Written) -> io::Result<Flushed> {
         while !self.frames.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-                *slice = IoSlice::new(frame);
-                count += 1;
-            }
-            match socket.try_write_vectored(&slices[..count]) {
+            let frames = self.frames.iter().take(SLICES_MAX);
+            let slices: SmallVec<[IoSlice<'_>; SLICES_MAX]> =
+                frames.map(|frame| IoSlice::new(frame)).collect();
+            let written_now = socket.try_write_vectored(&slices);
+            drop(slices);
+            match written_now {
                 Ok(n) => {
                     written.calls += 1;
                     written.bytes += n as u64;

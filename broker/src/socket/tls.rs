@@ -1,9 +1,9 @@
-//! The server's side of TLS on one socket, over rustls without its buffers.
+//! The server's side of TLS on one socket: rustls until the handshake is over, then, in TLS 1.3, our own records.
 //!
 //! What must stay true: an idle connection holds its keys and no buffer. Records are read and sealed in buffers that all
 //! connections of a thread share; a connection keeps only the beginning of a record whose end has not come, content that its
 //! reader had no room for, and records that the kernel has not taken. Each of them is bounded, and given back when it is
-//! empty.
+//! empty. A connection that an error has ended holds no keys.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,21 +11,16 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+
+use super::handshake::{self, Handshake};
+use super::plain::Plain;
+use super::record::{Alert, RecordError};
+use super::traffic::{self, Traffic};
 
 /// Bytes of records that are looked at in one go. What makes no whole message within them ends the connection.
 const RECORDS_BYTES: usize = 64 * 1024;
 /// Bytes of content that are sealed in one go.
 const CONTENT_BYTES: usize = 64 * 1024;
-/// What a record is longer than its content at most: head, type, tag and an explicit nonce, in bytes.
-const RECORD_OVERHEAD_BYTES: usize = 64;
-/// Content that a record holds at most, in bytes.
-const RECORD_CONTENT_BYTES: usize = 16 * 1024;
-/// What a handshake has to say at a time fits in here, in bytes, unless the certificate's chain is long.
-const FLIGHT_BYTES: usize = 4 * 1024;
-/// What rustls may say together with content: a message that changes keys, an alert. In bytes.
-const ASIDE_BYTES: usize = 256;
 
 /// What the connections of a thread share.
 struct Room {
@@ -44,20 +39,31 @@ thread_local! {
 
 /// TLS of one connection.
 pub struct Tls {
-    server: UnbufferedServerConnection,
+    layer: Layer,
     /// What comes and goes and, when the connection is idle, is not there.
     kept: Kept,
     /// The peer has said that nothing more comes.
     peer_closed: bool,
 }
 
+/// Who speaks TLS.
+#[derive(Debug)]
+enum Layer {
+    /// rustls: every handshake, and the whole of TLS 1.2.
+    Handshake(Box<Handshake>),
+    /// We: TLS 1.3 after its handshake.
+    Traffic(Box<Traffic>),
+    /// An error has ended it.
+    Ended,
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("handshaking", &self.server.is_handshaking())
+            .field("layer", &self.layer)
             .field("kept", &self.kept)
             .field("peer_closed", &self.peer_closed)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
@@ -93,23 +99,15 @@ pub(super) enum Opened {
     End,
 }
 
-/// What one turn of rustls came to.
-enum Turn {
-    Content,
-    Again,
-    Starved,
-    Open,
-    PeerClosed,
-}
-
 impl Tls {
-    /// The beginning of a connection that a peer has made.
+    /// The beginning of a connection that a peer has made. The configuration must allow extraction of secrets: TLS 1.3 ends
+    /// after the handshake without it.
     ///
     /// # Errors
     /// As rustls has it.
     pub fn accept(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         Ok(Self {
-            server: UnbufferedServerConnection::new(config)?,
+            layer: Layer::Handshake(Box::new(Handshake::new(config)?)),
             kept: Kept::default(),
             peer_closed: false,
         })
@@ -126,8 +124,8 @@ impl Tls {
         Some(bytes)
     }
 
-    /// Reads once with `read`, and puts the content of what came into `buffer`. What the handshake has to say then waits in
-    /// [`Self::outgoing`].
+    /// Reads once with `read`, and puts the content of what came into `buffer`. What is to be answered, and the alert if an
+    /// error ends the connection, then waits in [`Self::outgoing`].
     ///
     /// # Errors
     /// As `read` has it, and if what came is no TLS of this connection.
@@ -148,86 +146,57 @@ impl Tls {
             }
             room.records[..kept].copy_from_slice(&self.kept.incoming);
             self.kept.incoming = Vec::new();
-            self.open_records(&mut room.records[..kept + count], buffer)
+            let opened = self.open_records(&mut room.records[..kept + count], buffer);
+            if let Err(error) = &opened {
+                tracing::debug!(%error, "a TLS connection ends");
+                self.layer = Layer::Ended;
+            }
+            opened
         })
     }
 
     fn open_records(&mut self, records: &mut [u8], buffer: &mut [u8]) -> io::Result<Opened> {
-        let (mut from, mut content) = (0, 0);
-        let mut take = |bytes: &[u8], rest: &mut Vec<u8>| {
-            let fits = bytes.len().min(buffer.len() - content);
-            buffer[content..][..fits].copy_from_slice(&bytes[..fits]);
-            content += fits;
-            rest.extend_from_slice(&bytes[fits..]);
-        };
+        let Kept {
+            incoming,
+            opened,
+            outgoing,
+        } = &mut self.kept;
+        let mut plain = Plain::new(buffer, opened);
+        let mut from = 0;
         loop {
-            let (discard, turn) = self.turn(&mut records[from..], &mut take);
-            from += discard;
-            match turn {
-                Ok(Turn::Content | Turn::Again) => {}
-                Ok(Turn::Starved | Turn::Open) => {
-                    self.kept.incoming = records[from..].to_vec();
+            let rest = &mut records[from..];
+            match &mut self.layer {
+                Layer::Handshake(handshake) => {
+                    let (used, outcome) = handshake.open(rest, &mut plain, outgoing);
+                    from += used;
+                    match outcome.map_err(invalid)? {
+                        handshake::Stop::Starved => break,
+                        handshake::Stop::PeerClosed => {
+                            self.peer_closed = true;
+                            break;
+                        }
+                        // What is left is for who takes over.
+                        handshake::Stop::Over => self.layer.take_over().map_err(invalid)?,
+                    }
+                }
+                Layer::Traffic(traffic) => {
+                    let (used, outcome) = traffic.open(rest, &mut plain, outgoing);
+                    from += used;
+                    self.peer_closed = outcome? == traffic::Stop::PeerClosed;
                     break;
                 }
-                Ok(Turn::PeerClosed) => {
-                    self.peer_closed = true;
-                    break;
-                }
-                Err(error) => {
-                    // The alert that says so.
-                    let _ = self.turn(&mut records[from..], &mut |_, _| {});
-                    return Err(invalid(error));
-                }
+                Layer::Ended => return Err(io::ErrorKind::BrokenPipe.into()),
             }
         }
-        Ok(match content {
+        // What comes behind the peer's goodbye is nothing.
+        if !self.peer_closed {
+            *incoming = records[from..].to_vec();
+        }
+        Ok(match plain.filled() {
             0 if self.peer_closed => Opened::End,
             0 => Opened::Nothing,
             bytes => Opened::Content(bytes),
         })
-    }
-
-    /// One turn of rustls, which opens one record at most and gives its content to `take`. Answers how many bytes of `records`
-    /// are done with.
-    fn turn(
-        &mut self,
-        records: &mut [u8],
-        take: &mut dyn FnMut(&[u8], &mut Vec<u8>),
-    ) -> (usize, Result<Turn, rustls::Error>) {
-        let UnbufferedStatus { mut discard, state } = self.server.process_tls_records(records);
-        let outcome = match state {
-            Err(error) => Err(error),
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-                match traffic.next_record() {
-                    None => break Ok(Turn::Content),
-                    Some(Err(error)) => break Err(error),
-                    Some(Ok(record)) => {
-                        take(record.payload, &mut self.kept.opened);
-                        discard += record.discard;
-                    }
-                }
-            },
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                put(&mut self.kept.outgoing, FLIGHT_BYTES, |room| {
-                    data.encode(room).map_err(|error| match error {
-                        EncodeError::InsufficientSize(size) => Full::Needs(size.required_size),
-                        EncodeError::AlreadyEncoded => Full::Failed(rustls::Error::EncryptError),
-                    })
-                })
-                .map(|()| Turn::Again)
-            }
-            // It goes to the kernel in order with all else.
-            Ok(ConnectionState::TransmitTlsData(data)) => {
-                data.done();
-                Ok(Turn::Again)
-            }
-            Ok(ConnectionState::BlockedHandshake) => Ok(Turn::Starved),
-            Ok(ConnectionState::WriteTraffic(_)) => Ok(Turn::Open),
-            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Turn::PeerClosed),
-            // We offer no early data.
-            Ok(_) => Err(rustls::PeerMisbehaved::TooMuchEarlyDataReceived.into()),
-        };
-        (discard, outcome)
     }
 
     /// Records that wait for the kernel.
@@ -251,16 +220,31 @@ impl Tls {
         write: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         ROOM.with_borrow_mut(|Room { content, sealed, .. }| {
-            content.clear();
-            for slice in slices {
-                let fits = slice.len().min(CONTENT_BYTES - content.len());
-                content.extend_from_slice(&slice[..fits]);
-            }
-            let records = content.len() / RECORD_CONTENT_BYTES + 1;
-            let bytes = content.len() + records * RECORD_OVERHEAD_BYTES + ASIDE_BYTES;
-            self.put_sealed(sealed, bytes, |traffic, room| traffic.encrypt(content, room))?;
+            sealed.clear();
+            let bytes = match &mut self.layer {
+                Layer::Traffic(traffic) => match traffic.seal(slices, CONTENT_BYTES, sealed) {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        // A record may be sealed that never goes: the peer would miss it. Who has said goodbye may still read.
+                        if error != RecordError::Closed {
+                            self.layer = Layer::Ended;
+                        }
+                        return Err(error.into());
+                    }
+                },
+                Layer::Handshake(handshake) => {
+                    content.clear();
+                    for slice in slices {
+                        let fits = slice.len().min(CONTENT_BYTES - content.len());
+                        content.extend_from_slice(&slice[..fits]);
+                    }
+                    handshake.seal(content, &mut self.kept.incoming, sealed)?;
+                    content.len()
+                }
+                Layer::Ended => return Err(io::ErrorKind::BrokenPipe.into()),
+            };
             self.write_sealed(sealed, write)?;
-            Ok(content.len())
+            Ok(bytes)
         })
     }
 
@@ -270,64 +254,18 @@ impl Tls {
             return;
         }
         ROOM.with_borrow_mut(|Room { sealed, .. }| {
-            let said = self
-                .put_sealed(sealed, ASIDE_BYTES, |traffic, room| {
-                    traffic.queue_close_notify(room)
-                })
-                .and_then(|()| self.write_sealed(sealed, write));
+            sealed.clear();
+            let said = match &mut self.layer {
+                Layer::Traffic(traffic) => traffic
+                    .alert(Alert::CLOSE_NOTIFY, sealed)
+                    .map_err(io::Error::from),
+                Layer::Handshake(handshake) => handshake.close(&mut self.kept.incoming, sealed),
+                Layer::Ended => return,
+            }
+            .and_then(|()| self.write_sealed(sealed, write));
             // The connection ends either way.
             drop(said);
         });
-    }
-
-    /// Lets `seal` fill `sealed` with some `bytes`, behind what rustls itself has to say first.
-    fn put_sealed(
-        &mut self,
-        sealed: &mut Vec<u8>,
-        bytes: usize,
-        mut seal: impl FnMut(
-            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut [u8],
-        ) -> Result<usize, EncryptError>,
-    ) -> io::Result<()> {
-        sealed.clear();
-        loop {
-            // What was kept is shown again: rustls counts on its being there.
-            let UnbufferedStatus { discard, state } =
-                self.server.process_tls_records(&mut self.kept.incoming);
-            let done = match state.map_err(invalid)? {
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    put(sealed, bytes, |room| {
-                        seal(&mut traffic, room).map_err(|error| match error {
-                            EncryptError::InsufficientSize(size) => Full::Needs(size.required_size),
-                            EncryptError::EncryptExhausted => Full::Failed(rustls::Error::EncryptError),
-                        })
-                    })
-                    .map_err(invalid)?;
-                    true
-                }
-                ConnectionState::EncodeTlsData(mut data) => {
-                    put(sealed, FLIGHT_BYTES, |room| {
-                        data.encode(room).map_err(|error| match error {
-                            EncodeError::InsufficientSize(size) => Full::Needs(size.required_size),
-                            EncodeError::AlreadyEncoded => Full::Failed(rustls::Error::EncryptError),
-                        })
-                    })
-                    .map_err(invalid)?;
-                    false
-                }
-                ConnectionState::TransmitTlsData(data) => {
-                    data.done();
-                    false
-                }
-                ConnectionState::BlockedHandshake => return Err(io::ErrorKind::NotConnected.into()),
-                _ => return Err(io::ErrorKind::BrokenPipe.into()),
-            };
-            self.kept.incoming.drain(..discard);
-            if done {
-                return Ok(());
-            }
-        }
     }
 
     fn write_sealed(
@@ -347,6 +285,16 @@ impl Tls {
     }
 }
 
+impl Layer {
+    /// From rustls to us.
+    fn take_over(&mut self) -> Result<(), rustls::Error> {
+        if let Self::Handshake(handshake) = std::mem::replace(self, Self::Ended) {
+            *self = Self::Traffic(Box::new(Traffic::take_over(handshake.into_server())?));
+        }
+        Ok(())
+    }
+}
+
 /// Drops the beginning, and the buffer with it when nothing is left.
 fn remove_front(bytes: &mut Vec<u8>, count: usize) {
     if count >= bytes.len() {
@@ -360,36 +308,6 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Why something was not written into the room that it got.
-enum Full {
-    Needs(usize),
-    Failed(rustls::Error),
-}
-
-/// Lets `write` append to `out`, with so much room at first, and with as much as it asks for then.
-fn put(
-    out: &mut Vec<u8>,
-    room: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Full>,
-) -> Result<(), rustls::Error> {
-    let from = out.len();
-    out.resize(from + room, 0);
-    let mut outcome = write(&mut out[from..]);
-    if let Err(Full::Needs(room)) = outcome {
-        out.resize(from + room, 0);
-        outcome = write(&mut out[from..]);
-    }
-    match outcome {
-        Ok(bytes) => {
-            out.truncate(from + bytes);
-            Ok(())
-        }
-        Err(full) => {
-            out.truncate(from);
-            Err(match full {
-                Full::Failed(error) => error,
-                Full::Needs(_) => rustls::Error::EncryptError,
-            })
-        }
-    }
-}
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;

@@ -95,5 +95,7 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, TlsEr
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Config)?;
     config.send_tls13_tickets = TICKETS;
+    // After the handshake the records are ours: see `socket::record`.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }

@@ -64,6 +64,7 @@ pub(crate) fn config() -> Config {
             client_shards: 2,
             ingest_shards: 1,
             pin: false,
+            priority: 0,
         },
         ..Config::default()
     }

@@ -175,6 +175,7 @@ impl FleetOptions {
             started_at: now,
             mode,
             cadence: self.cadence()?,
+            spread_over: None,
             faults: self.faults.clone(),
             stamp: self.stamp,
             firmware: self.firmware.clone(),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::http::{Answer, request};
+use crate::http::{Answer, request};
+use crate::metrics;
 
 /// The door for plugs and for what the broker counts.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -35,6 +36,11 @@ impl Api {
             api_key_file: Some(file),
             api_address: None,
         }
+    }
+
+    /// Where the API and the metrics of the server at `target` are.
+    pub(crate) fn at(&self, target: SocketAddr) -> SocketAddr {
+        self.api_address.unwrap_or(target)
     }
 
     fn key(&self) -> Result<String, String> {
@@ -73,7 +79,7 @@ impl Broker {
     /// If there is no key; in words for people.
     pub(super) fn new(api: &Api, target: SocketAddr, tenant: Option<&str>) -> Result<Self, String> {
         Ok(Self {
-            address: api.api_address.unwrap_or(target),
+            address: api.at(target),
             key: api.key()?,
             tenant: tenant.map(str::to_owned),
         })
@@ -99,14 +105,7 @@ impl Broker {
     /// # Errors
     /// If the broker does not tell; in words for people.
     pub(super) fn counts(&self) -> Result<Counts, String> {
-        let answer = request(self.address, "GET", "/metrics", None, "")?;
-        if answer.status != 200 {
-            return Err(format!(
-                "http://{}/metrics answers {}: if the broker has an internal address, name it with --api",
-                self.address, answer.status
-            ));
-        }
-        Ok(Counts::parse(&answer.body))
+        Ok(Counts::parse(&metrics::read(self.address)?))
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
@@ -157,6 +156,7 @@ pub(super) struct Counts {
 
 impl Counts {
     fn parse(text: &str) -> Self {
+        use metrics::sum;
         let written = "cauce_store_rows_written_total";
         Self {
             frames: sum(text, "cauce_device_frames_total", ""),
@@ -171,17 +171,6 @@ impl Counts {
             flush_seconds: sum(text, "cauce_store_flush_duration_seconds_sum", ""),
         }
     }
-}
-
-/// The sum of a metric over its labels, or over those with this in them.
-fn sum(text: &str, name: &str, label: &str) -> f64 {
-    let lines = text.lines().filter_map(|line| {
-        let (metric, value) = line.rsplit_once(' ')?;
-        let labels = metric.strip_prefix(name)?;
-        let same = labels.is_empty() || labels.starts_with('{');
-        (same && labels.contains(label)).then(|| value.parse::<f64>().ok())?
-    });
-    lines.sum()
 }
 
 #[cfg(test)]

@@ -54,16 +54,14 @@ pub(super) fn put(
         Unit::Micros,
         Better::Lower,
     );
-    let cpu = [("plugs_cpu", sent.cpu), ("watchers_cpu", heard.cpu)];
-    for (name, cpu) in cpu {
-        figures.put(name, cpu.seconds() / length, Unit::Cores, Better::Neither);
+    let spent = [("plugs_cpu", sent.spent), ("watchers_cpu", heard.spent)];
+    let spent = spent.map(|(name, spent)| (name, spent.as_secs_f64() / length));
+    for (name, cores) in spent {
+        figures.put(name, cores, Unit::Cores, Better::Neither);
     }
     store(&mut figures, looks);
     outcome.metrics.extend(figures.0);
-    leave_out(
-        &mut outcome,
-        cpu.iter().map(|(_, cpu)| cpu.seconds()).sum::<f64>() / length,
-    );
+    leave_out(&mut outcome, spent.iter().map(|(_, cores)| cores).sum());
     outcome.verdict = verdict(
         outcome.verdict,
         (late > LATE_US_MAX).then_some(late),

@@ -1,20 +1,20 @@
 //! Emulated plugs beside measured rooms: what they cost the clients, how fast their word reaches who watches them, and whether
 //! the store keeps up.
 //!
-//! - `plugs` drives the fleet's devices on one thread, `watch` reads their updates on another, `steady` the rooms on its own
-//! - `broker` makes the plugs' token and reads what the broker counts, over `http`
+//! - `plugs` drives the fleet's devices and `watch` reads their updates; as a `crew` they are a guest of the thread that drives the rooms
+//! - `broker` makes the plugs' token and reads what the broker counts
 //! - `figures` is what comes out
 //!
-//! Threads of this process rather than a process beside it: one clock stamps a frame and reads the update, the cost of each is
-//! known by its thread's own clock, and the cores are the same.
+//! Not a process beside it: one clock stamps a frame and reads the update. And no thread beside the one that measures: on one core, two
+//! make each other late by milliseconds.
 //!
 //! What must stay true: plugs are due by their own schedule from before the rooms are connected until after the last message of
 //! the rooms has come, so that the measurement has nothing but their steady state in it. Each frame is accounted for at each
 //! watcher by its plug's own number.
 
 mod broker;
+mod crew;
 mod figures;
-mod http;
 mod plugs;
 mod watch;
 
@@ -25,14 +25,13 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use cauce_fleet::{FleetClock, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
 
 pub(crate) use broker::Api;
 use broker::{Broker, Counts};
+use crew::Crew;
 use plugs::{Plan, Plugs};
 use watch::{Seat, Watchers};
 
-use crate::process;
 use crate::report::Outcome;
 use crate::scenario::{Scenario, Shape, Watch};
 use crate::session::{Place, descriptors};
@@ -50,11 +49,13 @@ const REASONS_MAX: usize = 16;
 /// What the threads are to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Plugs speak by their schedule.
+    /// Plugs speak by their schedule, served by a thread of their own.
     Load = 0,
+    /// The same, served by the thread that measures the rooms.
+    Hosted = 1,
     /// They stay connected and say nothing more; what is under way arrives.
-    Quiet = 1,
-    Over = 2,
+    Quiet = 2,
+    Over = 3,
 }
 
 /// What the threads know of each other.
@@ -84,7 +85,8 @@ impl Shared {
     fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Load,
-            1 => Phase::Quiet,
+            1 => Phase::Hosted,
+            2 => Phase::Quiet,
             _ => Phase::Over,
         }
     }
@@ -138,37 +140,6 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Processor time that a thread used in the measurement.
-#[derive(Clone, Copy, Debug, Default)]
-struct ThreadCpu {
-    from: Option<f64>,
-    until: Option<f64>,
-}
-
-impl ThreadCpu {
-    /// To be called by the thread itself, often.
-    fn look(&mut self, shared: &Shared, now: Timestamp) {
-        let now = now.as_micros();
-        if self.from.is_none() && now >= shared.from_us.load(Ordering::Relaxed) {
-            self.from = Some(Self::so_far());
-        }
-        if self.until.is_none() && now >= shared.until_us.load(Ordering::Relaxed) {
-            self.until = Some(Self::so_far());
-        }
-    }
-
-    fn so_far() -> f64 {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-    }
-
-    fn seconds(self) -> f64 {
-        self.until
-            .zip(self.from)
-            .map_or(0.0, |(until, from)| until - from)
-    }
-}
-
 /// Counts a reason; beyond the bound, under one name.
 fn note(reasons: &mut BTreeMap<String, u64>, reason: String) {
     let reason = if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
@@ -219,7 +190,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         return Err("plugs and who watches them speak no TLS here: run devices without it".to_owned());
     }
     descriptors(u64::from(rooms) * u64::from(members) + u64::from(plugs) + u64::from(watchers))?;
-    place.pin(place.server())?;
+    place.settle(place.server())?;
     let broker = Broker::new(&place.api, place.target, place.signing.tenant())?;
     let token = broker.device_token()?;
     let shared = Arc::new(Shared::new());
@@ -240,35 +211,43 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     let audience = Watchers::join(place.target, seats, &names, Arc::clone(&shared))?;
     let before = broker.counts()?;
     let patience = Duration::from_secs_f64(scenario.load.drain_seconds);
-    let ended = |_| "a thread of the plugs panicked".to_owned();
+    let mut crew = Crew::new(fleet, audience, Arc::clone(&shared)).map_err(|e| e.to_string())?;
+    let ended = |_| "the thread of the plugs panicked".to_owned();
     std::thread::scope(|scope| {
         let _ending = Ending(&shared);
         let (connected, all_connected) = channel();
-        let (said, all_said) = channel();
         let secret = token.text.as_str();
-        let speaking = scope.spawn(move || {
-            process::give_way();
-            fleet.run(secret, &connected, &said)
+        let serving = scope.spawn(move || {
+            let outcome = crew.connect(secret);
+            let ready = outcome.is_ok();
+            // Who listens has given up only if the whole run has.
+            let _ = connected.send(outcome);
+            if ready {
+                crew.serve();
+            }
+            crew
         });
-        let watching = scope.spawn(move || {
-            process::give_way();
-            audience.run(&all_said, patience)
-        });
-        all_connected.recv().map_err(|_| ended(()))??;
+        all_connected
+            .recv()
+            .map_err(|_| "the thread of the plugs panicked")??;
         shared.wait_for_greetings(expected)?;
         if !place.quiet {
             eprintln!("{plugs} plugs are connected and heard");
         }
         let (since, loaded) = (Instant::now(), broker.counts()?);
-        let outcome = steady::run_telling(scenario, name, server, place, |from, until| {
+        let (outcome, crew) = steady::run_hosting(scenario, name, server, place, |from, until| {
             shared.measure(from, until);
+            shared.enter(Phase::Hosted);
+            serving.join().map_err(ended)
         })?;
+        let (done, all_heard) = channel();
+        let finishing = scope.spawn(move || crew.finish(patience, &done));
         let (seconds, still_loaded) = (since.elapsed().as_secs_f64(), broker.counts()?);
         shared.enter(Phase::Quiet);
         let (drained_seconds, after) = drained(&broker)?;
-        let heard = watching.join().map_err(|_| ended(()))?;
+        all_heard.recv().map_err(|_| "the thread of the plugs panicked")?;
         shared.enter(Phase::Over);
-        let sent = speaking.join().map_err(|_| ended(()))?;
+        let (sent, heard) = finishing.join().map_err(ended)?;
         let looks = Looks {
             before,
             loaded,

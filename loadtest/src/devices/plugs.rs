@@ -1,4 +1,4 @@
-//! The emulated plugs: pure devices of the fleet, driven by one thread with one epoll, as the engine drives its clients.
+//! The emulated plugs: pure devices of the fleet, driven with one epoll, as the engine drives its clients, and one frame at a time.
 //!
 //! What must stay true: a frame is due by its plug's own schedule, whatever became of the frames before it; it carries when it
 //! was due and its number; it counts as sent once it was made, so that what a lost connection could not say is lost.
@@ -7,14 +7,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use cauce_fleet::{Cadence, Device, FrameKind, ModelMix, Output, Setup, Stamp, Timestamp};
 use hdrhistogram::Histogram;
 
-use super::{Phase, Shared, ThreadCpu, note};
+use super::{Shared, note};
 use crate::clock::as_ns;
 use crate::engine::{close_words, head_end, histogram};
 use crate::poll::{Interest, Poller, Wait};
@@ -27,8 +27,6 @@ const SERVER: &str = "ws";
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest frame of the server: a call with its parameters.
 const FRAME_BYTES_MAX: usize = READ_BYTES - 16;
-/// Longest sleep, so that the thread notices a new phase, in nanoseconds.
-const NAP_NS: u64 = 20_000_000;
 
 /// What the plugs are to be.
 #[derive(Clone, Debug)]
@@ -64,13 +62,17 @@ pub(super) struct Sent {
     pub(super) lateness: Histogram<u64>,
     pub(super) disconnected: u64,
     pub(super) reasons: BTreeMap<String, u64>,
-    pub(super) cpu: ThreadCpu,
+    /// On the measurement's frames and answers.
+    pub(super) spent: Duration,
 }
 
 pub(super) struct Plugs {
     plan: Plan,
     shared: Arc<Shared>,
     plugs: Vec<Plug>,
+    /// How many have connected, and since when they do.
+    connected: usize,
+    began: Option<Timestamp>,
     /// Who wants to be polled when. An entry that is not its plug's `planned` any more is passed over.
     order: BinaryHeap<Reverse<(Timestamp, usize)>>,
     poller: Poller,
@@ -92,6 +94,7 @@ impl Plugs {
             seed: plan.seed,
             started_at: now,
             cadence: Cadence::Every(Duration::from_secs_f64(1.0 / plan.frames_per_second)),
+            spread_over: NonZeroU32::new(plan.plugs),
             stamp: Stamp::DueTime,
             ..Setup::default()
         });
@@ -117,6 +120,8 @@ impl Plugs {
             plan,
             shared,
             plugs,
+            connected: 0,
+            began: None,
             order: BinaryHeap::new(),
             poller: Poller::new().map_err(|e| e.to_string())?,
             out: Vec::new(),
@@ -129,7 +134,7 @@ impl Plugs {
                 lateness: histogram(),
                 disconnected: 0,
                 reasons: BTreeMap::new(),
-                cpu: ThreadCpu::default(),
+                spent: Duration::ZERO,
             },
         })
     }
@@ -139,70 +144,46 @@ impl Plugs {
         self.plugs.iter().map(|plug| plug.device.mac().to_upper_hex())
     }
 
-    /// Connects all plugs and lets them speak until the phase says otherwise. `connected` is told when all are, or why not;
-    /// `said` how many stamped frames each has sent, once they have fallen silent and the kernel has taken everything.
-    pub(super) fn run(
-        mut self,
-        token: &str,
-        connected: &Sender<Result<(), String>>,
-        said: &Sender<Vec<u64>>,
-    ) -> Sent {
-        let outcome = self.connect_all(token);
-        let ready = outcome.is_ok();
-        // Who listens has given up only if the whole run has.
-        let _ = connected.send(outcome);
-        if ready {
-            self.speak(said);
+    /// How long until the next plug is to connect; None when all have.
+    pub(super) fn next_to_connect(&mut self) -> Option<Duration> {
+        let all = self.plugs.len();
+        if self.connected == all {
+            return None;
         }
-        self.sent.stamped = self.plugs.iter().map(|plug| plug.stamped).collect();
-        self.hang_up();
-        self.sent
+        let now = self.shared.clock.now();
+        let began = *self.began.get_or_insert(now);
+        let due = began.plus(self.plan.ramp.mul_f64(self.connected as f64 / all as f64));
+        Some(due.since(now))
     }
 
-    fn speak(&mut self, said: &Sender<Vec<u64>>) {
-        let mut told = false;
-        loop {
-            match self.shared.phase() {
-                Phase::Load => {
-                    let now = self.shared.clock.now();
-                    self.sent.cpu.look(&self.shared, now);
-                    self.emit(now);
-                    self.turn(self.until_next());
-                }
-                Phase::Quiet => {
-                    if !told && self.is_flushed() {
-                        told = true;
-                        let _ = said.send(self.plugs.iter().map(|plug| plug.stamped).collect());
-                    }
-                    self.turn(NAP_NS);
-                }
-                Phase::Over => return,
-            }
-        }
+    /// Connects it.
+    ///
+    /// # Errors
+    /// If it is not let in; in words for people.
+    pub(super) fn connect_next(&mut self, token: &str) -> Result<(), String> {
+        let at = self.connected;
+        self.connect(at, token)
+            .map_err(|e| format!("plug {} of {} could not connect: {e}", at + 1, self.plugs.len()))?;
+        self.connected += 1;
+        Ok(())
     }
 
-    fn connect_all(&mut self, token: &str) -> Result<(), String> {
-        let began = self.shared.clock.now();
-        for at in 0..self.plugs.len() {
-            let due = began.plus(self.plan.ramp.mul_f64(at as f64 / self.plugs.len() as f64));
-            loop {
-                let now = self.shared.clock.now();
-                self.emit(now);
-                if now >= due {
-                    break;
-                }
-                self.turn(self.until_next().min(as_ns(due.since(now))));
-            }
-            if self.shared.phase() != Phase::Load {
-                return Err("given up".to_owned());
-            }
-            self.connect(at, token)
-                .map_err(|e| format!("plug {} of {} could not connect: {e}", at + 1, self.plugs.len()))?;
-        }
+    /// # Errors
+    /// If some that had connected are gone; in words for people.
+    pub(super) fn all_connected(&self) -> Result<(), String> {
         match self.sent.reasons.iter().next() {
             None => Ok(()),
             Some((why, _)) => Err(format!("{} plugs were sent away: {why}", self.sent.disconnected)),
         }
+    }
+
+    /// Frames with a stamp so far, of each plug.
+    pub(super) fn stamped(&self) -> impl Iterator<Item = u64> {
+        self.plugs.iter().map(|plug| plug.stamped)
+    }
+
+    pub(super) fn poller(&self) -> &Poller {
+        &self.poller
     }
 
     /// Blocks until the server has answered: plugs connect one after another, and before anything is measured.
@@ -240,8 +221,9 @@ impl Plugs {
         Ok(())
     }
 
-    /// Lets every plug speak whose moment has come.
-    fn emit(&mut self, now: Timestamp) {
+    /// Lets one plug speak whose moment has come.
+    pub(super) fn act(&mut self) {
+        let now = self.shared.clock.now();
         while let Some(&Reverse((due, at))) = self.order.peek()
             && due <= now
         {
@@ -252,6 +234,15 @@ impl Plugs {
             self.plugs[at].device.poll(now, &mut self.out);
             self.say(at, now, Some(due));
             self.plan_next(at);
+            self.spend(now);
+            break;
+        }
+    }
+
+    /// What was begun at `since` is done.
+    fn spend(&mut self, since: Timestamp) {
+        if self.shared.measures(since) {
+            self.sent.spent += self.shared.clock.now().since(since);
         }
     }
 
@@ -264,12 +255,12 @@ impl Plugs {
         }
     }
 
-    fn until_next(&self) -> u64 {
-        let next = self
-            .order
-            .peek()
-            .map_or(Timestamp::NEVER, |&Reverse((due, _))| due);
-        as_ns(next.since(self.shared.clock.now())).min(NAP_NS)
+    /// How long until one has something to say, in nanoseconds.
+    pub(super) fn due_in_ns(&self) -> u64 {
+        match self.order.peek() {
+            Some(&Reverse((due, _))) => as_ns(due.since(self.shared.clock.now())),
+            None => u64::MAX,
+        }
     }
 
     /// Writes what a plug has to say; `due` is when it was to be polled.
@@ -320,15 +311,15 @@ impl Plugs {
         }
     }
 
-    /// Waits, and attends to the sockets that are ready.
-    fn turn(&mut self, wait_ns: u64) {
+    /// Attends to the sockets that are ready, and calls `between` after each.
+    pub(super) fn hear(&mut self, between: &mut dyn FnMut()) {
         // It fails only for a descriptor that is not one.
-        let events = self.poller.wait(Wait::AtMostNs(wait_ns)).unwrap_or(0);
+        let events = self.poller.wait(Wait::Not).unwrap_or(0);
         for event in 0..events {
             let Some(ready) = self.poller.ready(event) else {
                 continue;
             };
-            let at = ready.key as usize;
+            let (at, since) = (ready.key as usize, self.shared.clock.now());
             if ready.writable {
                 self.flush(at);
             }
@@ -337,6 +328,8 @@ impl Plugs {
             {
                 self.lose(at, &error.to_string());
             }
+            self.spend(since);
+            between();
         }
     }
 
@@ -370,12 +363,12 @@ impl Plugs {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         let filled = socket.fill(&mut buffer);
-        let outcome = filled.and_then(|filled| filled.map_or(Ok(()), |end| self.hear(at, &buffer[..end])));
+        let outcome = filled.and_then(|filled| filled.map_or(Ok(()), |end| self.read(at, &buffer[..end])));
         self.buffer = buffer;
         outcome
     }
 
-    fn hear(&mut self, at: usize, input: &[u8]) -> std::io::Result<()> {
+    fn read(&mut self, at: usize, input: &[u8]) -> std::io::Result<()> {
         let mut from = 0;
         while let Some(frame) = wire::frame(&input[from..], FRAME_BYTES_MAX).map_err(std::io::Error::other)? {
             let payload = &input[from + frame.payload.start..from + frame.payload.end];
@@ -416,12 +409,14 @@ impl Plugs {
         }
     }
 
-    fn is_flushed(&self) -> bool {
+    /// The kernel has taken everything.
+    pub(super) fn is_flushed(&self) -> bool {
         let mut sockets = self.plugs.iter().filter_map(|plug| plug.socket.as_ref());
         sockets.all(Socket::is_flushed)
     }
 
-    fn hang_up(&mut self) {
+    /// Ends all connections, and tells what was done.
+    pub(super) fn hang_up(mut self) -> Sent {
         self.frames.clear();
         // 1001, going away.
         wire::put_client_frame(&mut self.frames, wire::CLOSE, &1001u16.to_be_bytes());
@@ -431,5 +426,7 @@ impl Plugs {
                 let _ = socket.write_or_queue(&self.frames);
             }
         }
+        self.sent.stamped = self.plugs.iter().map(|plug| plug.stamped).collect();
+        self.sent
     }
 }

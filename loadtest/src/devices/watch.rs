@@ -1,4 +1,4 @@
-//! Who reads what the plugs say: clients in the rooms of devices, on a thread of their own, each with a ledger for each plug.
+//! Who reads what the plugs say: clients in the rooms of devices, each with a ledger for each plug.
 //!
 //! An update belongs to a frame if the stamp is among what changed; the others are the broker's own, which learns a plug's make
 //! by asking, and are counted apart.
@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use cauce_fleet::Timestamp;
@@ -16,7 +15,7 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Phase, Shared, ThreadCpu, note};
+use super::{Shared, note};
 use crate::clock::as_ns;
 use crate::engine::{close_words, head_end, histogram};
 use crate::ledger::{Ledger, Seen};
@@ -27,8 +26,6 @@ use crate::wire;
 /// For a watcher to be let in, from its connect to the answer to subscribe.
 const JOINING: Duration = Duration::from_secs(10);
 const FRAME_BYTES_MAX: usize = READ_BYTES - 16;
-/// Longest sleep, so that the thread notices a new phase, in nanoseconds.
-const NAP_NS: u64 = 20_000_000;
 
 /// The part of a `device-update` that is looked at.
 #[derive(Deserialize)]
@@ -107,7 +104,8 @@ pub(super) struct Heard {
     pub(super) foreign: u64,
     pub(super) disconnected: u64,
     pub(super) reasons: BTreeMap<String, u64>,
-    pub(super) cpu: ThreadCpu,
+    /// On reading in the measurement.
+    pub(super) spent: Duration,
 }
 
 pub(super) struct Watchers {
@@ -151,7 +149,7 @@ impl Watchers {
                 foreign: 0,
                 disconnected: 0,
                 reasons: BTreeMap::new(),
-                cpu: ThreadCpu::default(),
+                spent: Duration::ZERO,
             },
         };
         for Seat { token, rooms, plugs } in seats {
@@ -202,27 +200,13 @@ impl Watchers {
             .map_err(words)
     }
 
-    /// Reads until the plugs are silent and everything that they said has come, or `patience` has passed since then. `said` is
-    /// how many frames each plug has sent.
-    pub(super) fn run(mut self, said: &Receiver<Vec<u64>>, patience: Duration) -> Heard {
-        let mut sent: Option<(Vec<u64>, Instant)> = None;
-        loop {
-            self.turn();
-            self.heard.cpu.look(&self.shared, self.shared.clock.now());
-            match (&sent, self.shared.phase()) {
-                (_, Phase::Over) => break,
-                (_, Phase::Load) => {}
-                (None, Phase::Quiet) => sent = said.try_recv().ok().map(|sent| (sent, Instant::now())),
-                (Some((sent, since)), Phase::Quiet) => {
-                    if self.missing(sent) == 0 || since.elapsed() > patience {
-                        break;
-                    }
-                }
-            }
-        }
-        if let Some((sent, _)) = &sent {
-            self.heard.lost = self.missing(sent);
-        }
+    pub(super) fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    /// What was heard, of so many frames of each plug.
+    pub(super) fn finish(mut self, sent: &[u64]) -> Heard {
+        self.heard.lost = self.missing(sent.iter().copied());
         for ledger in self.watchers.iter().flat_map(|watcher| watcher.ledgers.values()) {
             self.heard.duplicates += u64::from(ledger.doubles);
             self.heard.reordered += u64::from(ledger.late);
@@ -230,27 +214,34 @@ impl Watchers {
         self.heard
     }
 
-    fn missing(&self, sent: &[u64]) -> u64 {
+    /// Updates that have not come yet, where each plug has sent so many frames.
+    pub(super) fn missing(&self, sent: impl Iterator<Item = u64>) -> u64 {
+        let sent: Vec<u64> = sent.collect();
         let ledgers = self.watchers.iter().flat_map(|watcher| &watcher.ledgers);
         let missing =
             ledgers.map(|(&plug, ledger)| ledger.lost(sent.get(plug as usize).copied().unwrap_or(0)));
         missing.sum()
     }
 
-    fn turn(&mut self) {
+    /// Reads from those for whom something has come, and calls `between` after each.
+    pub(super) fn hear(&mut self, between: &mut dyn FnMut()) {
         // It fails only for a descriptor that is not one.
-        let events = self.poller.wait(Wait::AtMostNs(NAP_NS)).unwrap_or(0);
+        let events = self.poller.wait(Wait::Not).unwrap_or(0);
         for event in 0..events {
             let Some(ready) = self.poller.ready(event) else {
                 continue;
             };
-            let at = ready.key as usize;
+            let (at, since) = (ready.key as usize, self.shared.clock.now());
             if let Err(error) = self.receive(at)
                 && self.watchers[at].socket.take().is_some()
             {
                 self.heard.disconnected += 1;
                 note(&mut self.heard.reasons, format!("who watches: {error}"));
             }
+            if self.shared.measures(since) {
+                self.heard.spent += self.shared.clock.now().since(since);
+            }
+            between();
         }
     }
 
@@ -260,12 +251,12 @@ impl Watchers {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         let filled = socket.fill(&mut buffer);
-        let outcome = filled.and_then(|filled| filled.map_or(Ok(()), |end| self.hear(at, &buffer[..end])));
+        let outcome = filled.and_then(|filled| filled.map_or(Ok(()), |end| self.read(at, &buffer[..end])));
         self.buffer = buffer;
         outcome
     }
 
-    fn hear(&mut self, at: usize, input: &[u8]) -> std::io::Result<()> {
+    fn read(&mut self, at: usize, input: &[u8]) -> std::io::Result<()> {
         let now = self.shared.clock.now();
         let mut from = 0;
         if self.watchers[at].stage == Stage::Upgrading {

@@ -18,6 +18,10 @@ use crate::socket::Socket;
 
 /// Ports of one source address that we use before taking the next: the system's range holds some 28,000.
 const PORTS_AN_ADDRESS: u32 = 20_000;
+/// Of who is to stop reading, what the kernel may keep for it, in bytes ...
+const STALLED_BUFFER_BYTES: usize = 4 * 1024;
+/// ... and the longest segment: what a kernel lets wait on the way to a peer grows with it.
+const STALLED_SEGMENT_BYTES: u32 = 536;
 /// From the last progress to giving up.
 const PATIENCE_NS: u64 = 30 * SECOND_NS;
 
@@ -174,6 +178,11 @@ impl Shard {
             // Binding chooses a port before the peer is known, and would pass over those that wait.
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::from(SocketAddrV4::new(source, 0)).into())?;
+        }
+        if seat.stalled {
+            // The kernels are to hold little between the two, so that what it does not read soon waits in the server.
+            socket.set_recv_buffer_size(STALLED_BUFFER_BYTES)?;
+            socket.set_tcp_mss(STALLED_SEGMENT_BYTES)?;
         }
         seat.began_ns = self.world.clock.now_ns();
         match socket.connect(&target.into()) {

@@ -8,17 +8,10 @@ use std::sync::mpsc::Sender;
 use hdrhistogram::Histogram;
 
 use super::closed::ClosedLoop;
+use super::driver::Driver;
+use super::guest::Guest;
 use super::histogram;
-use super::shard::{Shard, Stage};
-use crate::clock::SECOND_NS;
-use crate::poll::Wait;
-use crate::schedule::Schedule;
-use crate::stamp::NO_SLOT;
-
-/// Longest sleep while load runs, so that a thread without traffic notices the end, in nanoseconds.
-const NAP_NS: u64 = 20_000_000;
-/// The same while the last messages arrive.
-const DRAIN_NAP_NS: u64 = 1_000_000;
+use super::shard::Shard;
 
 /// When what happens, in the run's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +34,7 @@ pub(crate) struct LoadPlan {
     pub(crate) pace: Pace,
     /// Subscribers a second, on all threads together, that lose their connection and come back.
     pub(crate) churn_per_second: f64,
-    /// Below this distance to the next message a thread polls instead of sleeping, in nanoseconds.
+    /// So long before the next message a thread wakes, and polls until it is due, in nanoseconds.
     pub(crate) spin_ns: u64,
 }
 
@@ -77,21 +70,22 @@ pub(crate) struct Loaded {
 /// What each thread shows the others, on a line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Progress {
-    expected: AtomicU64,
-    received: AtomicU64,
+pub(super) struct Progress {
+    pub(super) expected: AtomicU64,
+    pub(super) received: AtomicU64,
     /// Nothing more will be sent by the schedule.
-    sent_all: AtomicBool,
+    pub(super) sent_all: AtomicBool,
 }
 
-struct Shared {
-    plan: LoadPlan,
-    progress: Vec<Progress>,
-    rows: Sender<SecondRow>,
+/// What the threads know of each other.
+pub(super) struct Shared {
+    pub(super) plan: LoadPlan,
+    pub(super) progress: Vec<Progress>,
+    pub(super) rows: Sender<SecondRow>,
 }
 
 impl Shared {
-    fn all_arrived(&self) -> bool {
+    pub(super) fn all_arrived(&self) -> bool {
         let sum = |of: fn(&Progress) -> &AtomicU64| -> u64 {
             self.progress.iter().map(|p| of(p).load(Ordering::Acquire)).sum()
         };
@@ -104,13 +98,23 @@ impl Shared {
     }
 }
 
-/// Runs the load on all shards, a thread each, and sends a row a second. Returns when everything has arrived, or the time for
-/// that has passed.
+/// Runs the load on all shards, a thread each, and sends a row a second; the first thread serves the guest besides. Returns when everything
+/// has arrived, or the time for that has passed.
 ///
 /// # Errors
 /// If epoll fails.
-pub(crate) fn load(shards: &mut [Shard], plan: LoadPlan, rows: Sender<SecondRow>) -> io::Result<Loaded> {
+pub(crate) fn load(
+    shards: &mut [Shard],
+    plan: LoadPlan,
+    rows: Sender<SecondRow>,
+    mut guest: Option<&mut dyn Guest>,
+) -> io::Result<Loaded> {
     let senders: Vec<u32> = shards.iter().filter(|s| s.sends()).map(|s| s.index).collect();
+    for shard in shards.iter_mut() {
+        // Of a window before this one.
+        shard.closed = None;
+        shard.freed.clear();
+    }
     if let Pace::Closed { outstanding } = plan.pace {
         let bells = shards.iter().map(|s| s.poller.bell()).collect();
         let closed = Arc::new(ClosedLoop::new(outstanding, &senders, bells));
@@ -129,7 +133,8 @@ pub(crate) fn load(shards: &mut [Shard], plan: LoadPlan, rows: Sender<SecondRow>
             .iter_mut()
             .map(|shard| {
                 let shared = &shared;
-                scope.spawn(move || Driver::new(shard, shared).run())
+                let guest = guest.take().map(|guest| guest as &mut dyn Guest);
+                scope.spawn(move || Driver::new(shard, shared, guest).run())
             })
             .collect();
         threads
@@ -155,298 +160,4 @@ pub(crate) fn load(shards: &mut [Shard], plan: LoadPlan, rows: Sender<SecondRow>
         all.sent_in_window += one.sent_in_window;
     }
     Ok(all)
-}
-
-/// Counts at the beginning of a second.
-#[derive(Clone, Copy, Default)]
-struct Mark {
-    sent: u64,
-    received: u64,
-}
-
-struct Driver<'a> {
-    shard: &'a mut Shard,
-    shared: &'a Shared,
-    schedule: Option<Schedule>,
-    /// Publishers of this thread that follow the schedule; the closed loop takes them by turns.
-    scheduled: usize,
-    turn: usize,
-    lateness: Histogram<u64>,
-    waited_ns: u64,
-    /// The measurement's phase: before the window, its seconds, after it.
-    second: Option<u64>,
-    mark: Mark,
-    at_window: Mark,
-    after_window: Option<Mark>,
-    /// When the next subscriber loses its connection, and where to look for it.
-    next_churn_ns: u64,
-    next_churned: usize,
-    churn_every_ns: u64,
-}
-
-impl<'a> Driver<'a> {
-    fn new(shard: &'a mut Shard, shared: &'a Shared) -> Self {
-        let Window {
-            first_ns,
-            from_ns,
-            until_ns,
-            ..
-        } = shared.plan.window;
-        shard.meter.from_ns = from_ns;
-        shard.meter.until_ns = until_ns;
-        let scheduled = shard.world.topology.scheduled;
-        let owned: Vec<u32> = shard
-            .publishers
-            .iter()
-            .map(|p| p.index)
-            .filter(|p| *p < scheduled)
-            .collect();
-        let churn = shared.plan.churn_per_second / shared.progress.len() as f64;
-        let churn_every_ns = if churn > 0.0 {
-            (SECOND_NS as f64 / churn) as u64
-        } else {
-            u64::MAX
-        };
-        Self {
-            scheduled: owned.len(),
-            schedule: match shared.plan.pace {
-                Pace::Open { messages_per_second } => Some(Schedule::new(
-                    messages_per_second,
-                    scheduled,
-                    owned,
-                    until_ns - first_ns,
-                )),
-                Pace::Closed { .. } => None,
-            },
-            shard,
-            shared,
-            turn: 0,
-            lateness: histogram(),
-            waited_ns: 0,
-            second: None,
-            mark: Mark::default(),
-            at_window: Mark::default(),
-            after_window: None,
-            next_churn_ns: if churn_every_ns == u64::MAX {
-                u64::MAX
-            } else {
-                from_ns
-            },
-            next_churned: 0,
-            churn_every_ns,
-        }
-    }
-
-    fn run(mut self) -> io::Result<Loaded> {
-        let clock = self.shard.world.clock;
-        let window = self.shared.plan.window;
-        loop {
-            let now = clock.now_ns();
-            self.keep_seconds(now);
-            self.churn(now)?;
-            if now >= window.until_ns && (self.shared.all_arrived() || now >= window.drained_ns) {
-                break;
-            }
-            let next = self.send(now);
-            self.show(now >= window.until_ns);
-            let wait = self.wait_for(next, clock.now_ns());
-            let before = clock.now_ns();
-            let events = self.shard.poller.wait(wait)?;
-            let after = clock.now_ns();
-            // A turn of polling that found nothing was waiting too.
-            self.count_wait(if events == 0 { now } else { before }, after);
-            let mut next = next;
-            for event in 0..events {
-                let Some(ready) = self.shard.poller.ready(event) else {
-                    continue;
-                };
-                self.shard.attend(ready);
-                // A long batch of readers must not make messages late.
-                if next.is_some_and(|due| clock.now_ns() >= due) || !self.shard.freed.is_empty() {
-                    next = self.send(clock.now_ns());
-                }
-            }
-        }
-        self.end_second();
-        let after = self.after_window.unwrap_or_else(|| self.counts());
-        let length = (window.until_ns - window.from_ns).max(1);
-        Ok(Loaded {
-            lateness: self.lateness,
-            busy: vec![1.0 - (self.waited_ns as f64 / length as f64).min(1.0)],
-            received_in_window: after.received - self.at_window.received,
-            sent_in_window: after.sent - self.at_window.sent,
-        })
-    }
-
-    /// Sends what is due. Returns when the next message is.
-    fn send(&mut self, mut now: u64) -> Option<u64> {
-        let window = self.shared.plan.window;
-        let clock = self.shard.world.clock;
-        let Some(schedule) = &mut self.schedule else {
-            self.send_freed(now);
-            return None;
-        };
-        loop {
-            let due = schedule.peek()?;
-            let due_ns = window.first_ns + due.at_ns;
-            if due_ns > now {
-                self.shard.flush();
-                return Some(due_ns);
-            }
-            // The publishers of a thread are in ascending order.
-            if let Ok(place) = self
-                .shard
-                .publishers
-                .binary_search_by_key(&due.publisher, |p| p.index)
-            {
-                self.shard.publish(place, due_ns, NO_SLOT);
-                self.shard.flush();
-                now = clock.now_ns();
-                if due_ns >= window.from_ns {
-                    self.lateness.saturating_record(now - due_ns);
-                }
-            }
-            schedule.advance();
-        }
-    }
-
-    /// The closed loop's next messages, one for each slot that is free.
-    fn send_freed(&mut self, now: u64) {
-        let window = self.shared.plan.window;
-        let closed = self.shard.closed.clone();
-        let Some(closed) = closed.filter(|_| self.scheduled > 0) else {
-            return;
-        };
-        closed.take_freed(self.shard.index, &mut self.shard.freed);
-        if now < window.first_ns || now >= window.until_ns {
-            return;
-        }
-        while let Some(slot) = self.shard.freed.pop() {
-            let place = self.turn;
-            self.turn = (self.turn + 1) % self.scheduled;
-            closed.occupy(slot, self.shard.publishers[place].receipts_to_finish);
-            self.shard.publish(place, now, slot);
-        }
-        self.shard.flush();
-    }
-
-    /// Cuts the next subscriber whose turn it is, and dials it again: it comes back with its position and misses nothing.
-    fn churn(&mut self, now: u64) -> io::Result<()> {
-        if now < self.next_churn_ns || now >= self.shared.plan.window.until_ns {
-            return Ok(());
-        }
-        // One a turn: a thread that is behind catches up turn by turn.
-        self.next_churn_ns += self.churn_every_ns.max(1);
-        for _ in 0..self.shard.seats.len() {
-            let at = self.next_churned;
-            self.next_churned = (at + 1) % self.shard.seats.len();
-            if self.shard.churns(at) {
-                return self.shard.redial(at);
-            }
-        }
-        Ok(())
-    }
-
-    fn wait_for(&self, next: Option<u64>, now: u64) -> Wait {
-        let window = self.shared.plan.window;
-        if now >= window.until_ns {
-            return Wait::AtMostNs(DRAIN_NAP_NS);
-        }
-        // The window's edges and each second end a nap too.
-        let edge = match self.second {
-            None => window.from_ns,
-            Some(second) => window.from_ns + (second + 1) * SECOND_NS,
-        };
-        let first = if now < window.first_ns {
-            window.first_ns
-        } else {
-            u64::MAX
-        };
-        let until = next.unwrap_or(u64::MAX).min(edge).min(window.until_ns).min(first);
-        let until = until.min(self.next_churn_ns);
-        match until.saturating_sub(now).min(NAP_NS) {
-            near if near <= self.shared.plan.spin_ns => Wait::Not,
-            far => Wait::AtMostNs(far),
-        }
-    }
-
-    fn count_wait(&mut self, before: u64, after: u64) {
-        let window = self.shared.plan.window;
-        let (from, until) = (before.max(window.from_ns), after.min(window.until_ns));
-        self.waited_ns += until.saturating_sub(from);
-    }
-
-    fn show(&self, sent_all: bool) {
-        let progress = &self.shared.progress[self.shard.index as usize];
-        progress
-            .expected
-            .store(self.shard.tally.expected, Ordering::Release);
-        progress
-            .received
-            .store(self.shard.tally.received, Ordering::Release);
-        progress.sent_all.store(sent_all, Ordering::Release);
-    }
-
-    fn counts(&self) -> Mark {
-        Mark {
-            sent: self.shard.tally.sent,
-            received: self.shard.tally.received,
-        }
-    }
-
-    fn keep_seconds(&mut self, now: u64) {
-        let window = self.shared.plan.window;
-        match self.second {
-            None if now >= window.from_ns => {
-                self.shard.stall();
-                self.mark = self.counts();
-                self.at_window = self.mark;
-                self.second = Some((now - window.from_ns) / SECOND_NS);
-            }
-            Some(second) if now >= window.from_ns + (second + 1) * SECOND_NS => {
-                self.end_second();
-                self.second = Some((now - window.from_ns) / SECOND_NS);
-            }
-            _ => {}
-        }
-        if now >= window.until_ns && self.after_window.is_none() {
-            self.after_window = Some(self.counts());
-        }
-    }
-
-    fn end_second(&mut self) {
-        let Some(second) = self.second else {
-            return;
-        };
-        let counts = self.counts();
-        let latency = std::mem::replace(&mut self.shard.meter.latency, histogram());
-        // Whoever collects the rows may have gone; the run ends all the same.
-        let _ = self.shared.rows.send(SecondRow {
-            second,
-            sent: counts.sent - self.mark.sent,
-            received: counts.received - self.mark.received,
-            latency,
-        });
-        self.mark = counts;
-    }
-}
-
-impl Shard {
-    /// It has a publisher that follows the schedule.
-    fn sends(&self) -> bool {
-        let scheduled = self.world.topology.scheduled;
-        self.publishers.first().is_some_and(|p| p.index < scheduled)
-    }
-
-    /// A subscriber that is there, reads, and publishes nothing that could be lost on the way.
-    fn churns(&self, at: usize) -> bool {
-        let seat = &self.seats[at];
-        seat.stage == Stage::Ready && !seat.stalled && !self.publishers.iter().any(|p| p.seat == at)
-    }
-
-    fn redial(&mut self, at: usize) -> io::Result<()> {
-        self.cut_seat(at);
-        self.tally.churned += 1;
-        self.connect(at)
-    }
 }

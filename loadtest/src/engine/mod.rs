@@ -9,6 +9,8 @@
 
 mod closed;
 mod dial;
+mod driver;
+mod guest;
 mod hear;
 mod load;
 mod shard;
@@ -26,6 +28,7 @@ use crate::tls::Dialer;
 use crate::topology::Topology;
 
 pub(crate) use dial::{Dialled, dial};
+pub(crate) use guest::Guest;
 pub(crate) use hear::{close_words, head_end};
 pub(crate) use load::{LoadPlan, Loaded, Pace, SecondRow, Window, load};
 pub(crate) use shard::{Shard, Tally};

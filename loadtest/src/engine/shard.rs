@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
@@ -101,6 +102,8 @@ pub(crate) struct Tally {
     /// Messages that the broker said will not come.
     pub(crate) told_lost: u64,
     pub(crate) disconnected: u64,
+    /// The same of those who had stopped reading.
+    pub(crate) thrown_out: u64,
     /// Connections that were cut on purpose and dialled again.
     pub(crate) churned: u64,
     pub(crate) recovered: Recovered,
@@ -127,6 +130,7 @@ impl Tally {
         self.sequence_breaks += other.sequence_breaks;
         self.told_lost += other.told_lost;
         self.disconnected += other.disconnected;
+        self.thrown_out += other.thrown_out;
         self.churned += other.churned;
         self.recovered.continued += other.recovered.continued;
         self.recovered.partial += other.recovered.partial;
@@ -232,6 +236,16 @@ impl Shard {
         })
     }
 
+    /// From now on messages have payloads of so many bytes.
+    pub(crate) fn set_payload(&mut self, bytes: usize) {
+        let world = &self.world;
+        for publisher in &mut self.publishers {
+            let room = world.topology.publishers[publisher.index as usize].room;
+            let name = &world.names[room as usize];
+            publisher.template = world.dialect.template(name, world.form, bytes);
+        }
+    }
+
     /// Queues the publisher's next message, due at `due_ns`.
     #[inline]
     pub(crate) fn publish(&mut self, place: usize, due_ns: u64, slot: u32) {
@@ -304,7 +318,12 @@ impl Shard {
         if seat.socket.take().is_some() {
             seat.stage = Stage::Away;
             seat.half = Vec::new();
-            self.tally.disconnected += 1;
+            if seat.stalled && self.tally.sent > 0 {
+                // What becomes of who does not read is for the server to say.
+                self.tally.thrown_out += 1;
+            } else {
+                self.tally.disconnected += 1;
+            }
             self.tally.note(why.to_owned());
         }
     }
@@ -327,9 +346,32 @@ impl Shard {
 
     /// Stops reading from the seats that are to stall.
     pub(crate) fn stall(&mut self) {
-        for seat in self.seats.iter().filter(|seat| seat.stalled) {
+        self.watch_stalled(|poller, stream, _| {
+            let _ = poller.remove(stream);
+        });
+    }
+
+    /// Reads from them again.
+    pub(crate) fn resume(&mut self) {
+        self.watch_stalled(|poller, stream, at| {
+            // It fails only for one that is watched already.
+            let _ = poller.add(stream, at as u64, Interest::Read);
+        });
+    }
+
+    /// Breaks the connections of those who are to stall.
+    pub(crate) fn cut_stalled(&mut self) {
+        for at in 0..self.seats.len() {
+            if self.seats[at].stalled {
+                self.cut_seat(at);
+            }
+        }
+    }
+
+    fn watch_stalled(&mut self, watch: impl Fn(&Poller, &TcpStream, usize)) {
+        for (at, seat) in self.seats.iter().enumerate().filter(|(_, seat)| seat.stalled) {
             if let Some(socket) = &seat.socket {
-                let _ = self.poller.remove(&socket.stream);
+                watch(&self.poller, &socket.stream, at);
             }
         }
     }

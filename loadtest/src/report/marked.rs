@@ -2,25 +2,42 @@
 
 use std::path::Path;
 
-const BEGIN: &str = "<!-- bench:begin -->";
-const END: &str = "<!-- bench:end -->";
+/// Which part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The standard set's.
+    Standard,
+    /// That of the benches within the process.
+    Micro,
+}
 
-/// The text with `part` between its marks.
+impl Part {
+    /// Its begin and its end.
+    const fn marks(self) -> [&'static str; 2] {
+        match self {
+            Self::Standard => ["<!-- bench:begin -->", "<!-- bench:end -->"],
+            Self::Micro => ["<!-- bench-micro:begin -->", "<!-- bench-micro:end -->"],
+        }
+    }
+}
+
+/// The text with `content` between the part's marks.
 ///
 /// # Errors
 /// If there are not exactly one begin and, behind it, one end; in words for people.
-pub(crate) fn replaced(text: &str, part: &str) -> Result<String, String> {
+pub(crate) fn replaced(text: &str, part: Part, content: &str) -> Result<String, String> {
+    let [begin, end] = part.marks();
     let once = |mark: &str| text.matches(mark).count() == 1;
-    let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(END)?;
+    let parts = text.split_once(begin).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(end)?;
         Some((before, after))
     });
     match parts {
-        Some((before, after)) if once(BEGIN) && once(END) => {
-            Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", part.trim()))
+        Some((before, after)) if once(begin) && once(end) => {
+            Ok(format!("{before}{begin}\n\n{}\n\n{end}{after}", content.trim()))
         }
         _ => Err(format!(
-            "one {BEGIN} and behind it one {END} must say where the figures go"
+            "one {begin} and behind it one {end} must say where the figures go"
         )),
     }
 }
@@ -44,15 +61,19 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    const PART: Part = Part::Standard;
+    const BEGIN: &str = PART.marks()[0];
+    const END: &str = PART.marks()[1];
+
     #[test]
     fn only_what_stands_between_the_marks_changes_and_a_repeat_changes_nothing() {
         let text = format!("# Title\n\n{BEGIN}\nold\n{END}\n\nand more\n");
-        let once = replaced(&text, "| new |\n").unwrap();
+        let once = replaced(&text, PART, "| new |\n").unwrap();
         assert_eq!(
             once,
             format!("# Title\n\n{BEGIN}\n\n| new |\n\n{END}\n\nand more\n")
         );
-        assert_eq!(replaced(&once, "| new |").unwrap(), once);
+        assert_eq!(replaced(&once, PART, "| new |").unwrap(), once);
     }
 
     #[test]
@@ -65,7 +86,7 @@ mod tests {
             format!("{BEGIN}{END}{END}"),
         ] {
             assert!(
-                replaced(&text, "x").unwrap_err().contains("bench:begin"),
+                replaced(&text, PART, "x").unwrap_err().contains("bench:begin"),
                 "{text}"
             );
         }

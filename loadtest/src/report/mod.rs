@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod html;
 pub(crate) mod marked;
+pub(crate) mod micro;
 mod plot;
 pub(crate) mod rates;
 pub(crate) mod standard;

@@ -34,6 +34,9 @@ pub(crate) struct Row {
     pub(crate) there: Option<f64>,
     /// The median of the rounds' ratios.
     pub(crate) ratio: Option<f64>,
+    /// Between which of them the true median lies, with a certainty of 95 %; None for fewer than six.
+    #[serde(default)]
+    pub(crate) ratio_interval: Option<(f64, f64)>,
     /// What `there` is; empty where nothing is compared.
     pub(crate) against: String,
     /// In words.
@@ -245,9 +248,11 @@ impl Row {
     /// Here, there and their ratio, for people.
     fn values(&self) -> [String; 3] {
         let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| show(value, self.unit));
-        let ratio = self
-            .ratio
-            .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+        let ratio = match (self.ratio, self.ratio_interval) {
+            (None, _) => "–".to_owned(),
+            (Some(ratio), None) => format!("{ratio:.2}"),
+            (Some(ratio), Some((low, high))) => format!("{ratio:.2} ({low:.2} to {high:.2})"),
+        };
         [shown(self.here), shown(self.there), ratio]
     }
 }
@@ -271,6 +276,7 @@ mod tests {
             here: Some(12.0),
             there: Some(10.0),
             ratio: Some(1.2),
+            ratio_interval: None,
             against: "limit, one write".to_owned(),
             target: "≤ 1.25 ×".to_owned(),
             standing: Standing::Met,

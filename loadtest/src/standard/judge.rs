@@ -1,5 +1,6 @@
 //! From what rounds found to what may be said of a promise. Pure.
 
+use crate::median::{interval, median};
 use crate::report::standard::{Row, Standing};
 use crate::report::{Outcome, Unit, Verdict, show};
 
@@ -78,7 +79,7 @@ impl Round {
         })
     }
 
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Outcome> + Clone {
         std::iter::once(&self.here).chain(&self.there)
     }
 }
@@ -119,12 +120,18 @@ fn judged(
         .collect();
     let rounds_here: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
     let rounds_there: Vec<f64> = pairs.iter().filter_map(|pair| pair.1).collect();
-    let ratios = pairs.iter().filter_map(|&(here, there)| ratio(here, there?));
+    let ratios: Vec<f64> = pairs
+        .iter()
+        .filter_map(|&(here, there)| ratio(here, there?))
+        .collect();
     let unit = rounds
         .iter()
         .find_map(|round| round.here.metric(target.figure))
         .map_or_else(|| unit(target.figure), |metric| metric.unit);
-    let (here, ratio) = (median(rounds_here.iter().copied()), median(ratios));
+    let (here, ratio) = (
+        median(rounds_here.iter().copied()),
+        median(ratios.iter().copied()),
+    );
     let standing = if let Some(why) = rounds.iter().find_map(Round::torn) {
         Standing::Open(format!("not whole: {why}"))
     } else if sound.len() * 2 <= rounds.len() && !rounds.is_empty() {
@@ -146,6 +153,7 @@ fn judged(
         here,
         there: median(rounds_there.iter().copied()),
         ratio,
+        ratio_interval: interval(&ratios),
         against: about.against.to_owned(),
         target: target.bound.words(unit),
         standing,
@@ -172,6 +180,7 @@ pub(super) fn single(
         here,
         there,
         ratio,
+        ratio_interval: None,
         against: about.against.to_owned(),
         target: target.bound.words(unit),
         standing: match (target.bound.met(here, ratio), failure) {
@@ -190,7 +199,7 @@ fn unit(figure: &str) -> Unit {
     let last = figure.rsplit('_').next().unwrap_or(figure);
     match figure {
         "server_cpu_per_delivery" | "p50_added" => Unit::Micros,
-        "bytes_a_connection" | "private_at_1000" => Unit::Bytes,
+        "bytes_a_connection" | "private_at_1000" | "server_private_added" => Unit::Bytes,
         _ if figure.ends_with("_per_second") => Unit::PerSecond,
         _ if figure.ends_with("_in") => Unit::Seconds,
         _ if last.strip_prefix('p').is_some_and(|n| n.parse::<f64>().is_ok()) => Unit::Micros,
@@ -200,17 +209,6 @@ fn unit(figure: &str) -> Unit {
 
 fn ratio(here: f64, there: f64) -> Option<f64> {
     (there > 0.0).then(|| here / there)
-}
-
-/// The middle; of an even number the mean of the two in the middle.
-pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    Some(f64::midpoint(values[values.len() / 2 - 1], upper))
 }
 
 #[cfg(test)]
@@ -238,13 +236,6 @@ mod tests {
             there: Some(run(there)),
         });
         rounds.collect()
-    }
-
-    #[test]
-    fn the_median_is_the_middle_or_the_mean_of_the_two_in_the_middle() {
-        assert_eq!(median([].into_iter()), None);
-        assert_eq!(median([3.0, 1.0, 9.0].into_iter()), Some(3.0));
-        assert_eq!(median([4.0, 1.0, 2.0, 9.0].into_iter()), Some(3.0));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) enum Transport {
 pub(super) enum Work {
     /// Runs of one scenario, in turns with what it is measured against.
     Runs { against: Against, server: Server },
+    /// One run, in which turns with the disturbance and without it alternate.
+    Turns,
     /// The highest rate that keeps `SEARCH_RULE`, at the broker and at the bare server by turns.
     Search,
     /// Another program, which measures within one process.
@@ -99,13 +101,13 @@ const SEARCHED: Line = Line {
     transport: Transport::Plain,
     scenario: "rooms",
     changes: &[
-        "load.warmup_seconds=0.5",
-        "load.seconds=3",
+        "load.warmup_seconds=0.3",
+        "load.seconds=1.5",
         "load.drain_seconds=2",
     ],
     work: Work::Search,
     targets: &[target("messages_per_second", Bound::TimesAtLeast(0.9))],
-    round_seconds: 130.0,
+    round_seconds: 170.0,
     picture: None,
 };
 
@@ -238,10 +240,21 @@ pub(super) const LINES: [Line; 23] = [
         title: "one of 1,000 stops reading",
         transport: Transport::Plain,
         scenario: "slow",
-        changes: SHORT,
-        work: calm(Server::OfTheLine),
-        targets: &[target("p99", Bound::TimesAtMost(1.05))],
-        round_seconds: 13.0,
+        changes: &[
+            "load.rate=100",
+            "load.warmup_seconds=0.3",
+            "load.seconds=18",
+            "shape.turns=18",
+        ],
+        work: Work::Turns,
+        targets: &[
+            target("p99", Bound::TimesAtMost(1.05)),
+            // Or nothing was tried.
+            target("fell_behind", Bound::AtLeast(1.0)),
+            // What may wait for one reader (1 MiB), and what holding it takes.
+            target("server_private_added", Bound::AtMost(2.0 * 1_048_576.0)),
+        ],
+        round_seconds: 80.0,
         picture: Some("slow"),
     },
     Line {
@@ -353,7 +366,7 @@ impl Line {
         match self.work {
             Work::Runs { .. } => asked,
             // Each looks many times already.
-            Work::Search | Work::InProcess => 1,
+            Work::Turns | Work::Search | Work::InProcess => 1,
         }
     }
 }

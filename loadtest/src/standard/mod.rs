@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cauce_threads::Priority;
+
 use self::judge::{About, Round, row, single};
 pub(crate) use self::lines::Transport;
 use self::lines::{Against, FEATURES_OFF, FEATURES_ON, Line, SEARCH_RATES, SEARCH_RULE, Server, Work};
@@ -21,12 +23,12 @@ use crate::dialect::Dialect;
 use crate::limit::Writing;
 use crate::report::rates::Rates;
 use crate::report::standard::{Curve, Picture, Row, Standard};
-use crate::report::{Machine, Outcome, TOOL, Unit};
-use crate::scenario::Scenario;
-use crate::search::highest_each;
-use crate::served::Served;
+use crate::report::{Machine, Outcome, TOOL, Unit, show};
+use crate::scenario::{Scenario, Shape};
+use crate::search::{Found, highest_each};
+use crate::served::{Footing, Served};
 use crate::session::Place;
-use crate::{cli, disturbed, in_process};
+use crate::{cli, disturbed, in_process, interleaved};
 
 /// Settings of the program that measures within one process: a subscriber that sleeps, and a thread that is woken without a broker.
 const ASLEEP: &str = "asleep";
@@ -98,14 +100,7 @@ impl StandardOptions {
                 tool: TOOL.to_owned(),
                 commit: self.commit.clone(),
                 machine: Machine::here(),
-                pinned: match &self.place.pin {
-                    Some(pins) => format!(
-                        "server on core {}, generator on {}",
-                        cores(&pins.server),
-                        cores(&pins.generator)
-                    ),
-                    None => "not pinned".to_owned(),
-                },
+                pinned: self.footing(),
                 rounds: self.rounds,
                 ..Standard::default()
             },
@@ -128,6 +123,24 @@ impl StandardOptions {
     }
 }
 
+impl StandardOptions {
+    /// On which cores, and how far above others, in words.
+    fn footing(&self) -> String {
+        let cores = match &self.place.pin {
+            Some(pins) => format!(
+                "server on core {}, generator on {}",
+                cores(&pins.server),
+                cores(&pins.generator)
+            ),
+            None => "not pinned".to_owned(),
+        };
+        match self.place.priority {
+            Priority::NORMAL => cores,
+            above => format!("{cores}, client shards, bare servers and generator at priority {above}"),
+        }
+    }
+}
+
 impl Run<'_> {
     fn line(&mut self, line: &Line, rounds: u32) {
         self.tell(&format!("{}  {}", line.number, line.title));
@@ -137,6 +150,7 @@ impl Run<'_> {
         }
         let outcome = match line.work {
             Work::Runs { against, server } => self.runs(line, against, server, rounds),
+            Work::Turns => self.turns(line),
             Work::Search => self.search(line),
             Work::InProcess => self.in_process(line),
         };
@@ -184,11 +198,14 @@ impl Run<'_> {
             };
         };
         let pins = self.options.place.pin.as_ref();
-        let cores = pins.map(|pins| &pins.server[..]);
+        let footing = Footing {
+            cores: pins.map(|pins| &pins.server[..]),
+            priority: self.options.place.priority,
+        };
         Ok(Target::Ours(Box::new(Served::start(
             program,
             transport,
-            cores,
+            footing,
             self.prefix,
         )?)))
     }
@@ -225,6 +242,31 @@ impl Run<'_> {
         }
         drop(target);
         self.judge(line, against, &rounds, failure.as_deref());
+        if let Some(first) = rounds.first() {
+            self.picture(line, first.outcomes());
+        }
+        Ok(())
+    }
+
+    /// Each turn with its neighbour is a round; the picture shows all of them together.
+    fn turns(&mut self, line: &Line) -> Result<(), String> {
+        let scenario = self.scenario(line)?;
+        let Shape::Slow { turns, .. } = scenario.shape else {
+            return Err(format!("{} has no turns", line.scenario));
+        };
+        let target = self.target(line.transport)?;
+        let names = [line.scenario, "target", "undisturbed"];
+        let found = interleaved::run(&scenario, turns, names, &self.place(&target))?;
+        let rounds: Vec<Round> = found
+            .pairs
+            .into_iter()
+            .map(|(here, there)| Round {
+                here,
+                there: Some(there),
+            })
+            .collect();
+        self.judge(line, Against::Calm, &rounds, None);
+        self.picture(line, [&found.here, &found.calm].into_iter());
         Ok(())
     }
 
@@ -257,7 +299,7 @@ impl Run<'_> {
         let there = match against {
             Against::Nothing => None,
             Against::Limit(writing) => {
-                let beside = Beside::start(self.prefix, writing, place.tls.is_on())?;
+                let beside = Beside::start(self.prefix, writing, place.tls.is_on(), place.priority)?;
                 let there = place.beside(&beside);
                 Some(cli::once(
                     &cli::bare(scenario),
@@ -300,11 +342,11 @@ impl Run<'_> {
         for outcome in rounds.iter().flat_map(Round::outcomes) {
             self.heed(outcome);
         }
-        let Some(first) = rounds.first() else {
-            return;
-        };
+    }
+
+    fn picture<'a>(&mut self, line: &Line, outcomes: impl Iterator<Item = &'a Outcome> + Clone) {
         if let Some(file) = line.picture {
-            let curves = first.outcomes().map(|outcome| Curve {
+            let curves = outcomes.clone().map(|outcome| Curve {
                 name: outcome.server.clone(),
                 points: outcome.curve.clone(),
             });
@@ -319,9 +361,10 @@ impl Run<'_> {
                 let connections = metric.name.strip_prefix("private_at_")?.parse().ok()?;
                 Some((connections, metric.value))
             };
+            let metrics = outcomes.take(1).flat_map(|outcome| &outcome.metrics);
             self.standard.memory.push(Curve {
                 name: line.title.to_owned(),
-                points: first.here.metrics.iter().filter_map(read).collect(),
+                points: metrics.filter_map(read).collect(),
             });
         }
     }
@@ -338,20 +381,28 @@ impl Run<'_> {
         let target = self.target(line.transport)?;
         let here = self.place(&target);
         let writing = Writing::OneByOne;
-        let beside = Beside::start(self.prefix, writing, here.tls.is_on())?;
+        let beside = Beside::start(self.prefix, writing, here.tls.is_on(), here.priority)?;
         let there = here.beside(&beside);
         let places = [("target", &here), (writing.words(), &there)];
         let mut rates = Rates::new(line.scenario, &scenario.about);
+        let mut tails: [Vec<(f64, f64)>; 2] = Default::default();
         let found = highest_each(&scenario, &rules, SEARCH_RATES, |which, scenario| {
             let (name, place) = places[which];
             let outcome = cli::once(scenario, line.scenario, name, place)?;
-            rates.add(scenario.load.rate.unwrap_or(0.0), &outcome);
+            let rate = scenario.load.rate.unwrap_or(0.0);
+            rates.add(rate, &outcome);
+            let p99 = outcome.metric("p99").map(|p99| (rate, p99.value));
+            tails[which].extend(p99);
             self.heed(&outcome);
             Ok(outcome)
         });
         // What was tried is the latency by rate, whatever came of the search.
         self.standard.rates = Some(rates);
-        let [here, there] = found?;
+        let found = found?;
+        for ((found, (name, _)), tails) in found.iter().zip(&places).zip(&tails) {
+            self.standard.notes.push(spread(line.title, name, found, tails));
+        }
+        let [here, there] = found.map(|found| found.rate);
         let number = line.number.to_string();
         for target in line.targets {
             let about = About {
@@ -373,7 +424,7 @@ impl Run<'_> {
         let pins = self.options.place.pin.as_ref();
         let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
         let number = line.number.to_string();
-        let settings = in_process::measure(program, cores.as_deref())?;
+        let settings = in_process::measure(program, cores.as_deref(), self.options.place.priority)?;
         // What the machine takes to wake a thread is no setting of ours: it stands beside the one that waits for that.
         let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.name == BARE_WAKE);
         let bare = bare.first();
@@ -400,6 +451,32 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// How sure the highest rate is: what the trials at it found. `tails` are rates with the 99th percentile of a trial.
+fn spread(line: &str, server: &str, found: &Found, tails: &[(f64, f64)]) -> String {
+    let Some(rate) = found.rate else {
+        return format!("{line}: {server} did not keep the lowest rate");
+    };
+    let mut at: Vec<f64> = tails
+        .iter()
+        .filter(|tail| tail.0 == rate)
+        .map(|tail| tail.1)
+        .collect();
+    at.sort_by(f64::total_cmp);
+    let shown = |at: Option<&f64>| at.map_or_else(|| "–".to_owned(), |&p99| show(p99, Unit::Micros));
+    let broken = found.broken.map_or_else(
+        || "broke none".to_owned(),
+        |broken| format!("broke {}", show(broken, Unit::PerSecond)),
+    );
+    format!(
+        "{line}: {server} kept {} with a p99 of {} to {} in {} trials, and {broken}; {} trials in all",
+        show(rate, Unit::PerSecond),
+        shown(at.first()),
+        shown(at.last()),
+        at.len(),
+        found.trials
+    )
 }
 
 fn classes(target: Option<&Target>, classes: &str) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::link;
-use crate::report::marked::{replaced, write_whole};
+use crate::report::marked::{Part, replaced, write_whole};
 use crate::report::standard::Standard;
 
 /// Where to write.
@@ -39,7 +39,8 @@ impl Output {
     pub(super) fn prepare(to: &Where) -> Result<Self, String> {
         let mut plots = ".".to_owned();
         if let (Some(document), Some(out)) = (&to.document, &to.out) {
-            replaced(&read(document)?, "").map_err(|e| format!("{}: {e}", document.display()))?;
+            replaced(&read(document)?, Part::Standard, "")
+                .map_err(|e| format!("{}: {e}", document.display()))?;
             plots = link(document, out).ok_or_else(|| {
                 format!(
                     "{} must lie beside {} or below",
@@ -82,7 +83,8 @@ impl Output {
         }
         // Last: it shows the files.
         if let Some(document) = &self.to.document {
-            let text = replaced(&read(document)?, &standard.markdown(&self.plots))
+            let markdown = standard.markdown(&self.plots);
+            let text = replaced(&read(document)?, Part::Standard, &markdown)
                 .map_err(|e| format!("{}: {e}", document.display()))?;
             write_whole(document, &text)?;
         }

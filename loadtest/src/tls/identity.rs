@@ -1,4 +1,4 @@
-//! The certificate of the bare server.
+//! The certificates of the servers that we start.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,6 +6,15 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// A certificate for loopback that nobody has signed, and its key (P-256): the same kind for every server that is measured.
+///
+/// # Errors
+/// If the system gives no randomness; in words for people.
+pub(crate) fn for_loopback() -> Result<rcgen::CertifiedKey<rcgen::KeyPair>, String> {
+    let names = ["127.0.0.1", "::1", "localhost"].map(str::to_owned);
+    rcgen::generate_simple_self_signed(names).map_err(|e| e.to_string())
+}
 
 /// A server's certificate and key, ready for use.
 #[derive(Clone, Debug)]
@@ -20,8 +29,7 @@ impl Identity {
     /// # Errors
     /// If the system gives no randomness; in words for people.
     pub fn self_signed() -> Result<Self, String> {
-        let names = ["127.0.0.1", "::1", "localhost"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).map_err(|e| e.to_string())?;
+        let made = for_loopback()?;
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         Self::new(vec![made.cert.der().clone()], key.into())
     }

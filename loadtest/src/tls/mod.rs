@@ -22,6 +22,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, CommonState, HandshakeKind, ProtocolVersion};
 
 pub use identity::Identity;
+pub(crate) use identity::for_loopback;
 pub(crate) use session::{RECORD_BYTES_MAX, Sealed, Session};
 use tickets::Tickets;
 use trust::Trust;

@@ -195,7 +195,14 @@ impl Device {
             }
             Cadence::Every(period) => {
                 let period = period.max(super::report::TICK_MIN);
-                self.due.tick = now.plus(self.rng.duration(Duration::ZERO, period));
+                self.due.tick = match self.setup.spread_over {
+                    None => now.plus(self.rng.duration(Duration::ZERO, period)),
+                    Some(devices) => {
+                        let part = period / devices.get();
+                        let within = self.rng.duration(Duration::ZERO, part);
+                        now.plus(part * (self.index % devices.get()) + within)
+                    }
+                };
             }
         }
     }

@@ -27,6 +27,7 @@ use crate::time::Timestamp;
 use life::Life;
 use serde_json::{Map, Value};
 use status::Sensor;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,9 @@ pub struct Setup {
     pub mode: Mode,
     /// How often they speak.
     pub cadence: Cadence,
+    /// With [`Cadence::Every`]: so many devices share out the period among them, each speaking somewhere within its own part of it, so that
+    /// they never come in clusters and are locked to no other rhythm. Without it each has a moment of its own by chance.
+    pub spread_over: Option<NonZeroU32>,
     /// What goes wrong.
     pub faults: FaultPlan,
     /// Whether frames are stamped.
@@ -93,6 +97,7 @@ impl Default for Setup {
             started_at: Timestamp::from_micros(0),
             mode: Mode::default(),
             cadence: Cadence::default(),
+            spread_over: None,
             faults: FaultPlan::default(),
             stamp: Stamp::default(),
             firmware: None,
@@ -156,6 +161,8 @@ impl Due {
 /// An emulated device.
 #[derive(Clone, Debug)]
 pub struct Device {
+    /// Among the fleet's.
+    index: u32,
     pub(crate) model: Arc<Model>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) identity: Identity,
@@ -225,6 +232,7 @@ impl Device {
         let minute_offset = rng.duration(Duration::ZERO, Duration::from_millis(1500));
         let never = Timestamp::NEVER;
         let mut device = Self {
+            index,
             identity,
             firmware,
             outlets,

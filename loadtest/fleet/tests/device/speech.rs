@@ -3,6 +3,7 @@
 use crate::bench::{Bench, Line};
 use cauce_fleet::{Cadence, FrameKind, Setup, Stamp};
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 #[test]
@@ -269,6 +270,26 @@ fn a_fixed_rate_is_kept_exactly_and_each_frame_is_a_change() {
         assert!((599..=602).contains(&status.len()), "{name}: {}", status.len());
         assert!(status.iter().all(|line| line.changed));
         assert!(status.iter().all(|line| line.frame["params"]["ts"].is_number()));
+    }
+}
+
+#[test]
+fn devices_that_share_out_a_period_speak_each_in_its_own_part_of_it() {
+    for index in 0..10u32 {
+        let setup = Setup {
+            cadence: Cadence::Every(Duration::from_millis(100)),
+            spread_over: NonZeroU32::new(10),
+            ..Setup::default()
+        };
+        let mut bench = Bench::new("plugsg3", index, setup);
+        let start = bench.now;
+        bench.run_for(5);
+        let status: Vec<_> = bench.of_kind(FrameKind::Status).collect();
+        let within = |line: &Line| line.at.since(start).as_micros() % 100_000;
+        let part = u128::from(index) * 10_000..=u128::from(index + 1) * 10_000;
+        let own = status.iter().filter(|line| part.contains(&within(line)));
+        // One who just booted adds the frame that sets its clock, whenever that is.
+        assert!(own.count() >= status.len() - 1 && status.len() >= 49, "{index}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The few requests that a scenario has for the broker's API: one connection each, and answers of a bounded size.
+//! The few requests that a scenario has for the broker's API and for what it counts: one connection each, and answers of a bounded size.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,16 +11,16 @@ const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What was answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// Sends one request. The key is shown to the server and to nobody else: no error repeats it.
 ///
 /// # Errors
 /// If there is no answer, or none that can be read; in words for people.
-pub(super) fn request(
+pub(crate) fn request(
     server: SocketAddr,
     method: &str,
     path: &str,
