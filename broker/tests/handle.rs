@@ -387,7 +387,7 @@ impl Stuck {
         Self(tenant)
     }
 
-    fn is_taken(self) {
+    fn take(self) {
         self.0.share.release(0, Self::BYTES);
     }
 }
@@ -412,7 +412,7 @@ async fn who_asks_whether_a_tenant_is_ready_waits_for_that_tenant_alone_and_goes
     let limited = &handle.metrics().publish_limited;
     assert_eq!(limited[PublishLimit::TenantQueue as usize].value(), 1);
     b.ready().await.expect("another tenant");
-    stuck.is_taken();
+    stuck.take();
     for ready in waiting {
         ready.await.expect("its turn");
     }
@@ -423,7 +423,7 @@ async fn who_asks_whether_a_tenant_is_ready_waits_for_that_tenant_alone_and_goes
     let mut second = Box::pin(a.ready());
     assert!(futures_util::poll!(second.as_mut()).is_pending());
     drop(first);
-    stuck.is_taken();
+    stuck.take();
     second.await.expect("the turn of the first");
 }
 

@@ -181,6 +181,14 @@ impl Node {
             "shard",
             each(&|shard| hub.shards[shard].refused() as u64),
         )?;
+        let mut share_refused = 0;
+        hub.tenants
+            .for_each(|tenant| share_refused += tenant.share.refused() as u64);
+        out.counter(
+            "cauce_tenant_queue_refused",
+            "Messages for which a tenant's part of a shard's queue had no room",
+            share_refused,
+        )?;
         out.counters(
             "cauce_shard_turns",
             "Turns of a shard's loop that found work",

@@ -112,10 +112,17 @@ impl Shard {
     pub(super) fn catch_up(self: &Rc<Self>, peer: &Rc<Peer>) {
         let outbox_bytes_max = self.tunables.borrow().outbox_bytes_max;
         let left = self.catch_up_left.get();
-        let before = left.min(MESSAGES_A_TURN);
-        if before == 0 {
-            return self.wait_for_turn(peer);
-        }
+        let owes_states = peer
+            .backlog
+            .borrow()
+            .as_ref()
+            .is_some_and(|b| !b.states.is_empty());
+        let before = match left {
+            // States of devices come before what changes them, and that is not held back.
+            _ if owes_states => MESSAGES_A_TURN,
+            0 => return self.wait_for_turn(peer),
+            left => left.min(MESSAGES_A_TURN),
+        };
         let mut budget = before;
         while budget > 0 && !peer.is_closing() {
             if self.give_states(peer, outbox_bytes_max, &mut budget) {
@@ -141,7 +148,7 @@ impl Shard {
                 }
             }
         }
-        self.catch_up_left.set(left - (before - budget));
+        self.catch_up_left.set(left.saturating_sub(before - budget));
         if !peer.blocked.get() && !peer.is_closing() {
             self.mark(peer);
             self.hub.shards[self.index].notify();
