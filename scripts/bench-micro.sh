@@ -29,4 +29,4 @@ CRITERION_HOME=$estimates "$cargo" bench --profile "$profile" --locked --package
 
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 commit=$(git describe --always --dirty 2>/dev/null || true)
-"$built/cauce" loadtest micro "$estimates" --commit "$commit" --how "${options[*]}" --document "$document"
+"$built/cauce" loadtest micro "$estimates" --commit="$commit" --how="${options[*]}" --document "$document"

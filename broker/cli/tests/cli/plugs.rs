@@ -1,4 +1,4 @@
-//! Emulated plugs of the load test against the real program. What is checked are counts, which do not depend on how busy the machine is.
+//! Disturbances of the load test against the real program: emulated plugs, and readers that stop. What is checked are counts, which do not depend on how busy the machine is.
 
 use std::path::Path;
 
@@ -30,12 +30,24 @@ fn broker(dir: &Path, more: &[&str]) -> Broker {
 
 /// The outcomes of a short run of plugs beside rooms.
 fn devices(broker: &Broker, dir: &Path, more: &[&str]) -> Value {
+    let settings = [
+        "shape.rooms=3",
+        "shape.members=2",
+        "shape.plugs=20",
+        "shape.frames_per_second=10",
+        "shape.ramp_seconds=0.1",
+    ];
+    run("devices", broker, dir, &[&settings[..], more].concat())
+}
+
+/// The outcomes of a short run.
+fn run(scenario: &str, broker: &Broker, dir: &Path, settings: &[&str]) -> Value {
     let target = between(&broker.banner[0], "ws://", "/v1/ws");
     let (key_file, result) = (dir.join("data/operator.key"), dir.join("result.json"));
     let arguments = [
         "loadtest",
         "run",
-        "devices",
+        scenario,
         "--quiet",
         "--target",
         target,
@@ -52,17 +64,10 @@ fn devices(broker: &Broker, dir: &Path, more: &[&str]) -> Value {
         "--rate",
         "100",
     ];
-    let settings = [
-        "load.drain_seconds=30",
-        "shape.rooms=3",
-        "shape.members=2",
-        "shape.plugs=20",
-        "shape.frames_per_second=10",
-        "shape.ramp_seconds=0.1",
-    ];
-    let settings = settings.iter().chain(more).flat_map(|setting| ["--set", setting]);
+    let settings = ["load.drain_seconds=30"].iter().chain(settings);
+    let settings = settings.flat_map(|setting| ["--set", setting]);
     let parsed = LoadTest::try_parse_from(arguments.into_iter().chain(settings)).unwrap();
-    // The exit code depends on how late a busy machine lets the plugs speak.
+    // The exit code depends on how late a busy machine lets the generator speak.
     let _ = parsed.command.run(&[]);
     let text = std::fs::read_to_string(result).expect("the run was made");
     serde_json::from_str::<Value>(&text).unwrap()["outcomes"].take()
@@ -71,6 +76,28 @@ fn devices(broker: &Broker, dir: &Path, more: &[&str]) -> Value {
 fn figure(outcome: &Value, name: &str) -> Option<f64> {
     let metrics = outcome["metrics"].as_array().unwrap();
     metrics.iter().find(|m| m["name"] == name)?["value"].as_f64()
+}
+
+#[test]
+fn a_reader_that_stops_fills_what_the_broker_keeps_for_it_and_the_others_get_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(dir.path(), &[]);
+    let settings = ["shape.subscribers=10", "shape.stalled=1", "shape.turns=3"];
+    let outcomes = run("slow", &broker, dir.path(), &settings);
+    let (stalled, calm) = (&outcomes[0], &outcomes[1]);
+    let of = |name: &str| figure(stalled, name).unwrap_or_else(|| panic!("no {name}: {stalled}"));
+    for fault in ["lost", "duplicates", "reordered", "foreign", "disconnected"] {
+        assert_eq!(of(fault), 0.0, "{fault}: {stalled}");
+    }
+    // Stalled, calm; calm, stalled; stalled, calm: it stops twice.
+    assert_eq!(of("fell_behind"), 2.0, "{stalled}");
+    // Three turns share a second; nine read each of its hundred messages.
+    assert!((800.0..=1_000.0).contains(&of("measured")), "{stalled}");
+    assert!(
+        (800.0..=1_000.0).contains(&figure(calm, "measured").unwrap()),
+        "{calm}"
+    );
+    assert!(of("p99_ratio") > 0.0);
 }
 
 #[test]
