@@ -319,7 +319,7 @@ mod tests {
                 .iter()
                 .map(|&(here, calm)| [turn(here), turn(calm)])
                 .collect();
-            let turns: Vec<_> = turns.iter().map(|pair| pair.each_ref()).collect();
+            let turns: Vec<_> = turns.iter().map(<[_; 2]>::each_ref).collect();
             spread(&turns, 10)
         };
         assert_eq!(spread_of(&[(5_500, 5_000); 5]), None);
