@@ -251,7 +251,7 @@ fn with_twin(
     } = scenario.shape
     {
         let names = [name, server, undisturbed.as_str()];
-        let (here, calm) = interleaved::together(scenario, turns, names, place)?;
+        let (here, calm) = interleaved::run(scenario, turns, names, place)?;
         return Ok((here, Some(calm)));
     }
     let mut here = once(scenario, name, server, place)?;

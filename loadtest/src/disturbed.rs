@@ -77,7 +77,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         stalled: 1.., turns, ..
     } = scenario.shape
     {
-        let (here, _) = interleaved::together(scenario, turns, [name, server, "undisturbed"], place)?;
+        let (here, _) = interleaved::run(scenario, turns, [name, server, "undisturbed"], place)?;
         return Ok(here);
     }
     match flood(scenario) {

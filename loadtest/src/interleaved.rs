@@ -1,15 +1,18 @@
 //! `slow`: the others, while some do not read, against the same others while all do: by turns, over the same connections.
 //!
 //! What is looked for is a difference of a few percent in a 99th percentile, and two runs on one machine differ by more. So both states are
-//! measured in one session, in short turns right beside each other, and each turn is compared with its neighbour: what the machine does
-//! meanwhile meets both. The order is stalled, calm, calm, stalled, and again, so that a drift falls on both alike.
+//! measured in one session, in short turns right beside each other: what the machine does meanwhile meets both, and a pair of neighbours in which
+//! the generator was late is left out as a pair. The order is stalled, calm, calm, stalled, and again, so that a drift falls on both alike.
 //!
 //! What must stay true: before each change of state the same burst goes to all, as much as it takes until the server's bound for one reader
 //! is passed; so in a stalled turn the bound is reached and not only approached, and a calm turn comes after the same work.
 
+use hdrhistogram::Histogram;
+
 use crate::dialect::Dialect;
-use crate::engine::Dialled;
-use crate::median::{interval, median};
+use crate::disturbed;
+use crate::engine::{Dialled, histogram};
+use crate::median::median;
 use crate::metrics;
 use crate::report::{Better, Figures, Outcome, Unit};
 use crate::scenario::{Load, Scenario};
@@ -28,6 +31,12 @@ const BURST_SLICES_MAX: u32 = 12;
 const BURST_SLICES_BLIND: u32 = 4;
 /// For who reads again to read what waits, and to learn what has become of its connection, in nanoseconds.
 const RESUMED_NS: u64 = 50_000_000;
+/// How often pairs are drawn for the spread ...
+const DRAWS: u32 = 200;
+/// ... of which so many ratios lie within it ...
+const SURE: f64 = 0.95;
+/// ... and how many pairs it takes.
+const SPREAD_PAIRS_MIN: usize = 6;
 /// What the server counts when a reader's bound is passed.
 const FELL_BEHIND: &str = "cauce_fell_behind_total";
 
@@ -39,16 +48,6 @@ enum State {
     Calm,
 }
 
-/// What was found.
-#[derive(Debug)]
-pub(crate) struct Interleaved {
-    /// All stalled turns together, and all calm ones.
-    pub(crate) here: Outcome,
-    pub(crate) calm: Outcome,
-    /// Each stalled turn, which has what is known of the session as a whole too, with the calm one beside it.
-    pub(crate) pairs: Vec<(Outcome, Outcome)>,
-}
-
 /// The states of a pair's two turns.
 fn order(pair: u32) -> [State; 2] {
     match pair % 2 {
@@ -57,7 +56,8 @@ fn order(pair: u32) -> [State; 2] {
     }
 }
 
-/// Runs `turns` turns in each state, which share the scenario's seconds.
+/// Runs `turns` turns in each state, which share the scenario's seconds. Returns all stalled turns together, and all calm ones; of pairs of
+/// neighbours in which the generator was late, none counts if most others do. `names` are the scenario's, the server's, and the undisturbed server's.
 ///
 /// # Errors
 /// If it could not be run; in words for people.
@@ -66,7 +66,7 @@ pub(crate) fn run(
     turns: u32,
     names: [&str; 3],
     place: &Place,
-) -> Result<Interleaved, String> {
+) -> Result<(Outcome, Outcome), String> {
     let mut session = Session::open(scenario, place)?;
     let dialled = session.connect(0..u32::MAX, IN_FLIGHT)?;
     let mut both = Both {
@@ -80,46 +80,58 @@ pub(crate) fn run(
         counts: counts(place),
         fell_behind: 0,
     };
-    let mut all: [Option<Measured>; 2] = [None, None];
-    let mut private: [Vec<f64>; 2] = Default::default();
-    let mut pairs = Vec::new();
+    let mut pairs: Vec<[Measured; 2]> = Vec::new();
     for pair in 0..turns {
-        let mut turn = |state| -> Result<(Measured, Outcome), String> {
-            let (measured, outcome) = both.turn(state, turns)?;
-            let server = measured.server.iter();
-            private[state as usize].extend(server.map(|server| server.private_bytes as f64));
-            match &mut all[state as usize] {
-                Some(all) => all.add(&measured),
-                none => *none = Some(measured.clone()),
-            }
-            Ok((measured, outcome))
-        };
         let [first, second] = order(pair);
-        let ((_, one), (_, other)) = (turn(first)?, turn(second)?);
+        let (one, other) = (both.turn(first, turns)?, both.turn(second, turns)?);
         pairs.push(match first {
-            State::Stalled => (one, other),
-            State::Calm => (other, one),
+            State::Stalled => [one, other],
+            State::Calm => [other, one],
         });
     }
+    // A pair in which the generator was late says nothing; neither do the others if most are like that.
+    let is_sound = |pair: &[Measured; 2]| pair.iter().all(|turn| turn.generator_bound().is_none());
+    let sound = pairs.iter().filter(|pair| is_sound(pair)).count();
+    if sound * 2 > pairs.len() {
+        pairs.retain(is_sound);
+    }
     let account = Account::of(&both.session);
-    let [Some(here), Some(calm)] = all else {
+    let together = |state: State| {
+        let mut turns = pairs.iter().map(|pair| &pair[state as usize]);
+        let mut all = turns.next()?.clone();
+        turns.for_each(|turn| all.add(turn));
+        Some(all)
+    };
+    let (Some(stalled), Some(calm)) = (together(State::Stalled), together(State::Calm)) else {
         return Err("shape.turns must be at least 1".to_owned());
     };
-    let mut here = both.tell(here, State::Stalled, &account);
+    let mut here = both.tell(stalled, State::Stalled, &account);
     let calm = both.tell(calm, State::Calm, &account);
     let mut figures = Figures::default();
     if both.counts {
         figures.count("fell_behind", both.fell_behind);
     }
     figures.count("thrown_out", account.tally.thrown_out);
-    let [stalled_bytes, calm_bytes] = private.map(|bytes| median(bytes.into_iter()));
+    let private = |state: State| {
+        let turns = pairs.iter().map(|pair| &pair[state as usize]);
+        median(turns.filter_map(|turn| Some(turn.server?.private_bytes as f64)))
+    };
+    let (stalled_bytes, calm_bytes) = (private(State::Stalled), private(State::Calm));
     if let Some((stalled, calm)) = stalled_bytes.zip(calm_bytes) {
         figures.put("server_private_added", stalled - calm, Unit::Bytes, Better::Lower);
     }
-    for (one, _) in &mut pairs {
-        one.metrics.extend(figures.0.iter().cloned());
+    figures.count("pairs", pairs.len() as u64);
+    here.metrics.extend(figures.0);
+    disturbed::hold_against(&mut here, &calm);
+    let mut figures = Figures::default();
+    let latencies: Vec<_> = pairs
+        .iter()
+        .map(|pair| pair.each_ref().map(Measured::latency))
+        .collect();
+    if let Some((low, high)) = spread(&latencies, DRAWS) {
+        figures.put("p99_ratio_at_least", low, Unit::Share, Better::Neither);
+        figures.put("p99_ratio_at_most", high, Unit::Share, Better::Neither);
     }
-    compare(&mut figures, &pairs);
     here.metrics.extend(figures.0);
     if !both.counts {
         here.notes.push(
@@ -130,31 +142,44 @@ pub(crate) fn run(
         here.notes
             .push("nobody has filled what the server keeps for a reader".to_owned());
     }
-    Ok(Interleaved { here, calm, pairs })
+    Ok((here, calm))
 }
 
-/// Each stalled turn by its neighbour.
-fn compare(figures: &mut Figures, pairs: &[(Outcome, Outcome)]) {
-    let both = |name: &str| -> Vec<(f64, f64)> {
-        let value = |outcome: &Outcome| outcome.metric(name).map(|metric| metric.value);
-        let pairs = pairs.iter();
-        pairs
-            .filter_map(|(here, calm)| value(here).zip(value(calm)))
-            .collect()
-    };
-    let added = both("p50").into_iter().map(|(here, calm)| here - calm);
-    if let Some(added) = median(added) {
-        figures.put("p50_added", added, Unit::Micros, Better::Lower);
+/// Between which ratios the true one of the 99th percentiles lies, with a certainty of 95 %: by the bootstrap. As many pairs as there are
+/// are drawn from them, each time anew, and the ratio is looked at each time. None for fewer than six, of which little can be drawn.
+fn spread(pairs: &[[&Histogram<u64>; 2]], draws: u32) -> Option<(f64, f64)> {
+    if pairs.len() < SPREAD_PAIRS_MIN {
+        return None;
     }
-    let ratios = both("p99").into_iter().filter(|&(_, calm)| calm > 0.0);
-    let ratios: Vec<f64> = ratios.map(|(here, calm)| here / calm).collect();
-    if let Some(ratio) = median(ratios.iter().copied()) {
-        figures.put("p99_ratio", ratio, Unit::Share, Better::Lower);
-    }
-    if let Some((low, high)) = interval(&ratios) {
-        figures.put("p99_ratio_at_least", low, Unit::Share, Better::Neither);
-        figures.put("p99_ratio_at_most", high, Unit::Share, Better::Neither);
-    }
+    // Drawn in the same way for the same number of pairs, so that the same findings say the same.
+    let mut state = pairs.len() as u64;
+    let mut ratios: Vec<f64> = (0..draws)
+        .filter_map(|_| {
+            let mut drawn = [histogram(), histogram()];
+            for _ in 0..pairs.len() {
+                let pair = pairs[draw(&mut state, pairs.len())];
+                for (all, one) in drawn.iter_mut().zip(pair) {
+                    // All have the same bounds, so that adding cannot fail.
+                    let _ = all.add(one);
+                }
+            }
+            let [here, calm] = drawn.map(|all| all.value_at_quantile(0.99) as f64);
+            (calm > 0.0).then(|| here / calm)
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let outside = (ratios.len() as f64 * (1.0 - SURE) / 2.0) as usize;
+    Some((*ratios.get(outside)?, *ratios.get(ratios.len() - 1 - outside)?))
+}
+
+/// A number below `bound`, from a sequence that is even enough for this (splitmix64).
+fn draw(state: &mut u64, bound: usize) -> usize {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    ((u128::from(z) * bound as u128) >> 64) as usize
 }
 
 /// Both states of one session.
@@ -175,16 +200,13 @@ struct Both<'a> {
 }
 
 impl Both<'_> {
-    fn turn(&mut self, state: State, turns: u32) -> Result<(Measured, Outcome), String> {
+    fn turn(&mut self, state: State, turns: u32) -> Result<Measured, String> {
         if self.state != Some(state) {
             self.change(state)?;
         }
         let mut turn = self.scenario.clone();
         turn.load.seconds /= f64::from(turns);
-        let measured = steady::window(&mut self.session, &turn, self.place)?;
-        let account = Account::of(&self.session);
-        let outcome = self.tell(measured.clone(), state, &account);
-        Ok((measured, outcome))
+        steady::window(&mut self.session, &turn, self.place)
     }
 
     fn tell(&self, measured: Measured, state: State, account: &Account) -> Outcome {
@@ -270,24 +292,9 @@ fn counts(place: &Place) -> bool {
         && metrics::read(place.api.at(place.target)).is_ok_and(|text| text.contains(FELL_BEHIND))
 }
 
-/// Both states as two outcomes, for whoever wants no pairs.
-///
-/// # Errors
-/// As for [`run`].
-pub(crate) fn together(
-    scenario: &Scenario,
-    turns: u32,
-    names: [&str; 3],
-    place: &Place,
-) -> Result<(Outcome, Outcome), String> {
-    let Interleaved { here, calm, .. } = run(scenario, turns, names, place)?;
-    Ok((here, calm))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assertion::tests::outcome;
 
     #[test]
     fn neighbours_are_of_both_states_and_the_state_changes_once_a_pair() {
@@ -300,25 +307,38 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_compared_with_their_neighbours_and_the_spread_is_told() {
-        let run = |p99: f64| {
-            let mut figures = Figures::default();
-            figures.put("p99", p99, Unit::Micros, Better::Lower);
-            outcome(figures)
+    fn the_spread_holds_the_ratio_and_grows_with_how_far_turns_are_apart() {
+        let turn = |p99: u64| {
+            let mut latency = histogram();
+            latency.record_n(1_000, 98).unwrap();
+            latency.record_n(p99, 2).unwrap();
+            latency
         };
-        // The machine is twice as slow in every second pair.
-        let pairs: Vec<_> = (0..7)
-            .map(|n| {
-                let calm = 100.0 * f64::from(1 + n % 2);
-                (run(calm * (1.0 + f64::from(n) / 100.0)), run(calm))
-            })
-            .collect();
-        let mut figures = Figures::default();
-        compare(&mut figures, &pairs);
-        let of = |name: &str| figures.0.iter().find(|metric| metric.name == name).unwrap().value;
-        assert!((of("p99_ratio") - 1.03).abs() < 1e-9);
-        assert!(
-            (of("p99_ratio_at_least") - 1.0).abs() < 1e-9 && (of("p99_ratio_at_most") - 1.06).abs() < 1e-9
+        let spread_of = |pairs: &[(u64, u64)]| {
+            let turns: Vec<_> = pairs
+                .iter()
+                .map(|&(here, calm)| [turn(here), turn(calm)])
+                .collect();
+            let turns: Vec<_> = turns.iter().map(<[_; 2]>::each_ref).collect();
+            spread(&turns, 10)
+        };
+        assert_eq!(spread_of(&[(5_500, 5_000); 5]), None);
+        let (low, high) = spread_of(&[(5_500, 5_000); 6]).unwrap();
+        assert!(low > 1.09 && low == high && high < 1.11, "{low} {high}");
+        let apart = [
+            (8_000, 4_000),
+            (4_000, 8_000),
+            (4_000, 4_000),
+            (8_000, 8_000),
+            (4_000, 8_000),
+            (8_000, 4_000),
+        ];
+        let (low, high) = spread_of(&apart).unwrap();
+        assert!(low < 0.9 && high > 1.1, "{low} {high}");
+        assert_eq!(
+            spread_of(&apart),
+            Some((low, high)),
+            "the same findings say the same"
         );
     }
 }

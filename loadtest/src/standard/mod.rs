@@ -250,7 +250,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Each turn with its neighbour is a round; the picture shows all of them together.
+    /// All turns of a state together are one side of one round.
     fn turns(&mut self, line: &Line) -> Result<(), String> {
         let scenario = self.scenario(line)?;
         let Shape::Slow { turns, .. } = scenario.shape else {
@@ -258,17 +258,21 @@ impl Run<'_> {
         };
         let target = self.target(line.transport)?;
         let names = [line.scenario, "target", "undisturbed"];
-        let found = interleaved::run(&scenario, turns, names, &self.place(&target))?;
-        let rounds: Vec<Round> = found
-            .pairs
-            .into_iter()
-            .map(|(here, there)| Round {
-                here,
-                there: Some(there),
-            })
-            .collect();
-        self.judge(line, Against::Calm, &rounds, None);
-        self.picture(line, [&found.here, &found.calm].into_iter());
+        let (here, calm) = interleaved::run(&scenario, turns, names, &self.place(&target))?;
+        let value = |name: &str| here.metric(name).map(|metric| metric.value);
+        let spread = value("p99_ratio_at_least").zip(value("p99_ratio_at_most"));
+        let round = Round {
+            here,
+            there: Some(calm),
+        };
+        let known = self.standard.rows.len();
+        self.judge(line, Against::Calm, std::slice::from_ref(&round), None);
+        for row in &mut self.standard.rows[known..] {
+            if row.figure == "p99" {
+                row.ratio_interval = spread;
+            }
+        }
+        self.picture(line, round.outcomes());
         Ok(())
     }
 

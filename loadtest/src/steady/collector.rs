@@ -172,6 +172,14 @@ impl Collector {
                 cores: server.and_then(process::cores_usable),
             })
         };
+        let mut series: Vec<_> = self.seconds.into_iter().map(|(second, ..)| second).collect();
+        // Of what arrives behind the window there is a row too, and mostly nothing in it.
+        while series
+            .last()
+            .is_some_and(|row| row.sent == 0 && row.received == 0)
+        {
+            series.pop();
+        }
         let cores = from.cores.zip(until.cores).map(|(from, until)| Cores {
             processes: until.processes - from.processes,
             stolen: until.stolen - from.stolen,
@@ -187,7 +195,7 @@ impl Collector {
             own_cpu_seconds: until.own - from.own,
             server: cost(),
             cores,
-            series: self.seconds.into_iter().map(|(second, ..)| second).collect(),
+            series,
         }
     }
 }

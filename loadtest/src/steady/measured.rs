@@ -88,6 +88,10 @@ impl Measured {
             .extend(renumbered.map(|(&row, second)| Second { second, ..row }));
     }
 
+    pub(crate) fn latency(&self) -> &Histogram<u64> {
+        &self.latency
+    }
+
     /// Why the generator was the bottleneck, if it was.
     pub(crate) fn generator_bound(&self) -> Option<String> {
         let full = self.server.and_then(|server| {
