@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cauce_threads::{Priority, run_soon};
+use cauce_threads::Priority;
 
 use crate::assertion::{Assertion, Judgement};
 use crate::beside::Beside;
 use crate::kept::Keep;
 use crate::limit::{Faults, LimitServer, Writing};
+use crate::process;
 use crate::report::micro::MicroOptions;
 use crate::report::{Document, Outcome, Verdict, compare::compare, html, table::table};
 use crate::scenario::{BUILT_IN, Scenario, Shape};
@@ -383,7 +384,7 @@ impl LimitOptions {
             _ if self.tls_self_signed => Some(Identity::self_signed()?),
             _ => None,
         };
-        run_soon(self.priority).map_err(|e| format!("--priority {}: {e}", self.priority))?;
+        process::run_soon(self.priority)?;
         let mut server = LimitServer::bind(self.listen, writing, Faults::default())
             .map_err(|e| format!("{}: {e}", self.listen))?;
         println!("listening at {}", server.address().map_err(|e| e.to_string())?);

@@ -148,7 +148,8 @@ impl Drop for Kept {
 fn spawn(mut command: Command, cores: Option<&[usize]>) -> std::io::Result<Child> {
     std::thread::scope(|scope| {
         let spawning = scope.spawn(|| {
-            run_as_usual()?;
+            // Where it cannot be given back, it was not given.
+            let _ = run_as_usual();
             if let Some(cores) = cores {
                 process::pin(None, cores)?;
             }

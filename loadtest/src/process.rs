@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use cauce_threads::run_as_usual;
+use cauce_threads::{Priority, run_as_usual};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 /// A process at one moment.
@@ -116,6 +116,17 @@ pub(crate) fn listening(address: SocketAddr) -> Option<u32> {
             list.any(|fd| fd.is_ok_and(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == wanted)))
         })
     })
+}
+
+/// Lets this thread, and those that it starts from now on, run as soon as they have something to do.
+///
+/// # Errors
+/// If the system refuses the priority, in words for people. Where it only has no slices to give, lateness shows what comes of it.
+pub(crate) fn run_soon(priority: Priority) -> Result<(), String> {
+    match cauce_threads::run_soon(priority) {
+        Err(error) if priority != Priority::NORMAL => Err(format!("--priority {priority}: {error}")),
+        _ => Ok(()),
+    }
 }
 
 /// How far below the measuring threads those run that only disturb.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cauce_threads::{Priority, run_soon};
+use cauce_threads::Priority;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::beside::Beside;
@@ -112,7 +112,7 @@ impl Place {
     /// # Errors
     /// If the kernel refuses, or the server's process is not known; in words for people.
     pub(crate) fn settle(&self, server: Option<u32>) -> Result<(), String> {
-        run_soon(self.priority).map_err(|e| format!("--priority {}: {e}", self.priority))?;
+        process::run_soon(self.priority)?;
         let Some(pins) = &self.pin else {
             return Ok(());
         };
