@@ -132,6 +132,14 @@ fn assert_own(tenant: usize, part: &Value) {
     }
 }
 
+/// Waits until the device has said everywhere what was just heard in `$devices`: its own room comes behind that, in one step with
+/// it under the device's lock. Who joined there in between would be told too.
+fn pass_device(broker: &Broker, tenant: usize) {
+    let hub = broker.server.hub();
+    let tenant = hub.tenants.get(TENANTS[tenant]).expect("a tenant");
+    drop(tenant.device(DEVICE).expect("the device").lock());
+}
+
 /// Two tenants on one broker, as they are.
 pub(crate) struct World {
     broker: Broker,
@@ -171,6 +179,7 @@ impl World {
                 .await;
             plug.say(json!({"src": "plug-same01", "method": "NotifyFullStatus", "params": {"ts": 1.0, "switch:0": {"id": 0, "apower": FIRST_POWER[number]}}})).await;
             assert_eq!(tap.next().await.expect("an update").seq.0, 1);
+            pass_device(&broker, number);
             model.rooms.insert((number, 2), 1);
             plugs.push(plug);
             taps.push(tap);
@@ -352,16 +361,7 @@ impl World {
                     self.model.publish(tenant, 3, &[], &said);
                 }
                 self.drain_tap(tenant, 2, seq).await;
-                // The device's own room is written to behind that, in one step with it under the device's lock.
-                let device = self
-                    .broker
-                    .server
-                    .hub()
-                    .tenants
-                    .get(TENANTS[tenant])
-                    .expect("a tenant")
-                    .device(DEVICE);
-                drop(device.expect("the device").lock());
+                pass_device(&self.broker, tenant);
             }
         }
         self.settle().await;
