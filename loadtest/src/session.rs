@@ -112,7 +112,11 @@ impl Place {
     /// # Errors
     /// If the kernel refuses, or the server's process is not known; in words for people.
     pub(crate) fn settle(&self, server: Option<u32>) -> Result<(), String> {
-        process::run_soon(self.priority)?;
+        let asked = match self.spin_ns() {
+            0 => process::run_soon(self.priority),
+            _ => process::outrank(self.priority),
+        };
+        asked?;
         let Some(pins) = &self.pin else {
             return Ok(());
         };
