@@ -106,8 +106,8 @@ impl Place {
             .or_else(|| local.then(|| process::listening(self.target)).flatten())
     }
 
-    /// Puts the server, and this thread with those that it starts from now on, on their cores, and lets the latter run as soon as
-    /// they have something to do: who measures must not wait for those who compute.
+    /// Puts the server, and this thread with those that it starts from now on, on their cores, and lets the latter go
+    /// before others: who measures must not wait for those who compute.
     ///
     /// # Errors
     /// If the kernel refuses, or the server's process is not known; in words for people.
