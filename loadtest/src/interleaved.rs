@@ -250,7 +250,8 @@ impl Both<'_> {
                 self.burst(1)?;
                 self.slices += 1;
             }
-            self.fell_behind += self.counted()? - before;
+            // A server that has started anew counts from nothing.
+            self.fell_behind += self.counted()?.saturating_sub(before);
         } else {
             self.burst(self.slices)?;
         }

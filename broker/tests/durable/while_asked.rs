@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use cauce_protocol::Payload;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::support::{PATIENCE, token};
+use crate::support::{Broker, PATIENCE, token};
 use crate::{again, durable, publish, pushes_until, stop};
 
 #[tokio::test]
@@ -191,18 +191,24 @@ async fn rename(dir: &Path, from: &str, to: &str) {
         .expect("renamed");
 }
 
-#[tokio::test]
-async fn a_subscribe_that_the_store_fails_takes_back_only_what_it_joined() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = durable(dir.path(), "");
+/// A broker that holds five messages of the room `r` on disk alone, where it cannot read them, and the room's epoch.
+async fn five_out_of_reach(dir: &Path) -> (Broker, Value) {
+    let broker = durable(dir, "");
     let mut peer = broker.join(&token("a", "ann")).await;
     let epoch = peer.subscribe(&["r"]).await[0]["epoch"].clone();
     for n in 1..=5 {
         publish(&broker, n).await;
     }
     drop(peer);
-    let broker = again(broker, dir.path()).await;
-    rename(dir.path(), "messages", "elsewhere").await;
+    let broker = again(broker, dir).await;
+    rename(dir, "messages", "elsewhere").await;
+    (broker, epoch)
+}
+
+#[tokio::test]
+async fn a_subscribe_that_the_store_fails_takes_back_only_what_it_joined() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (broker, epoch) = five_out_of_reach(dir.path()).await;
     let mut peer = broker.join(&token("a", "ann")).await;
     peer.subscribe(&["live"]).await;
     let since = json!({"room": "r", "epoch": epoch, "seq": 2});
@@ -230,15 +236,7 @@ async fn a_subscribe_that_the_store_fails_takes_back_only_what_it_joined() {
 #[tokio::test]
 async fn a_join_that_waits_for_the_store_does_not_touch_the_one_that_followed_it() {
     let dir = tempfile::tempdir().expect("a directory");
-    let broker = durable(dir.path(), "");
-    let mut peer = broker.join(&token("a", "ann")).await;
-    let epoch = peer.subscribe(&["r"]).await[0]["epoch"].clone();
-    for n in 1..=5 {
-        publish(&broker, n).await;
-    }
-    drop(peer);
-    let broker = again(broker, dir.path()).await;
-    rename(dir.path(), "messages", "elsewhere").await;
+    let (broker, epoch) = five_out_of_reach(dir.path()).await;
     let a = broker.server.handle().tenant("a").expect("tenant a");
     let mut peer = broker.join(&token("a", "ann")).await;
     let since = json!({"room": "r", "epoch": epoch, "seq": 2});

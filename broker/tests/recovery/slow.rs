@@ -6,26 +6,37 @@ use cauce_protocol::Payload;
 use serde_json::{Value, json};
 
 use crate::support::raw::{Heard, Raw};
-use crate::support::token;
+use crate::support::{Broker, token};
 use crate::{keeping, publish, pushes_until, subscribe_with};
 
-#[tokio::test]
-async fn a_slow_reader_catches_up_without_being_thrown_out() {
-    let broker = keeping(100_000, "limits.outbox_bytes=128KiB\nlimits.mailbox_bytes=64MiB");
+/// A client whose socket takes little at a time, and that reads only when the test does.
+async fn narrow(broker: &Broker) -> Raw {
     let mut peer = Raw::connect_narrow(broker.address).await;
     peer.upgrade(&format!("/v1/ws?token={}", token("a", "slow")), "")
         .await;
     peer.hear_json().await;
-    peer.say(json!({"id": 1, "subscribe": {"rooms": ["r"]}})).await;
-    peer.hear_json().await;
+    peer
+}
+
+/// So many messages of four kilobytes to the room `r`, numbered, with time for the shards in between.
+async fn flood(broker: &Broker, messages: u64) {
     let a = broker.server.handle().tenant("a").expect("tenant a");
-    for n in 1..=2_000u64 {
+    for n in 1..=messages {
         a.publish("r", "e", Payload::text(format!("{n:0>4000}")))
             .expect("published");
         if n % 64 == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_slow_reader_catches_up_without_being_thrown_out() {
+    let broker = keeping(100_000, "limits.outbox_bytes=128KiB\nlimits.mailbox_bytes=64MiB");
+    let mut peer = narrow(&broker).await;
+    peer.say(json!({"id": 1, "subscribe": {"rooms": ["r"]}})).await;
+    peer.hear_json().await;
+    flood(&broker, 2_000).await;
     for n in 1..=2_000u64 {
         let frame = loop {
             match peer.hear().await {
@@ -41,23 +52,13 @@ async fn a_slow_reader_catches_up_without_being_thrown_out() {
 #[tokio::test]
 async fn a_slow_reader_is_told_what_it_lost_and_stays() {
     let broker = keeping(10, "limits.outbox_bytes=128KiB\nlimits.mailbox_bytes=64MiB");
-    let mut peer = Raw::connect_narrow(broker.address).await;
-    peer.upgrade(&format!("/v1/ws?token={}", token("a", "slow")), "")
-        .await;
-    peer.hear_json().await;
+    let mut peer = narrow(&broker).await;
     peer.say(json!({"id": 1, "hello": {"version": 1, "features": 3}}))
         .await;
     peer.hear_json().await;
     peer.say(json!({"id": 2, "subscribe": {"rooms": ["r"]}})).await;
     peer.hear_json().await;
-    let a = broker.server.handle().tenant("a").expect("tenant a");
-    for n in 1..=5_000u64 {
-        a.publish("r", "e", Payload::text(format!("{n:0>4000}")))
-            .expect("published");
-        if n % 64 == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
+    flood(&broker, 5_000).await;
     let (mut next, mut lost) = (1, 0);
     while next <= 5_000 {
         let Heard::Text(text) = peer.hear().await else {
@@ -89,10 +90,7 @@ async fn a_slow_reader_is_told_what_it_lost_and_stays() {
 /// What a stalled reader gets once it reads: the numbers and keys of pushes, and gaps.
 async fn after_a_stall(policy: Value, messages: u64) -> (Vec<(u64, String)>, Vec<(u64, u64)>) {
     let broker = keeping(100_000, "limits.outbox_bytes=128KiB\nlimits.mailbox_bytes=64MiB");
-    let mut peer = Raw::connect_narrow(broker.address).await;
-    peer.upgrade(&format!("/v1/ws?token={}", token("a", "slow")), "")
-        .await;
-    peer.hear_json().await;
+    let mut peer = narrow(&broker).await;
     peer.say(json!({"id": 1, "hello": {"version": 1, "features": 3}}))
         .await;
     peer.hear_json().await;
