@@ -333,6 +333,41 @@ async fn client_shards_run_before_those_who_compute_and_ingest_shards_do_not() {
     drop(broker);
 }
 
+/// The `nice` value of each thread of this process whose name begins so.
+fn niceness(name: &str) -> Vec<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("our threads");
+    let nice = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (before, after) = stat.rsplit_once(')')?;
+        before.split_once('(')?.1.starts_with(name).then_some(())?;
+        // The nineteenth field; the third is the first behind the name.
+        after.split_whitespace().nth(16)?.parse().ok()
+    };
+    tasks.flatten().filter_map(nice).collect()
+}
+
+/// Of a number that no other test uses, because threads are found by their names.
+#[tokio::test]
+async fn a_priority_is_the_client_shards_alone_or_the_broker_says_what_it_takes() {
+    match Server::start(&config("threads.priority=7"), Persistence::Memory) {
+        Ok(server) => {
+            until("a client shard has its priority", || {
+                niceness("cauce-shard").contains(&-7)
+            })
+            .await;
+            assert!(!niceness("cauce-ingest").contains(&-7));
+            drop(server);
+        }
+        Err(error) => {
+            let words = error.to_string();
+            assert!(
+                words.contains("threads.priority is 7") && words.contains("CAP_SYS_NICE"),
+                "{words}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn dropping_the_broker_lets_go_of_its_port_and_its_peers() {
     let server = Server::start(&config(""), Persistence::Memory).expect("the broker starts");
