@@ -81,7 +81,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         }
     }
     let tally = session.tally();
-    figures.handshakes(&tally.handshakes);
+    figures.handshakes("", &tally.handshakes);
     let ended = tally.disconnected;
     Ok(Outcome {
         server: server.to_owned(),

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use crate::dialect::Dialect;
 use crate::disturbed;
 use crate::engine::{Dialled, histogram};
+use crate::http::Door;
 use crate::median::median;
 use crate::metrics;
 use crate::report::{Better, Figures, Outcome, Unit};
@@ -77,7 +78,7 @@ pub(crate) fn run(
         session,
         state: None,
         slices: BURST_SLICES_BLIND,
-        counts: counts(place),
+        door: telling(place),
         fell_behind: 0,
     };
     let mut pairs: Vec<[Measured; 2]> = Vec::new();
@@ -108,7 +109,7 @@ pub(crate) fn run(
     let mut here = both.tell(stalled, State::Stalled, &account);
     let calm = both.tell(calm, State::Calm, &account);
     let mut figures = Figures::default();
-    if both.counts {
+    if both.door.is_some() {
         figures.count("fell_behind", both.fell_behind);
     }
     figures.count("thrown_out", account.tally.thrown_out);
@@ -133,7 +134,7 @@ pub(crate) fn run(
         figures.put("p99_ratio_at_most", high, Unit::Share, Better::Neither);
     }
     here.metrics.extend(figures.0);
-    if !both.counts {
+    if both.door.is_none() {
         here.notes.push(
             "whether the stalled have filled what the server keeps for them is not known: it was not asked"
                 .to_owned(),
@@ -193,8 +194,8 @@ struct Both<'a> {
     state: Option<State>,
     /// Of the last burst that was looked at.
     slices: u32,
-    /// The server tells who fell behind.
-    counts: bool,
+    /// Where the server tells who fell behind.
+    door: Option<Door>,
     /// Readers that did, in all.
     fell_behind: u64,
 }
@@ -243,15 +244,15 @@ impl Both<'_> {
                 shard.stall();
             }
         }
-        if state == State::Stalled && self.counts {
-            let before = self.counted()?;
+        if let Some(door) = self.door.clone().filter(|_| state == State::Stalled) {
+            let before = counted(&door)?;
             self.slices = 0;
-            while self.slices < BURST_SLICES_MAX && self.counted()? == before {
+            while self.slices < BURST_SLICES_MAX && counted(&door)? == before {
                 self.burst(1)?;
                 self.slices += 1;
             }
             // A server that has started anew counts from nothing.
-            self.fell_behind += self.counted()?.saturating_sub(before);
+            self.fell_behind += counted(&door)?.saturating_sub(before);
         } else {
             self.burst(self.slices)?;
         }
@@ -278,19 +279,21 @@ impl Both<'_> {
         }
         outcome.map(|_| ())
     }
-
-    /// How many readers have fallen behind since the server started.
-    fn counted(&self) -> Result<u64, String> {
-        let text = metrics::read(self.place.api.at(self.place.target))?;
-        Ok(metrics::sum(&text, FELL_BEHIND, "") as u64)
-    }
 }
 
-/// Whether the server tells who has fallen behind. It is asked in the clear: not where TLS is spoken.
-fn counts(place: &Place) -> bool {
-    place.dialect == Dialect::Cauce
-        && !place.tls.is_on()
-        && metrics::read(place.api.at(place.target)).is_ok_and(|text| text.contains(FELL_BEHIND))
+/// How many readers have fallen behind since the server started.
+fn counted(door: &Door) -> Result<u64, String> {
+    Ok(metrics::sum(&metrics::read(door)?, FELL_BEHIND, "") as u64)
+}
+
+/// Where the server tells who has fallen behind; None if it does not.
+fn telling(place: &Place) -> Option<Door> {
+    if place.dialect != Dialect::Cauce {
+        return None;
+    }
+    let door = place.door().ok()?;
+    let tells = metrics::read(&door).is_ok_and(|text| text.contains(FELL_BEHIND));
+    tells.then_some(door)
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! What a broker counts, read from its metrics.
 
-use std::net::SocketAddr;
-
-use crate::http::request;
+use crate::http::Door;
 
 /// The text of its metrics.
 ///
 /// # Errors
 /// If the broker does not tell; in words for people.
-pub(crate) fn read(address: SocketAddr) -> Result<String, String> {
-    let answer = request(address, "GET", "/metrics", None, "")?;
+pub(crate) fn read(door: &Door) -> Result<String, String> {
+    let answer = door.request("GET", "/metrics", None, "")?;
     if answer.status != 200 {
         return Err(format!(
-            "http://{address}/metrics answers {}: if the broker has an internal address, name it with --api",
+            "{door}/metrics answers {}: if the broker has an internal address, name it with --api",
             answer.status
         ));
     }

@@ -14,6 +14,7 @@ use crate::clock::{Clock, SECOND_NS};
 use crate::devices::Api;
 use crate::dialect::Dialect;
 use crate::engine::{self, Shard, World};
+use crate::http::Door;
 use crate::process;
 use crate::report;
 use crate::scenario::Scenario;
@@ -92,6 +93,19 @@ impl Place {
     /// Whether somebody watches: a file or a pipe gets no line that is written over and over.
     pub(crate) fn is_live(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// Where the API and the metrics are: at the target, over TLS if it speaks that, or at an address of their own, in the clear.
+    ///
+    /// # Errors
+    /// If TLS cannot be spoken as asked for; in words for people.
+    pub(crate) fn door(&self) -> Result<Door, String> {
+        let address = self.api.at(self.target);
+        let tls = match address == self.target {
+            true => self.tls.dialer(address)?,
+            false => None,
+        };
+        Ok(Door::new(address, tls.map(|dialer| dialer.credentials())))
     }
 
     pub(crate) fn spin_ns(&self) -> u64 {

@@ -2,9 +2,10 @@
 //! is left of an incomplete frame is kept; writes that the kernel does not take wait in order.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
-use crate::tls::{RECORD_BYTES_MAX, Sealed, Session};
+use crate::tls::{self, RECORD_BYTES_MAX, Sealed, Session};
 
 /// The longest frame that there can be, in bytes, with its head.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
@@ -45,7 +46,7 @@ pub(crate) enum Flushed {
 }
 
 impl Socket {
-    /// `stream` must not block.
+    /// `stream` must not block, or its owner wants to wait.
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -62,6 +63,43 @@ impl Socket {
             tls: Some(Box::new(session)),
             ..Self::new(stream)
         }
+    }
+
+    /// Connects and, with a session, secures the connection: for who comes before anything is measured. Blocks, for `patience` at
+    /// most in each of the two; the socket still blocks then, and no read for longer.
+    ///
+    /// # Errors
+    /// If there is no connection; in words for people where TLS is why.
+    pub(crate) fn dial(
+        target: SocketAddr,
+        session: Option<Session>,
+        patience: Duration,
+        shared: &mut [u8],
+    ) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&target, patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let Some(session) = session else {
+            return Ok(Self::new(stream));
+        };
+        let mut socket = Self::secured(stream, session);
+        let secured = socket.shake_hands(Instant::now() + patience, shared);
+        secured.map_err(|error| io::Error::other(tls::words(&error)))?;
+        Ok(socket)
+    }
+
+    fn shake_hands(&mut self, until: Instant, shared: &mut [u8]) -> io::Result<()> {
+        while self.tls().is_some_and(Session::is_handshaking) {
+            self.flush()?;
+            if let Some(end) = self.fill(shared)? {
+                self.keep(&shared[..end]);
+            }
+            if Instant::now() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        self.flush().map(|_| ())
     }
 
     pub(crate) fn tls(&self) -> Option<&Session> {

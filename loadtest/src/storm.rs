@@ -70,7 +70,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         )?;
     }
     let tally = session.tally();
-    figures.handshakes(&tally.handshakes);
+    figures.handshakes("", &tally.handshakes);
     Ok(Outcome {
         server: server.to_owned(),
         scenario: serde_json::to_value(scenario).unwrap_or_default(),

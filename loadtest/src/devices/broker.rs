@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::http::{Answer, request};
+use crate::http::{Answer, Door};
 use crate::metrics;
 
 /// The door for plugs and for what the broker counts.
@@ -23,7 +23,7 @@ pub(crate) struct Api {
     /// The same from a file. The operator's first key lies in the broker's data directory as operator.key.
     #[arg(long = "api-key-file", value_name = "FILE", conflicts_with = "api_key")]
     api_key_file: Option<PathBuf>,
-    /// Where API and metrics are, if not at the target.
+    /// Where API and metrics are, if not at the target: the broker's internal address, which speaks no TLS.
     #[arg(long = "api", value_name = "ADDRESS")]
     api_address: Option<SocketAddr>,
 }
@@ -61,7 +61,7 @@ impl Api {
 /// The broker as its API shows it.
 #[derive(Debug)]
 pub(super) struct Broker {
-    address: SocketAddr,
+    door: Door,
     key: String,
     tenant: Option<String>,
 }
@@ -77,9 +77,9 @@ pub(super) struct DeviceToken<'a> {
 impl Broker {
     /// # Errors
     /// If there is no key; in words for people.
-    pub(super) fn new(api: &Api, target: SocketAddr, tenant: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(api: &Api, door: Door, tenant: Option<&str>) -> Result<Self, String> {
         Ok(Self {
-            address: api.at(target),
+            door,
             key: api.key()?,
             tenant: tenant.map(str::to_owned),
         })
@@ -105,7 +105,7 @@ impl Broker {
     /// # Errors
     /// If the broker does not tell; in words for people.
     pub(super) fn counts(&self) -> Result<Counts, String> {
-        Ok(Counts::parse(&metrics::read(self.address)?))
+        Ok(Counts::parse(&metrics::read(&self.door)?))
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
@@ -113,7 +113,7 @@ impl Broker {
             Some(tenant) => format!("{path}?tenant={tenant}"),
             None => path.to_owned(),
         };
-        let answer = request(self.address, method, &path, Some(&self.key), body)?;
+        let answer = self.door.request(method, &path, Some(&self.key), body)?;
         if (200..300).contains(&answer.status) {
             return Ok(answer);
         }
@@ -122,8 +122,8 @@ impl Broker {
             .as_str()
             .unwrap_or("no reason is given");
         Err(format!(
-            "{method} http://{}{path} was refused with {}: {words}",
-            self.address, answer.status
+            "{method} {}{path} was refused with {}: {words}",
+            self.door, answer.status
         ))
     }
 }
@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn without_a_key_it_is_said_where_one_is() {
-        let error = Broker::new(&Api::default(), "127.0.0.1:1".parse().unwrap(), None).unwrap_err();
+        let door = Door::new("127.0.0.1:1".parse().unwrap(), None);
+        let error = Broker::new(&Api::default(), door, None).unwrap_err();
         assert!(error.contains("operator.key"), "{error}");
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn put(
     figures.fault("device_told_lost", heard.told_lost);
     figures.fault("device_foreign", heard.foreign);
     figures.fault("device_disconnected", sent.disconnected + heard.disconnected);
+    let mut handshakes = sent.handshakes.clone();
+    handshakes.add(&heard.handshakes);
+    figures.handshakes("device_", &handshakes);
     let late = micros(sent.lateness.value_at_quantile(0.99));
     figures.put("device_lateness_p99", late, Unit::Micros, Better::Lower);
     figures.put(

@@ -1,7 +1,8 @@
 //! Emulated plugs beside measured rooms: what they cost the clients, how fast their word reaches who watches them, and whether
 //! the store keeps up.
 //!
-//! - `plugs` drives the fleet's devices and `watch` reads their updates; as a `crew` they are a guest of the thread that drives the rooms
+//! - `plugs` drives the fleet's devices and `watch` reads their updates; as a `crew` they are a guest of the thread that drives the rooms;
+//!   `way` is how they come to the broker
 //! - `broker` makes the plugs' token and reads what the broker counts
 //! - `figures` is what comes out
 //!
@@ -17,6 +18,7 @@ mod crew;
 mod figures;
 mod plugs;
 mod watch;
+mod way;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use broker::{Broker, Counts};
 use crew::Crew;
 use plugs::{Plan, Plugs};
 use watch::{Seat, Watchers};
+use way::Way;
 
 use crate::report::Outcome;
 use crate::scenario::{Scenario, Shape, Watch};
@@ -186,21 +189,22 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
     else {
         return Err(format!("{name} has no devices"));
     };
-    if place.tls.is_on() {
-        return Err("plugs and who watches them speak no TLS here: run devices without it".to_owned());
-    }
     descriptors(u64::from(rooms) * u64::from(members) + u64::from(plugs) + u64::from(watchers))?;
     place.settle(place.server())?;
-    let broker = Broker::new(&place.api, place.target, place.signing.tenant())?;
+    let broker = Broker::new(&place.api, place.door()?, place.signing.tenant())?;
     let token = broker.device_token()?;
     let shared = Arc::new(Shared::new());
+    let way = Way {
+        target: place.target,
+        tls: place.tls.dialer(place.target)?,
+    };
     let plan = Plan {
         plugs,
         frames_per_second,
         models: models.clone(),
         seed,
         ramp: Duration::from_secs_f64(ramp_seconds),
-        target: place.target,
+        way: way.clone(),
     };
     let fleet = Plugs::new(plan, Arc::clone(&shared))?;
     let names: Vec<String> = fleet.names().collect();
@@ -208,7 +212,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         place.signing.watchers_token(index)
     });
     let expected: u64 = seats.iter().map(|seat| seat.plugs.len() as u64).sum();
-    let audience = Watchers::join(place.target, seats, &names, Arc::clone(&shared))?;
+    let audience = Watchers::join(&way, seats, &names, Arc::clone(&shared))?;
     let before = broker.counts()?;
     let patience = Duration::from_secs_f64(scenario.load.drain_seconds);
     let mut crew = Crew::new(fleet, audience, Arc::clone(&shared)).map_err(|e| e.to_string())?;

@@ -5,8 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +12,18 @@ use std::time::Duration;
 use cauce_fleet::{Cadence, Device, FrameKind, ModelMix, Output, Setup, Stamp, Timestamp};
 use hdrhistogram::Histogram;
 
+use super::way::Way;
 use super::{Shared, note};
 use crate::clock::as_ns;
-use crate::engine::{close_words, head_end, histogram};
+use crate::engine::{close_words, histogram};
 use crate::poll::{Interest, Poller, Wait};
-use crate::socket::{Flushed, READ_BYTES, Socket};
+use crate::socket::{BUFFER_BYTES, Flushed, READ_BYTES, Socket};
+use crate::tls::Handshakes;
 use crate::wire;
 
 /// The name that plugs give the server in their frames.
 const SERVER: &str = "ws";
-/// For the answer to a handshake.
+/// For connecting, and for the answers to the handshakes.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest frame of the server: a call with its parameters.
 const FRAME_BYTES_MAX: usize = READ_BYTES - 16;
@@ -36,7 +36,7 @@ pub(super) struct Plan {
     pub(super) models: String,
     pub(super) seed: u64,
     pub(super) ramp: Duration,
-    pub(super) target: SocketAddr,
+    pub(super) way: Way,
 }
 
 struct Plug {
@@ -61,6 +61,7 @@ pub(super) struct Sent {
     /// How much later than due the frames of the measurement were made.
     pub(super) lateness: Histogram<u64>,
     pub(super) disconnected: u64,
+    pub(super) handshakes: Handshakes,
     pub(super) reasons: BTreeMap<String, u64>,
     /// On the measurement's frames and answers.
     pub(super) spent: Duration,
@@ -126,13 +127,14 @@ impl Plugs {
             poller: Poller::new().map_err(|e| e.to_string())?,
             out: Vec::new(),
             frames: Vec::new(),
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; BUFFER_BYTES],
             sent: Sent {
                 stamped: Vec::new(),
                 frames: 0,
                 in_window: 0,
                 lateness: histogram(),
                 disconnected: 0,
+                handshakes: Handshakes::default(),
                 reasons: BTreeMap::new(),
                 spent: Duration::ZERO,
             },
@@ -189,32 +191,19 @@ impl Plugs {
     /// Blocks until the server has answered: plugs connect one after another, and before anything is measured.
     fn connect(&mut self, at: usize, token: &str) -> Result<(), String> {
         let words = |e: std::io::Error| e.to_string();
-        let target = self.plan.target;
-        let mut stream = TcpStream::connect_timeout(&target, HANDSHAKE).map_err(words)?;
-        stream.set_nodelay(true).map_err(words)?;
-        stream.set_read_timeout(Some(HANDSHAKE)).map_err(words)?;
-        let head = format!(
-            "GET /shelly?token={token} HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).map_err(words)?;
-        let mut answer = Vec::new();
-        // Nothing can follow the head: the server does not know yet who has come.
-        while head_end(&answer).map_err(words)?.is_none() {
-            let mut some = [0; 512];
-            let count = stream.read(&mut some).map_err(words)?;
-            if count == 0 {
-                return Err("the server ended the handshake".to_owned());
-            }
-            answer.extend_from_slice(&some[..count]);
+        let path = format!("/shelly?token={token}");
+        let way = &self.plan.way;
+        let socket = way.upgrade(&path, "", HANDSHAKE, &mut self.buffer)?;
+        if let Some(tls) = socket.tls() {
+            self.sent.handshakes.count(tls.facts());
         }
-        stream.set_nonblocking(true).map_err(words)?;
+        socket.stream.set_nonblocking(true).map_err(words)?;
         self.poller
-            .add(&stream, at as u64, Interest::Read)
+            .add(&socket.stream, at as u64, Interest::Read)
             .map_err(words)?;
         let now = self.shared.clock.now();
         let plug = &mut self.plugs[at];
-        plug.socket = Some(Socket::new(stream));
+        plug.socket = Some(socket);
         plug.device.connected(now, &mut self.out);
         self.say(at, now, None);
         self.plan_next(at);

@@ -4,7 +4,6 @@
 //! by asking, and are counted apart.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,16 +14,20 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::way::Way;
 use super::{Shared, note};
 use crate::clock::as_ns;
-use crate::engine::{close_words, head_end, histogram};
+use crate::engine::{close_words, histogram};
 use crate::ledger::{Ledger, Seen};
 use crate::poll::{Interest, Poller, Wait};
-use crate::socket::{READ_BYTES, Socket};
+use crate::socket::{BUFFER_BYTES, READ_BYTES, Socket};
+use crate::tls::Handshakes;
 use crate::wire;
 
-/// For a watcher to be let in, from its connect to the answer to subscribe.
+/// For a watcher to be let in: to connect and to upgrade, and then to the answer to subscribe.
 const JOINING: Duration = Duration::from_secs(10);
+/// To hello and to subscribe.
+const ANSWERS: u8 = 2;
 const FRAME_BYTES_MAX: usize = READ_BYTES - 16;
 
 /// The part of a `device-update` that is looked at.
@@ -60,7 +63,6 @@ fn stamp_of(payload: &[u8]) -> Option<(&str, Stamp)> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Upgrading,
     /// So many answers are missing.
     Joining(u8),
     Ready,
@@ -103,6 +105,7 @@ pub(super) struct Heard {
     /// Updates of devices that are not ours.
     pub(super) foreign: u64,
     pub(super) disconnected: u64,
+    pub(super) handshakes: Handshakes,
     pub(super) reasons: BTreeMap<String, u64>,
     /// On reading in the measurement.
     pub(super) spent: Duration,
@@ -124,7 +127,7 @@ impl Watchers {
     /// # Errors
     /// If one is not let in; in words for people.
     pub(super) fn join(
-        target: SocketAddr,
+        way: &Way,
         seats: Vec<Seat>,
         names: &[String],
         shared: Arc<Shared>,
@@ -135,7 +138,7 @@ impl Watchers {
             watchers: Vec::with_capacity(seats.len()),
             plugs,
             poller: Poller::new().map_err(|e| e.to_string())?,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; BUFFER_BYTES],
             heard: Heard {
                 updates: 0,
                 in_window: 0,
@@ -148,6 +151,7 @@ impl Watchers {
                 told_lost: 0,
                 foreign: 0,
                 disconnected: 0,
+                handshakes: Handshakes::default(),
                 reasons: BTreeMap::new(),
                 spent: Duration::ZERO,
             },
@@ -156,34 +160,32 @@ impl Watchers {
             let ledgers = plugs.into_iter().map(|plug| (plug, Ledger::default()));
             all.watchers.push(Watcher {
                 socket: None,
-                stage: Stage::Upgrading,
+                stage: Stage::Joining(ANSWERS),
                 rooms,
                 token,
                 joined: Vec::new(),
                 ledgers: ledgers.collect(),
             });
-            all.dial(target)
+            all.dial(way)
                 .map_err(|e| format!("who watches the plugs was not let in: {e}"))?;
         }
         Ok(all)
     }
 
     /// Connects the newest watcher, blocking until it has joined.
-    fn dial(&mut self, target: SocketAddr) -> Result<(), String> {
+    fn dial(&mut self, way: &Way) -> Result<(), String> {
         let words = |e: std::io::Error| e.to_string();
         let at = self.watchers.len() - 1;
-        let stream = TcpStream::connect_timeout(&target, JOINING).map_err(words)?;
-        stream.set_nodelay(true).map_err(words)?;
-        stream.set_read_timeout(Some(JOINING)).map_err(words)?;
-        let head = format!(
-            "GET /v1/ws HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: {}\r\n\r\n",
+        let lines = format!(
+            "Sec-WebSocket-Protocol: {}\r\n",
             cauce_protocol::SUBPROTOCOL_PROTO
         );
-        let mut socket = Socket::new(stream);
-        socket.write_or_queue(head.as_bytes()).map_err(words)?;
+        let socket = way.upgrade("/v1/ws", &lines, JOINING, &mut self.buffer)?;
+        if let Some(tls) = socket.tls() {
+            self.heard.handshakes.count(tls.facts());
+        }
         self.watchers[at].socket = Some(socket);
+        self.introduce(at).map_err(words)?;
         let until = Instant::now() + JOINING;
         while self.watchers[at].stage != Stage::Ready {
             self.receive(at).map_err(words)?;
@@ -259,13 +261,6 @@ impl Watchers {
     fn read(&mut self, at: usize, input: &[u8]) -> std::io::Result<()> {
         let now = self.shared.clock.now();
         let mut from = 0;
-        if self.watchers[at].stage == Stage::Upgrading {
-            match head_end(input)? {
-                Some(head) => from = head,
-                None => return self.keep(at, input),
-            }
-            self.introduce(at)?;
-        }
         while let Some(frame) = wire::frame(&input[from..], FRAME_BYTES_MAX).map_err(std::io::Error::other)? {
             let payload = &input[from + frame.payload.start..from + frame.payload.end];
             from += frame.payload.end;
@@ -309,8 +304,7 @@ impl Watchers {
     }
 
     fn introduce(&mut self, at: usize) -> std::io::Result<()> {
-        let watcher = &mut self.watchers[at];
-        watcher.stage = Stage::Joining(2);
+        let watcher = &self.watchers[at];
         let hello = proto::Hello {
             version: cauce_protocol::VERSION,
             features: (proto::Feature::Advance as u64) | (proto::Feature::Gap as u64),

@@ -16,8 +16,6 @@ use crate::wire;
 
 /// Longest answer to a handshake, in bytes.
 const HEAD_BYTES_MAX: usize = 4 * 1024;
-/// The first byte of what a server of TLS answers to plain text.
-const ALERT: u8 = 0x15;
 /// What a connection keeps of a stream at most, in bytes: the longest that may be said, with what is before it in a message.
 const HALF_BYTES_MAX: usize = 2 * SAID_BYTES_MAX;
 
@@ -232,10 +230,8 @@ impl Shard {
 
 /// Where an HTTP head ends; an error unless it agrees to the upgrade.
 pub(crate) fn head_end(input: &[u8]) -> io::Result<Option<usize>> {
-    if input.first() == Some(&ALERT) {
-        return Err(io::Error::other(
-            "the server speaks TLS: name its certificate with --ca FILE",
-        ));
+    if input.first() == Some(&tls::ALERT) {
+        return Err(io::Error::other(tls::UNEXPECTED));
     }
     let Some(end) = input.windows(4).position(|w| w == b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {

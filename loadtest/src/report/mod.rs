@@ -188,12 +188,12 @@ impl Figures {
         self.put(name, value as f64, Unit::Count, Better::Lower);
     }
 
-    /// Handshakes of TLS, where there were any.
-    pub(crate) fn handshakes(&mut self, handshakes: &Handshakes) {
+    /// Handshakes of TLS, where there were any, their names with `prefix` before them.
+    pub(crate) fn handshakes(&mut self, prefix: &str, handshakes: &Handshakes) {
         let total = handshakes.total();
         if total != Count::default() {
-            self.count("handshakes_full", total.full);
-            self.count("handshakes_resumed", total.resumed);
+            self.count(&format!("{prefix}handshakes_full"), total.full);
+            self.count(&format!("{prefix}handshakes_resumed"), total.resumed);
         }
     }
 

@@ -138,7 +138,7 @@ impl Measured {
         figures.put("generator_busy", self.busy, Unit::Share, Better::Neither);
         let mut notes = account.reasons();
         self.processes(&mut figures, &mut notes);
-        figures.handshakes(&account.tally.handshakes);
+        figures.handshakes("", &account.tally.handshakes);
         figures.put(
             "ready_p99",
             micros(about.ready.value_at_quantile(0.99)),

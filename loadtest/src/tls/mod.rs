@@ -19,7 +19,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, CommonState, HandshakeKind, ProtocolVersion, StreamOwned};
 
 pub use identity::Identity;
 pub(crate) use identity::for_loopback;
@@ -29,6 +29,10 @@ use trust::Trust;
 
 /// What we speak inside.
 const HTTP_1_1: &[u8] = b"http/1.1";
+/// The first byte of what a server of TLS answers to plain text ...
+pub(crate) const ALERT: u8 = 0x15;
+/// ... and what is to be done about it.
+pub(crate) const UNEXPECTED: &str = "the server speaks TLS: name its certificate with --ca FILE";
 /// For the first handshake, which only asks whether there can be others.
 const TRIAL_TIME: Duration = Duration::from_secs(30);
 
@@ -167,20 +171,18 @@ impl Dialer {
     /// # Errors
     /// Why it cannot; in words for people.
     pub(crate) fn try_out(&self, target: SocketAddr) -> Result<(), String> {
-        let said = |error: io::Error| format!("{target}: {}", words(&error));
-        let mut stream = TcpStream::connect_timeout(&target, TRIAL_TIME).map_err(said)?;
-        stream
-            .set_read_timeout(Some(TRIAL_TIME))
-            .and_then(|()| stream.set_write_timeout(Some(TRIAL_TIME)))
-            .map_err(said)?;
-        let mut client = ClientConnection::new(Arc::new(self.config.clone()), self.name.clone())
-            .map_err(|e| format!("{target}: {e}"))?;
-        while client.is_handshaking() {
-            client.complete_io(&mut stream).map_err(said)?;
-        }
-        client.send_close_notify();
+        let said = |why: String| format!("{target}: {why}");
+        let stream = TcpStream::connect_timeout(&target, TRIAL_TIME)
+            .and_then(|stream| {
+                stream.set_read_timeout(Some(TRIAL_TIME))?;
+                stream.set_write_timeout(Some(TRIAL_TIME))?;
+                Ok(stream)
+            })
+            .map_err(|e| said(e.to_string()))?;
+        let mut stream = self.credentials().shake_hands(stream).map_err(said)?;
+        stream.conn.send_close_notify();
         // The question is answered, whether the goodbye arrives or not.
-        let _ = client.write_tls(&mut stream);
+        let _ = stream.conn.write_tls(&mut stream.sock);
         Ok(())
     }
 }
@@ -197,6 +199,22 @@ impl Credentials {
     /// As rustls has it.
     pub(crate) fn session(&self) -> io::Result<Session> {
         Session::client(self.config.clone(), self.name.clone())
+    }
+
+    /// Secures a connection that blocks.
+    ///
+    /// # Errors
+    /// If the handshake fails; in words for people.
+    pub(crate) fn shake_hands(
+        &self,
+        mut stream: TcpStream,
+    ) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
+        let client = ClientConnection::new(self.config.clone(), self.name.clone());
+        let mut client = client.map_err(|e| e.to_string())?;
+        while client.is_handshaking() {
+            client.complete_io(&mut stream).map_err(|e| words(&e))?;
+        }
+        Ok(StreamOwned::new(client, stream))
     }
 }
 

@@ -136,7 +136,7 @@ impl Drop for Running {
 pub(crate) struct Broker {
     pub(crate) process: Running,
     pub(crate) banner: [String; 4],
-    /// `http://127.0.0.1:…`
+    /// `http://127.0.0.1:…`, or with https.
     pub(crate) url: String,
 }
 
@@ -146,8 +146,17 @@ impl Broker {
         command.arg(data_dir).args(more);
         let process = Running::start(command);
         let banner = std::array::from_fn(|_| process.out.next());
-        let url = format!("http://{}", between(&banner[0], "ws://", "/v1/ws"));
+        let (http, ws) = match banner[0].contains("wss://") {
+            true => ("https", "wss://"),
+            false => ("http", "ws://"),
+        };
+        let url = format!("{http}://{}", between(&banner[0], ws, "/v1/ws"));
         Self { process, banner, url }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        self.url.rsplit('/').next().unwrap_or_default()
     }
 
     /// Where it is and where its key lies, for every other command.

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::support::{Broker, Running, between, cauce, json, printed, run};
+use super::support::{Broker, Running, cauce, json, printed, run};
 
 /// A certificate for this machine, its own authority, and its key.
-fn certify(dir: &Path) -> (String, String) {
+pub(crate) fn certify(dir: &Path) -> (String, String) {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let certified = rcgen::generate_simple_self_signed(names).unwrap();
     let write = |name: &str, text: String| {
@@ -33,15 +33,13 @@ fn messages_and_devices_come_over_tls() {
         "--set",
         &format!("tls.key={key}"),
     ];
-    let process = {
-        let mut command = cauce(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(&data).args(settings);
-        Running::start(command)
-    };
-    let banner: [String; 4] = std::array::from_fn(|_| process.out.next());
-    let url = format!("https://{}", between(&banner[0], "wss://", "/v1/ws"));
-    assert!(banner[3].contains(&format!("--url {url}")), "{}", banner[3]);
-    let broker = Broker { process, banner, url };
+    let broker = Broker::start(&data, &settings);
+    let (url, banner) = (&broker.url, &broker.banner);
+    assert!(
+        url.starts_with("https://") && banner[3].contains(&format!("--url {url}")),
+        "{}",
+        banner[3]
+    );
     let with = |args: &[&str]| -> Vec<OsString> {
         let access = broker.access(&data);
         let args = args.iter().map(OsString::from);
