@@ -1,9 +1,8 @@
-// A Socket.IO server that hands each message on to its room: node socketio.mjs [port]
-import { createServer } from "node:http";
+// A Socket.IO server that hands each message on to its room: node socketio.mjs [port] [certificate key]
 import { Server } from "socket.io";
+import { listen, web } from "./web.mjs";
 
-const http = createServer();
-const io = new Server(http, { transports: ["websocket"], serveClient: false });
+const io = new Server(web, { transports: ["websocket"], serveClient: false });
 
 io.on("connection", (socket) => {
   socket.on("join", async (room, joined) => {
@@ -13,6 +12,4 @@ io.on("connection", (socket) => {
   socket.on("message", (room, payload) => io.to(room).emit("message", room, payload));
 });
 
-http.listen(Number(process.argv[2] ?? 3000), "127.0.0.1", () => {
-  console.log(`listening at 127.0.0.1:${http.address().port}`);
-});
+listen(3000);

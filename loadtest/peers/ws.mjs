@@ -1,10 +1,10 @@
-// A WebSocket server that hands each message on to its room: node ws.mjs [port]
+// A WebSocket server that hands each message on to its room: node ws.mjs [port] [certificate key]
 import { WebSocketServer } from "ws";
+import { listen, web } from "./web.mjs";
 
 const rooms = new Map();
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.argv[2] ?? 3001) });
+const server = new WebSocketServer({ server: web });
 
-server.on("listening", () => console.log(`listening at 127.0.0.1:${server.address().port}`));
 server.on("connection", (socket) => {
   const mine = new Set();
   socket.on("message", (data, isBinary) => {
@@ -26,3 +26,5 @@ server.on("connection", (socket) => {
   });
   socket.on("error", () => socket.terminate());
 });
+
+listen(3001);

@@ -1,12 +1,13 @@
-//! The whole program against real servers of other kinds, on free ports of loopback. What is checked are counts, which do not
-//! depend on how busy the machine is.
+//! The whole program against real servers of other kinds, on free ports of loopback, with TLS and without. What is checked are
+//! counts, which do not depend on how busy the machine is.
 //!
 //! These tests want Node with the packages of `loadtest/peers`, mosquitto and nats-server, and are ignored unless asked for:
 //! `scripts/check-peers.sh` gets what is missing and asks. A server that does not start fails its test.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Peer {
     child: Child,
     address: SocketAddr,
+    /// What it shows over TLS.
+    certified: Option<Certified>,
     /// What was written for it, to be removed.
     settings: Option<PathBuf>,
+}
+
+/// A certificate for loopback that nobody has signed, and its key, in files.
+struct Certified(tempfile::TempDir);
+
+impl Certified {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Mosquitto gives up root, and reads them only then. They are good for nothing but this test.
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).unwrap();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        Self(folder)
+    }
+
+    fn files(&self) -> [PathBuf; 2] {
+        ["cert.pem", "key.pem"].map(|name| self.0.path().join(name))
+    }
 }
 
 fn peers() -> PathBuf {
@@ -32,9 +55,15 @@ fn free_port() -> u16 {
 impl Peer {
     /// A script that says where it listens.
     fn node(script: &str) -> Self {
+        Self::node_with(&[], script, None)
+    }
+
+    fn node_with(options: &[&str], script: &str, certified: Option<Certified>) -> Self {
         let mut child = Command::new("node")
+            .args(options)
             .arg(peers().join(script))
             .arg("0")
+            .args(certified.iter().flat_map(Certified::files))
             .stdout(Stdio::piped())
             .spawn()
             .expect("node: run scripts/check-peers.sh");
@@ -45,12 +74,21 @@ impl Peer {
         Self {
             address: address.unwrap_or_else(|_| panic!("{script} did not start: {line:?}")),
             child,
+            certified,
             settings: None,
         }
     }
 
-    /// A program with the settings that we ship, at other ports.
-    fn with_settings(program: &str, file: &str, ports: &[&str]) -> Self {
+    fn nats() -> Self {
+        Self::with_settings("nats-server", "nats.conf", &["8222"], None)
+    }
+
+    fn mosquitto() -> Self {
+        Self::with_settings("mosquitto", "mosquitto.conf", &["8083", "1883"], None)
+    }
+
+    /// A program with the settings that we ship, at other ports; over TLS, with what they name for it in a comment.
+    fn with_settings(program: &str, file: &str, ports: &[&str], certified: Option<Certified>) -> Self {
         let mut settings = std::fs::read_to_string(peers().join(file)).unwrap();
         let mut first = None;
         for port in ports {
@@ -58,6 +96,16 @@ impl Peer {
             assert!(settings.contains(port), "{file} names {port}");
             settings = settings.replace(port, &free.to_string());
             first.get_or_insert(free);
+        }
+        if let Some(certified) = &certified {
+            settings = settings.replace("no_tls: true", "");
+            for (name, path) in ["cert.pem", "key.pem"].iter().zip(certified.files()) {
+                assert!(settings.contains(name), "{file} names {name}");
+                settings = settings.replace(name, path.to_str().unwrap());
+            }
+            for of_tls in ["tls {", "certfile", "keyfile"] {
+                settings = settings.replace(&format!("# {of_tls}"), of_tls);
+            }
         }
         let address = SocketAddr::from(([127, 0, 0, 1], first.unwrap()));
         let path = std::env::temp_dir().join(format!("cauce-peer-{}-{file}", address.port()));
@@ -72,6 +120,7 @@ impl Peer {
         let mut peer = Self {
             child,
             address,
+            certified,
             settings: Some(path),
         };
         let began = Instant::now();
@@ -100,12 +149,17 @@ struct Run {
 }
 
 fn load(dialect: &str, address: SocketAddr, scenario: &str) -> Run {
+    load_trusting(None, dialect, address, scenario)
+}
+
+fn load_trusting(ca: Option<&Path>, dialect: &str, address: SocketAddr, scenario: &str) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
         .env_remove("LOADTEST_KEY")
         .args(["run", "--dialect", dialect, "--target", &address.to_string()])
         .args(["--quiet", "--json", "-", "--warmup", "0.1", "--seconds", "0.4"])
         .args(["--set", "load.drain_seconds=20"])
         .args(scenario.split(' '))
+        .args(ca.iter().flat_map(|ca| [Path::new("--ca"), ca]))
         .output()
         .unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -143,8 +197,15 @@ impl Run {
 }
 
 fn every_workload_is_whole(dialect: &str, peer: &Peer) {
-    let load = |scenario: &str| load(dialect, peer.address, scenario);
-    load("fanout --set shape.subscribers=20 --outstanding 4").assert_whole(20.0);
+    let ca = peer
+        .certified
+        .as_ref()
+        .map(|certified| certified.0.path().join("cert.pem"));
+    let load = |scenario: &str| load_trusting(ca.as_deref(), dialect, peer.address, scenario);
+    let fanout = load("fanout --set shape.subscribers=20 --outstanding 4");
+    fanout.assert_whole(20.0);
+    // Twenty who listen, and who publishes; all for the first time.
+    assert_eq!(fanout.metric("handshakes_full"), ca.as_ref().map(|_| 21.0));
     load("rooms --set shape.rooms=5 --set shape.members=3 --rate 300 --threads 2").assert_whole(3.0);
     load("pairs --set shape.connections=10 --rate 200 --set load.payload_bytes=3000").assert_whole(1.0);
     load("echo --set shape.pairs=2").assert_whole(2.0);
@@ -176,22 +237,52 @@ fn socket_io_runs_every_workload() {
 #[test]
 #[ignore = "wants nats-server: scripts/check-peers.sh"]
 fn nats_runs_every_workload() {
-    let peer = Peer::with_settings("nats-server", "nats.conf", &["8222"]);
+    let peer = Peer::nats();
     every_workload_is_whole("nats", &peer);
 }
 
 #[test]
 #[ignore = "wants mosquitto: scripts/check-peers.sh"]
 fn mosquitto_runs_every_workload() {
-    let peer = Peer::with_settings("mosquitto", "mosquitto.conf", &["8083", "1883"]);
+    let peer = Peer::mosquitto();
     every_workload_is_whole("mqtt", &peer);
+}
+
+#[test]
+#[ignore = "wants Node and loadtest/peers/node_modules: scripts/check-peers.sh"]
+fn plain_and_socket_io_run_every_workload_over_tls() {
+    for (dialect, script) in [("plain", "ws.mjs"), ("socketio", "socketio.mjs")] {
+        let peer = Peer::node_with(&[], script, Some(Certified::new()));
+        every_workload_is_whole(dialect, &peer);
+    }
+}
+
+#[test]
+#[ignore = "wants Node and loadtest/peers/node_modules: scripts/check-peers.sh"]
+fn a_server_that_knows_only_tls_1_2_runs_every_workload_too() {
+    let peer = Peer::node_with(&["--tls-max-v1.2"], "ws.mjs", Some(Certified::new()));
+    every_workload_is_whole("plain", &peer);
+    let [ca, _] = peer.certified.as_ref().unwrap().files();
+    let echo = load_trusting(Some(&ca), "plain", peer.address, "echo --set shape.pairs=1");
+    assert_eq!(echo.outcome["tls"]["version"], "1.2", "{}", echo.outcome);
+}
+
+#[test]
+#[ignore = "wants mosquitto and nats-server: scripts/check-peers.sh"]
+fn nats_and_mosquitto_run_every_workload_over_tls() {
+    let certified = || Some(Certified::new());
+    let nats = Peer::with_settings("nats-server", "nats.conf", &["8222"], certified());
+    every_workload_is_whole("nats", &nats);
+    let ports = ["8083", "1883"];
+    let mosquitto = Peer::with_settings("mosquitto", "mosquitto.conf", &ports, certified());
+    every_workload_is_whole("mqtt", &mosquitto);
 }
 
 #[test]
 #[ignore = "wants mosquitto and nats-server: scripts/check-peers.sh"]
 fn streams_are_read_whole_when_websocket_messages_cut_them_anywhere() {
-    let nats = Peer::with_settings("nats-server", "nats.conf", &["8222"]);
-    let mosquitto = Peer::with_settings("mosquitto", "mosquitto.conf", &["8083", "1883"]);
+    let nats = Peer::nats();
+    let mosquitto = Peer::mosquitto();
     for (dialect, peer) in [("nats", &nats), ("mqtt", &mosquitto)] {
         for bytes in [1, 7, 100] {
             let cutter = cut_messages(peer.address, bytes);
@@ -208,7 +299,7 @@ fn streams_are_read_whole_when_websocket_messages_cut_them_anywhere() {
 #[test]
 #[ignore = "wants nats-server: scripts/check-peers.sh"]
 fn a_server_of_another_kind_is_refused_in_words() {
-    let peer = Peer::with_settings("nats-server", "nats.conf", &["8222"]);
+    let peer = Peer::nats();
     let output = Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
         .args(["run", "echo", "--dialect", "mqtt", "--quiet"])
         .args(["--target", &peer.address.to_string()])

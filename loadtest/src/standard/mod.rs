@@ -2,10 +2,16 @@
 //!
 //! A line that fails says so in its row; the others go on. Rounds become fewer where time runs short. What was written before stays as it
 //! is until everything has been measured.
+//!
+//! - `set` says what is measured, in terms of `lines`, and `plan` how often in the time there is
+//! - `measure` makes a line's runs, `judge` holds what they found against the targets, `output` writes it all
 
 mod judge;
 mod lines;
+mod measure;
 mod output;
+mod plan;
+mod set;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,28 +19,17 @@ use std::time::{Duration, Instant};
 
 use cauce_threads::Priority;
 
-use self::judge::{About, Round, row, single};
+use self::judge::{About, row};
 pub(crate) use self::lines::Transport;
-use self::lines::{Against, FEATURES_OFF, FEATURES_ON, Line, SEARCH_RATES, SEARCH_RULE, Server, Work};
+use self::lines::{Line, Work};
 use self::output::{Output, Where};
-use crate::assertion::Assertion;
-use crate::beside::Beside;
+use self::set::Chosen;
 use crate::dialect::Dialect;
-use crate::limit::Writing;
-use crate::report::rates::Rates;
-use crate::report::standard::{Curve, Picture, Row, Standard};
-use crate::report::{Machine, Outcome, TOOL, Unit, show};
-use crate::scenario::{Scenario, Shape};
-use crate::search::{Found, highest_each};
+use crate::report::standard::Standard;
+use crate::report::{Machine, TOOL};
+use crate::scenario::Scenario;
 use crate::served::{Footing, Served};
 use crate::session::Place;
-use crate::{cli, disturbed, in_process, interleaved};
-
-/// Settings of the program that measures within one process, with what each is set beside: the same threads without a broker.
-const BARE: [(&str, &str, &str); 2] = [
-    ("asleep", "bare_wake", "a thread woken"),
-    ("polling", "bare_look", "a thread that looks"),
-];
 
 /// Options of `standard`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +40,8 @@ pub struct StandardOptions {
     /// a fresh one. Without it, the server at --target is measured.
     #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["target", "pid"])]
     serve: Option<PathBuf>,
-    /// Only the lines behind these promises, as in 1,2,12.
+    /// Only the lines behind these promises, as in 1,2,12, and all of these: without it, the highest rate over TLS is looked for only if time
+    /// is left.
     #[arg(long, value_delimiter = ',', value_name = "NUMBERS")]
     lines: Vec<u8>,
     /// How often each run is made, in turns with what it is measured against; the median counts.
@@ -72,6 +68,8 @@ struct Run<'a> {
     options: &'a StandardOptions,
     prefix: &'a [String],
     standard: Standard,
+    /// When the time is up.
+    until: Instant,
 }
 
 /// The broker that a line measures: ours, or the one at --target.
@@ -93,7 +91,7 @@ impl StandardOptions {
         let began = Instant::now();
         // Both first: a quarter of an hour must not end with a file that cannot be written.
         let output = Output::prepare(&self.output)?;
-        let chosen = lines::chosen(&self.lines)?;
+        let Chosen { lines, spare } = set::chosen(&self.lines)?;
         let until = began + Duration::from_secs_f64((self.minutes * 60.0).clamp(0.0, 86_400.0));
         let mut run = Run {
             options: &self,
@@ -106,13 +104,14 @@ impl StandardOptions {
                 rounds: self.rounds,
                 ..Standard::default()
             },
+            until,
         };
-        for (at, line) in chosen.iter().enumerate() {
-            let left = until.saturating_duration_since(Instant::now());
-            run.line(
-                line,
-                lines::rounds(&chosen[at..], self.rounds, left.as_secs_f64()),
-            );
+        for (at, line) in lines.iter().enumerate() {
+            let rounds = plan::rounds(&lines[at..], &spare, self.rounds, run.seconds_left());
+            run.line(line, rounds);
+        }
+        for line in spare {
+            run.spare(line);
         }
         let mut standard = run.standard;
         standard.took_seconds = began.elapsed().as_secs();
@@ -144,6 +143,23 @@ impl StandardOptions {
 }
 
 impl Run<'_> {
+    fn seconds_left(&self) -> f64 {
+        self.until.saturating_duration_since(Instant::now()).as_secs_f64()
+    }
+
+    /// Makes a line if there is time for it, or says how to have it made.
+    fn spare(&mut self, line: &Line) {
+        if plan::is_room_for(line, self.seconds_left()) {
+            return self.line(line, 1);
+        }
+        let why = format!(
+            "{}: no time was left for it; --lines {} makes it",
+            line.title, line.number
+        );
+        self.tell(&why);
+        self.standard.notes.push(why);
+    }
+
     fn line(&mut self, line: &Line, rounds: u32) {
         self.tell(&format!("{}  {}", line.number, line.title));
         if rounds == 0 {
@@ -217,284 +233,6 @@ impl Run<'_> {
             Target::Ours(served) => served.place(&self.options.place),
             Target::Given => self.options.place.clone(),
         }
-    }
-
-    fn runs(&mut self, line: &Line, against: Against, server: Server, asked: u32) -> Result<(), String> {
-        let scenario = self.scenario(line)?;
-        let mut asked = asked;
-        if server == Server::OfTheRun && self.options.serve.is_none() {
-            // A second look at a server that has been used says nothing of its memory.
-            asked = 1;
-        }
-        let mut rounds: Vec<Round> = Vec::new();
-        let mut failure = None;
-        let mut target = None;
-        for number in 1..=asked {
-            self.tell(&format!("   round {number} of {asked}"));
-            let made = self.round(line, &scenario, against, server, &mut target);
-            match made {
-                Ok(round) => rounds.push(round),
-                Err(why) => {
-                    self.tell(&format!("   {why}"));
-                    failure = Some(why);
-                    // What it left behind is unknown; the next round gets another one.
-                    target = None;
-                }
-            }
-        }
-        drop(target);
-        self.judge(line, against, &rounds, failure.as_deref());
-        if let Some(first) = rounds.first() {
-            self.picture(line, first.outcomes());
-        }
-        Ok(())
-    }
-
-    /// All turns of a state together are one side of one round.
-    fn turns(&mut self, line: &Line) -> Result<(), String> {
-        let scenario = self.scenario(line)?;
-        let Shape::Slow { turns, .. } = scenario.shape else {
-            return Err(format!("{} has no turns", line.scenario));
-        };
-        let target = self.target(line.transport)?;
-        let names = [line.scenario, "target", "undisturbed"];
-        let (here, calm) = interleaved::run(&scenario, turns, names, &self.place(&target))?;
-        let value = |name: &str| here.metric(name).map(|metric| metric.value);
-        let spread = value("p99_ratio_at_least").zip(value("p99_ratio_at_most"));
-        let round = Round {
-            here,
-            there: Some(calm),
-        };
-        let known = self.standard.rows.len();
-        self.judge(line, Against::Calm, std::slice::from_ref(&round), None);
-        for row in &mut self.standard.rows[known..] {
-            if row.figure == "p99" {
-                row.ratio_interval = spread;
-            }
-        }
-        self.picture(line, round.outcomes());
-        Ok(())
-    }
-
-    /// One run, and what it is measured against right behind it.
-    fn round(
-        &self,
-        line: &Line,
-        scenario: &Scenario,
-        against: Against,
-        server: Server,
-        kept: &mut Option<Target>,
-    ) -> Result<Round, String> {
-        let fresh = |kept: &mut Option<Target>| -> Result<Place, String> {
-            if server == Server::OfTheRun {
-                // The old one must have ended before the new one starts on its core.
-                *kept = None;
-            }
-            if kept.is_none() {
-                *kept = Some(self.target(line.transport)?);
-            }
-            Ok(kept
-                .as_ref()
-                .map_or_else(|| self.options.place.clone(), |target| self.place(target)))
-        };
-        let place = fresh(kept)?;
-        if against == Against::Features {
-            classes(kept.as_ref(), FEATURES_ON)?;
-        }
-        let mut here = cli::once(scenario, line.scenario, "target", &place)?;
-        let there = match against {
-            Against::Nothing => None,
-            Against::Limit(writing) => {
-                let beside = Beside::start(self.prefix, writing, place.tls.is_on(), place.priority)?;
-                let there = place.beside(&beside);
-                Some(cli::once(
-                    &cli::bare(scenario),
-                    line.scenario,
-                    writing.words(),
-                    &there,
-                )?)
-            }
-            Against::Calm => {
-                let calm = disturbed::undisturbed(scenario).ok_or("nothing disturbs this scenario")?;
-                let place = fresh(kept)?;
-                let calm = cli::once(&calm, line.scenario, "undisturbed", &place)?;
-                disturbed::hold_against(&mut here, &calm);
-                Some(calm)
-            }
-            Against::Features => {
-                classes(kept.as_ref(), FEATURES_OFF)?;
-                Some(cli::once(scenario, line.scenario, "switched off", &place)?)
-            }
-        };
-        Ok(Round { here, there })
-    }
-
-    fn judge(&mut self, line: &Line, against: Against, rounds: &[Round], failure: Option<&str>) {
-        let compared = match against {
-            Against::Nothing => "",
-            Against::Limit(writing) => writing.words(),
-            Against::Calm => "undisturbed",
-            Against::Features => "switched off",
-        };
-        let number = line.number.to_string();
-        for target in line.targets {
-            let about = About {
-                line: &number,
-                run: line.title,
-                against: compared,
-            };
-            self.standard.rows.push(row(about, target, rounds, failure));
-        }
-        for outcome in rounds.iter().flat_map(Round::outcomes) {
-            self.heed(outcome);
-        }
-    }
-
-    fn picture<'a>(&mut self, line: &Line, outcomes: impl Iterator<Item = &'a Outcome> + Clone) {
-        if let Some(file) = line.picture {
-            let curves = outcomes.clone().map(|outcome| Curve {
-                name: outcome.server.clone(),
-                points: outcome.curve.clone(),
-            });
-            self.standard.pictures.push(Picture {
-                file: file.to_owned(),
-                title: format!("{}: latency by percentile", line.title),
-                curves: curves.collect(),
-            });
-        }
-        if line.scenario == "idle" {
-            let read = |metric: &crate::report::Metric| {
-                let connections = metric.name.strip_prefix("private_at_")?.parse().ok()?;
-                Some((connections, metric.value))
-            };
-            let metrics = outcomes.take(1).flat_map(|outcome| &outcome.metrics);
-            self.standard.memory.push(Curve {
-                name: line.title.to_owned(),
-                points: metrics.filter_map(read).collect(),
-            });
-        }
-    }
-
-    /// Remembers how busy the machine was besides.
-    fn heed(&mut self, outcome: &Outcome) {
-        let others = outcome.metric("others_cpu").map_or(0.0, |metric| metric.value);
-        self.standard.others_cpu = self.standard.others_cpu.max(others);
-    }
-
-    fn search(&mut self, line: &Line) -> Result<(), String> {
-        let scenario = self.scenario(line)?;
-        let rules: [Assertion; 1] = [SEARCH_RULE.parse()?];
-        let target = self.target(line.transport)?;
-        let here = self.place(&target);
-        let writing = Writing::OneByOne;
-        let beside = Beside::start(self.prefix, writing, here.tls.is_on(), here.priority)?;
-        let there = here.beside(&beside);
-        let places = [("target", &here), (writing.words(), &there)];
-        let mut rates = Rates::new(line.scenario, &scenario.about);
-        let mut tails: [Vec<(f64, f64)>; 2] = Default::default();
-        let found = highest_each(&scenario, &rules, SEARCH_RATES, |which, scenario| {
-            let (name, place) = places[which];
-            let outcome = cli::once(scenario, line.scenario, name, place)?;
-            let rate = scenario.load.rate.unwrap_or(0.0);
-            rates.add(rate, &outcome);
-            let p99 = outcome.metric("p99").map(|p99| (rate, p99.value));
-            tails[which].extend(p99);
-            self.heed(&outcome);
-            Ok(outcome)
-        });
-        // What was tried is the latency by rate, whatever came of the search.
-        self.standard.rates = Some(rates);
-        let found = found?;
-        for ((found, (name, _)), tails) in found.iter().zip(&places).zip(&tails) {
-            self.standard.notes.push(spread(line.title, name, found, tails));
-        }
-        let [here, there] = found.map(|found| found.rate);
-        let number = line.number.to_string();
-        for target in line.targets {
-            let about = About {
-                line: &number,
-                run: line.title,
-                against: writing.words(),
-            };
-            let row = single(about, target, Unit::PerSecond, (here, there), None);
-            self.standard.rows.push(row);
-        }
-        Ok(())
-    }
-
-    fn in_process(&mut self, line: &Line) -> Result<(), String> {
-        let Some(program) = &self.options.in_process else {
-            return Err("no program was given that measures it (--in-process)".to_owned());
-        };
-        // It has both sides in it, and so may use the cores of both.
-        let pins = self.options.place.pin.as_ref();
-        let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
-        let number = line.number.to_string();
-        let settings = in_process::measure(program, cores.as_deref(), self.options.place.priority)?;
-        // What the machine takes by itself is no setting of ours: it stands beside the one that waits for that.
-        let is_bare = |setting: &&in_process::Setting| BARE.iter().any(|(_, bare, _)| setting.name == *bare);
-        let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(is_bare);
-        for setting in ours {
-            let beside = BARE
-                .iter()
-                .find(|(name, ..)| setting.name == *name)
-                .and_then(|(_, name, words)| {
-                    let bare = bare.iter().find(|bare| bare.name == *name)?;
-                    Some((bare, *words))
-                });
-            let run = match setting.name.as_str() {
-                "" => line.title.to_owned(),
-                name => format!("{}, {}", line.title, name.replace('_', " ")),
-            };
-            let about = About {
-                line: &number,
-                run: &run,
-                against: beside.map_or("", |(_, words)| words),
-            };
-            for target in line.targets {
-                let of = |setting: &in_process::Setting| match target.figure {
-                    "p50" => setting.p50_us,
-                    _ => setting.p99_us,
-                };
-                let values = (Some(of(setting)), beside.map(|(bare, _)| of(bare)));
-                let row: Row = single(about, target, Unit::Micros, values, None);
-                self.standard.rows.push(row);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How sure the highest rate is: what the trials at it found. `tails` are rates with the 99th percentile of a trial.
-fn spread(line: &str, server: &str, found: &Found, tails: &[(f64, f64)]) -> String {
-    let Some(rate) = found.rate else {
-        return format!("{line}: {server} did not keep the lowest rate");
-    };
-    let mut at: Vec<f64> = tails
-        .iter()
-        .filter(|tail| tail.0 == rate)
-        .map(|tail| tail.1)
-        .collect();
-    at.sort_by(f64::total_cmp);
-    let shown = |at: Option<&f64>| at.map_or_else(|| "–".to_owned(), |&p99| show(p99, Unit::Micros));
-    let broken = found.broken.map_or_else(
-        || "broke none".to_owned(),
-        |broken| format!("broke {}", show(broken, Unit::PerSecond)),
-    );
-    format!(
-        "{line}: {server} kept {} with a p99 of {} to {} in {} trials, and {broken}; {} trials in all",
-        show(rate, Unit::PerSecond),
-        shown(at.first()),
-        shown(at.last()),
-        at.len(),
-        found.trials
-    )
-}
-
-fn classes(target: Option<&Target>, classes: &str) -> Result<(), String> {
-    match target {
-        Some(Target::Ours(served)) => served.classes(classes),
-        _ => Err("room classes are changed only at a server that was started with --serve".to_owned()),
     }
 }
 
