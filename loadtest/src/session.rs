@@ -309,6 +309,26 @@ mod tests {
     }
 
     #[test]
+    fn the_api_is_asked_over_tls_at_the_target_and_in_the_clear_at_an_address_of_its_own() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            place: Place,
+        }
+        let door = |arguments: &[&str]| {
+            let typed = Typed::parse_from(["load", "--target", "127.0.0.1:1"].iter().chain(arguments));
+            typed.place.door().unwrap().to_string()
+        };
+        assert_eq!(door(&[]), "http://127.0.0.1:1");
+        assert_eq!(door(&["--tls-without-verification"]), "https://127.0.0.1:1");
+        let internal = ["--api", "127.0.0.1:2", "--tls-without-verification"];
+        assert_eq!(door(&internal), "http://127.0.0.1:2");
+        let same = ["--api", "127.0.0.1:1", "--tls-without-verification"];
+        assert_eq!(door(&same), "https://127.0.0.1:1");
+    }
+
+    #[test]
     fn a_path_that_would_break_the_request_is_refused() {
         assert_eq!(path("/ws?a=b").unwrap(), "/ws?a=b");
         for bad in ["", "ws", "/a b", "/a\r\nHost: other", "/ä"] {

@@ -37,8 +37,12 @@ impl Certified {
         Self(folder)
     }
 
+    fn certificate(&self) -> PathBuf {
+        self.0.path().join("cert.pem")
+    }
+
     fn files(&self) -> [PathBuf; 2] {
-        ["cert.pem", "key.pem"].map(|name| self.0.path().join(name))
+        [self.certificate(), self.0.path().join("key.pem")]
     }
 }
 
@@ -196,11 +200,9 @@ impl Run {
     }
 }
 
-fn every_workload_is_whole(dialect: &str, peer: &Peer) {
-    let ca = peer
-        .certified
-        .as_ref()
-        .map(|certified| certified.0.path().join("cert.pem"));
+/// The workloads that carry messages at a rate of their own, and many handshakes. Over TLS if the server has a certificate.
+fn messages_are_whole(dialect: &str, peer: &Peer) {
+    let ca = peer.certified.as_ref().map(Certified::certificate);
     let load = |scenario: &str| load_trusting(ca.as_deref(), dialect, peer.address, scenario);
     let fanout = load("fanout --set shape.subscribers=20 --outstanding 4");
     fanout.assert_whole(20.0);
@@ -208,10 +210,15 @@ fn every_workload_is_whole(dialect: &str, peer: &Peer) {
     assert_eq!(fanout.metric("handshakes_full"), ca.as_ref().map(|_| 21.0));
     load("rooms --set shape.rooms=5 --set shape.members=3 --rate 300 --threads 2").assert_whole(3.0);
     load("pairs --set shape.connections=10 --rate 200 --set load.payload_bytes=3000").assert_whole(1.0);
-    load("echo --set shape.pairs=2").assert_whole(2.0);
-    load("slow --set shape.subscribers=10 --set shape.stalled=3 --rate 100").assert_whole(7.0);
     let storm = load("storm --set shape.connections=100 --set shape.in_flight=20");
     assert_eq!(storm.figure("failed"), 0.0, "{}", storm.outcome);
+}
+
+fn every_workload_is_whole(dialect: &str, peer: &Peer) {
+    messages_are_whole(dialect, peer);
+    let load = |scenario: &str| load(dialect, peer.address, scenario);
+    load("echo --set shape.pairs=2").assert_whole(2.0);
+    load("slow --set shape.subscribers=10 --set shape.stalled=3 --rate 100").assert_whole(7.0);
     let idle = load(
         "idle --set shape.connections=[10,30] --set shape.rest_seconds=0 --set shape.in_flight=10 --set shape.room_size=5",
     );
@@ -250,32 +257,32 @@ fn mosquitto_runs_every_workload() {
 
 #[test]
 #[ignore = "wants Node and loadtest/peers/node_modules: scripts/check-peers.sh"]
-fn plain_and_socket_io_run_every_workload_over_tls() {
+fn messages_of_plain_websocket_and_socket_io_are_whole_over_tls() {
     for (dialect, script) in [("plain", "ws.mjs"), ("socketio", "socketio.mjs")] {
         let peer = Peer::node_with(&[], script, Some(Certified::new()));
-        every_workload_is_whole(dialect, &peer);
+        messages_are_whole(dialect, &peer);
     }
 }
 
 #[test]
 #[ignore = "wants Node and loadtest/peers/node_modules: scripts/check-peers.sh"]
-fn a_server_that_knows_only_tls_1_2_runs_every_workload_too() {
+fn messages_of_a_server_that_knows_only_tls_1_2_are_whole_too() {
     let peer = Peer::node_with(&["--tls-max-v1.2"], "ws.mjs", Some(Certified::new()));
-    every_workload_is_whole("plain", &peer);
-    let [ca, _] = peer.certified.as_ref().unwrap().files();
+    messages_are_whole("plain", &peer);
+    let ca = peer.certified.as_ref().unwrap().certificate();
     let echo = load_trusting(Some(&ca), "plain", peer.address, "echo --set shape.pairs=1");
     assert_eq!(echo.outcome["tls"]["version"], "1.2", "{}", echo.outcome);
 }
 
 #[test]
 #[ignore = "wants mosquitto and nats-server: scripts/check-peers.sh"]
-fn nats_and_mosquitto_run_every_workload_over_tls() {
+fn messages_of_nats_and_mosquitto_are_whole_over_tls() {
     let certified = || Some(Certified::new());
     let nats = Peer::with_settings("nats-server", "nats.conf", &["8222"], certified());
-    every_workload_is_whole("nats", &nats);
+    messages_are_whole("nats", &nats);
     let ports = ["8083", "1883"];
     let mosquitto = Peer::with_settings("mosquitto", "mosquitto.conf", &ports, certified());
-    every_workload_is_whole("mqtt", &mosquitto);
+    messages_are_whole("mqtt", &mosquitto);
 }
 
 #[test]
