@@ -9,7 +9,7 @@ use cauce_protocol::wire::respond;
 use cauce_protocol::wire::{Refresh, Respond, client_frame::Request, server_frame::Message};
 use tokio::sync::Semaphore;
 
-use crate::party::{Party, asks, call, cancel, json, refused, serve, soon};
+use crate::party::{CALL_MS, Party, asks, call, cancel, json, refused, serve, soon};
 use crate::support::{Broker, claims, sign_for};
 
 const SHARED: u32 = 100;
@@ -72,7 +72,11 @@ async fn a_server_is_told_who_asks_what_and_until_when() {
     let invoke = server.invoked().await;
     assert_eq!((&*invoke.method, &*invoke.user), ("math.add", "ann"));
     assert_eq!(invoke.params, "{\"n\":1}");
-    assert!((1..=15_000).contains(&invoke.timeout_ms), "{}", invoke.timeout_ms);
+    assert!(
+        (1..=CALL_MS).contains(&invoke.timeout_ms),
+        "{}",
+        invoke.timeout_ms
+    );
     assert!((1..1 << 53).contains(&invoke.call));
     let done = server.respond(invoke.call, "{\"sum\":2}").await;
     assert!(matches!(done, Outcome::Done(_)));
