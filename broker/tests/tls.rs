@@ -44,6 +44,7 @@ async fn client(broker: &Broker, pem: &str, user: &str) -> Result<Client, cauce_
     let options = Options::new(url)
         .token(token("a", user))
         .roots_pem(pem)
+        .connect_timeout(PATIENCE)
         .reconnect(cauce_client::Reconnect::Never);
     Client::connect(options).await
 }

@@ -7,10 +7,13 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a program is started whose port somebody else has taken.
+const STARTS_MAX: u32 = 5;
 
 struct Peer {
     child: Child,
@@ -49,8 +52,18 @@ impl Peer {
         }
     }
 
-    /// A program with the settings that we ship, at other ports.
+    /// A program with the settings that we ship, at other ports. Between their choice and its start somebody else may take one; then
+    /// it ends, and is started at others.
     fn with_settings(program: &str, file: &str, ports: &[&str]) -> Self {
+        let mut tries = (0..STARTS_MAX).map(|_| Self::at_free_ports(program, file, ports));
+        tries
+            .find_map(Result::ok)
+            .unwrap_or_else(|| panic!("{program} ended each time"))
+    }
+
+    /// # Errors
+    /// With how it ended, if it did before it listened.
+    fn at_free_ports(program: &str, file: &str, ports: &[&str]) -> Result<Self, ExitStatus> {
         let mut settings = std::fs::read_to_string(peers().join(file)).unwrap();
         let mut first = None;
         for port in ports {
@@ -76,11 +89,13 @@ impl Peer {
         };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert_eq!(peer.child.try_wait().unwrap(), None, "{program} ended");
+            if let Some(status) = peer.child.try_wait().unwrap() {
+                return Err(status);
+            }
             assert!(began.elapsed() < PATIENCE, "{program} does not listen");
             std::thread::yield_now();
         }
-        peer
+        Ok(peer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A real broker on a free port, and plain peers that say exactly what a test wants said.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod files;
 pub mod pace;
 pub mod raw;
 pub mod tls;
