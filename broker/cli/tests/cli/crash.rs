@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use super::support::{Broker, Running, cauce, json, printed, until};
 
-/// Transactions that the broker has committed so far, as its metrics tell.
+/// Transactions of rows that the broker has committed so far, as its metrics tell.
 fn commits(broker: &Broker) -> u64 {
     let address = broker.url.strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
@@ -14,7 +14,7 @@ fn commits(broker: &Broker) -> u64 {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let mut lines = answer.lines();
-    let count = lines.find_map(|line| line.strip_prefix("cauce_store_commits_total "));
+    let count = lines.find_map(|line| line.strip_prefix("cauce_store_flush_duration_seconds_count "));
     count
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or_else(|| panic!("{answer}"))
