@@ -24,7 +24,7 @@ async fn hurry(broker: &Broker, folder: &TempDir) {
         broker
             .server
             .reload(&config(&settings))
-            .expect("a good configuration")
+            .expect("a good configuration");
     };
     broker.tune(reload).await;
 }

@@ -34,7 +34,7 @@ async fn answer_once_all_are_given(mut server: Party, by: &'static str, given: A
         server.respond(call, by).await;
     }
     // Who goes away would take its answers with it.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]
