@@ -129,14 +129,6 @@ pub(crate) fn run_soon(priority: Priority) -> Result<(), String> {
     }
 }
 
-/// The same for threads that poll until they are due, from whom a short slice would take the core sooner.
-///
-/// # Errors
-/// As [`run_soon`].
-pub(crate) fn outrank(priority: Priority) -> Result<(), String> {
-    cauce_threads::outrank(priority).map_err(|error| format!("--priority {priority}: {error}"))
-}
-
 /// How far below the measuring threads those run that only disturb.
 const BELOW: i32 = 10;
 

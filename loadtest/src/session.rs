@@ -21,9 +21,10 @@ use crate::tls;
 use crate::token::Signing;
 use crate::topology::Topology;
 
-/// How long before a due message a pinned generator wakes and begins to poll, in microseconds: what waking up costs on a small virtual machine in
-/// all but one of a hundred cases.
-const SPIN_PINNED_US: u64 = 200;
+/// How long before a due message a pinned generator wakes and begins to poll, in nanoseconds: what waking up costs on a small virtual machine ...
+const SPIN_PINNED_NS: u64 = 100_000;
+/// ... but no larger part of the time between its messages: who always polls has always had his due of the core, and waits when others want it.
+const SPIN_PART: u64 = 4;
 /// Descriptors beside the connections.
 const DESCRIPTORS_SPARE: u64 = 64;
 
@@ -55,7 +56,8 @@ pub(crate) struct Place {
     /// 0, root or CAP_SYS_NICE.
     #[arg(long, default_value = "0", value_parser = priority)]
     pub(crate) priority: Priority,
-    /// Wake so many microseconds before the next message is due, and poll until then; 200 with --pin, else 0.
+    /// Wake so many microseconds before the next message is due, and poll until then; with --pin 100, or a quarter of the time between a thread's
+    /// messages if that is less, else 0.
     #[arg(long)]
     pub(crate) spin_us: Option<u64>,
     /// No progress on the terminal.
@@ -94,9 +96,13 @@ impl Place {
         !self.quiet && std::io::stderr().is_terminal()
     }
 
-    pub(crate) fn spin_ns(&self) -> u64 {
-        let pinned = if self.pin.is_some() { SPIN_PINNED_US } else { 0 };
-        self.spin_us.unwrap_or(pinned) * 1_000
+    /// How long a thread polls before a message, if so many lie between two of them on average; in nanoseconds.
+    pub(crate) fn spin_ns(&self, between_ns: u64) -> u64 {
+        match (self.spin_us, &self.pin) {
+            (Some(asked), _) => asked.saturating_mul(1_000),
+            (None, Some(_)) => SPIN_PINNED_NS.min(between_ns / SPIN_PART),
+            (None, None) => 0,
+        }
     }
 
     /// The server's process, if it is on this machine and we may see it.
@@ -112,11 +118,7 @@ impl Place {
     /// # Errors
     /// If the kernel refuses, or the server's process is not known; in words for people.
     pub(crate) fn settle(&self, server: Option<u32>) -> Result<(), String> {
-        let asked = match self.spin_ns() {
-            0 => process::run_soon(self.priority),
-            _ => process::outrank(self.priority),
-        };
-        asked?;
+        process::run_soon(self.priority)?;
         let Some(pins) = &self.pin else {
             return Ok(());
         };

@@ -336,10 +336,10 @@ section! {
 section! {
     /// The database and what is written to it behind the traffic.
     pub Store STORE "store" false {
-        /// Rows that one transaction writes at most.
-        flush_rows: usize = count(1, 100_000), "1000", Restart;
-        /// Longest that a row waits for others to be written with.
-        flush_age: Duration = millis(1, MINUTE), "200ms", Restart;
+        /// Rows that are written without waiting for more.
+        flush_rows: usize = count(1, 100_000), "20000", Restart;
+        /// Longest that a row waits for others to be written with; a crash loses these rows, and a shorter wait writes more to the disk.
+        flush_age: Duration = millis(1, MINUTE), "1s", Restart;
         /// Bytes that may wait to be written; beyond, newest states replace older ones and the rest is counted as lost.
         pending_bytes: usize = size(MIB, 16 * GIB), "64MiB", Restart;
         /// Bytes of durable messages that may wait for the disk; beyond, durable publishes are refused.

@@ -1,7 +1,8 @@
 //! What waits to be written, and when it is due. Pure: no lock, no clock, no database.
 //!
 //! What must stay true:
-//! - Of a device's states only the newest waits; readings, events, audit and connection rows all wait, in order of arrival.
+//! - Of a device's states only the newest waits; readings, events, audit and connection rows all wait, and leave in order of arrival; readings, in that of
+//!   each device.
 //! - What waits and what is on its way into the database together stay within [`StoreLimits`].
 //! - A row that was accepted leaves in exactly one [`Batch`], and batches leave in order.
 
@@ -397,9 +398,15 @@ impl Piece<'_> {
 
 impl From<Taken> for Batch {
     fn from(taken: Taken) -> Self {
+        // By device, as the tables are: a page of either is then read, changed and written once for all its rows of a transaction, and
+        // not once for each. The order of one device's rows stays.
+        let mut states: Vec<_> = taken.states.into_values().collect();
+        states.sort_unstable_by(|a, b| (&a.tenant, &a.device).cmp(&(&b.tenant, &b.device)));
+        let mut readings = taken.readings;
+        readings.sort_by(|a, b| (&a.row.tenant, &a.row.device).cmp(&(&b.row.tenant, &b.row.device)));
         Self {
-            states: taken.states.into_values().collect(),
-            readings: taken.readings,
+            states,
+            readings,
             events: taken.events,
             audits: taken.audits,
             connections: taken.connections,

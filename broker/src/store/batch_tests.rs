@@ -198,6 +198,33 @@ fn one_tenant_cannot_take_the_place_of_another() {
 }
 
 #[test]
+fn a_batch_goes_device_by_device_and_each_devices_rows_in_their_order() {
+    let mut pending = Pending::new(StoreLimits::default(), 0);
+    for (ts_ms, (t, d)) in (1..).zip([(1, 0), (0, 2), (0, 1), (0, 2), (1, 0), (0, 1)]) {
+        let row = ReadingRow {
+            device: device(d),
+            ..reading(t, ts_ms)
+        };
+        let _ = pending.push_reading(row, 0);
+        let _ = pending.push_state(state(t, d, ts_ms, 10), 0);
+    }
+    let batch = Batch::from(pending.take().unwrap());
+    let piece = batch.piece(100).unwrap();
+    let readings = piece
+        .readings
+        .iter()
+        .map(|n| (&n.row.tenant, &n.row.device, n.seq));
+    let readings: Vec<_> = readings.map(|(t, d, seq)| format!("{t} {d} {seq}")).collect();
+    // A state takes a number too.
+    assert_eq!(
+        readings,
+        ["t0 d1 5", "t0 d1 11", "t0 d2 3", "t0 d2 7", "t1 d0 1", "t1 d0 9"]
+    );
+    let states: Vec<_> = piece.states.iter().map(|s| (&s.tenant, &s.device)).collect();
+    assert!(states.is_sorted() && states.len() == 3, "{states:?}");
+}
+
+#[test]
 fn rows_on_their_way_count_until_they_are_settled() {
     let mut pending = Pending::new(small(), 0);
     for t in 0..6 {

@@ -128,7 +128,8 @@ impl StoreConfig {
 /// Bounds of the queue between the hot paths and the database. Rows on their way into the database count too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreLimits {
-    /// This many rows are written without waiting for more.
+    /// This many rows are written without waiting for more. Rows of many devices cost a page each, and rows of one device share a page:
+    /// what waits should be several rows of each.
     pub flush_rows: usize,
     /// The oldest row waits at most this long before writing begins, in milliseconds.
     pub flush_age_ms: u64,
@@ -146,8 +147,8 @@ pub struct StoreLimits {
 impl Default for StoreLimits {
     fn default() -> Self {
         Self {
-            flush_rows: 1_000,
-            flush_age_ms: 200,
+            flush_rows: 20_000,
+            flush_age_ms: 1_000,
             rows_max: 200_000,
             states_max: 100_000,
             bytes_max: 256 * 1024 * 1024,

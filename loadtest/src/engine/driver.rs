@@ -277,12 +277,10 @@ impl<'a> Driver<'a> {
 
     fn show(&self, sent_all: bool) {
         let progress = &self.shared.progress[self.shard.index as usize];
-        progress
-            .expected
-            .store(self.shard.tally.expected, Ordering::Release);
-        progress
-            .received
-            .store(self.shard.tally.received, Ordering::Release);
+        let tally = &self.shard.tally;
+        let settled = tally.received + tally.refused_receipts;
+        progress.expected.store(tally.expected, Ordering::Release);
+        progress.settled.store(settled, Ordering::Release);
         progress.sent_all.store(sent_all, Ordering::Release);
     }
 

@@ -215,6 +215,11 @@ impl Shard {
                 if self.seats[at].stage != Stage::Ready {
                     return Err(io::Error::other(words));
                 }
+                // Who is ready asks for nothing but to publish. Which message it was is not said, but all rooms that a seat publishes to are alike.
+                if let Some(publisher) = self.publishers.iter().find(|p| p.seat == at) {
+                    self.tally.refused += 1;
+                    self.tally.refused_receipts += u64::from(publisher.receivers);
+                }
                 self.tally.note(words);
             }
             Heard::Note(words) => self.tally.note(words),

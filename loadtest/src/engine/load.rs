@@ -72,7 +72,8 @@ pub(crate) struct Loaded {
 #[repr(align(128))]
 pub(super) struct Progress {
     pub(super) expected: AtomicU64,
-    pub(super) received: AtomicU64,
+    /// What has come, and what will not because the server refused it.
+    pub(super) settled: AtomicU64,
     /// Nothing more will be sent by the schedule.
     pub(super) sent_all: AtomicBool,
 }
@@ -93,8 +94,8 @@ impl Shared {
             return false;
         }
         // In this order: what is expected only grows, and is stored first.
-        let received = sum(|p| &p.received);
-        sum(|p| &p.expected) == received
+        let settled = sum(|p| &p.settled);
+        sum(|p| &p.expected) == settled
     }
 }
 

@@ -101,6 +101,10 @@ pub(crate) struct Tally {
     pub(crate) sequence_breaks: u64,
     /// Messages that the broker said will not come.
     pub(crate) told_lost: u64,
+    /// Messages that the server did not take, and said so ...
+    pub(crate) refused: u64,
+    /// ... and the receipts that they do not lead to.
+    pub(crate) refused_receipts: u64,
     pub(crate) disconnected: u64,
     /// The same of those who had stopped reading.
     pub(crate) thrown_out: u64,
@@ -129,6 +133,8 @@ impl Tally {
         self.foreign += other.foreign;
         self.sequence_breaks += other.sequence_breaks;
         self.told_lost += other.told_lost;
+        self.refused += other.refused;
+        self.refused_receipts += other.refused_receipts;
         self.disconnected += other.disconnected;
         self.thrown_out += other.thrown_out;
         self.churned += other.churned;

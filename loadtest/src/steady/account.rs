@@ -34,6 +34,8 @@ impl Account {
                 account.late += u64::from(ledger.late);
             }
         }
+        // What the server refused, and said so, is not lost.
+        account.lost = account.lost.saturating_sub(account.tally.refused_receipts);
         account
     }
 
@@ -41,6 +43,7 @@ impl Account {
     pub(crate) fn faults(&self) -> Option<String> {
         let faults = [
             (self.lost, "lost"),
+            (self.tally.refused, "refused"),
             (self.doubles, "doubled"),
             (self.late, "out of order"),
             (self.tally.foreign, "not ours"),
@@ -66,6 +69,7 @@ impl Account {
         figures.count("sent", tally.sent);
         figures.count("received", tally.received);
         figures.fault("lost", self.lost);
+        figures.fault("refused", tally.refused);
         figures.fault("duplicates", self.doubles);
         figures.fault("reordered", self.late);
         if positions {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::account::Account;
 use self::collector::Collector;
 pub(crate) use self::measured::{About, Measured};
+use crate::clock::SECOND_NS;
 use crate::engine::{self, Dialled, Guest, LoadPlan, Pace, Window};
 use crate::process;
 use crate::report::Outcome;
@@ -123,6 +124,13 @@ fn load(
             outstanding: outstanding.unwrap_or(1),
         },
     };
+    let between_ns = match pace {
+        Pace::Open { messages_per_second } => {
+            (SECOND_NS as f64 * f64::from(load.threads) / messages_per_second) as u64
+        }
+        // The next message is due when another has come: nothing is polled for.
+        Pace::Closed { .. } => u64::MAX,
+    };
     let plan = LoadPlan {
         window,
         pace,
@@ -130,7 +138,7 @@ fn load(
             Shape::Soak { churn_per_second, .. } => churn_per_second,
             _ => 0.0,
         },
-        spin_ns: place.spin_ns(),
+        spin_ns: place.spin_ns(between_ns),
     };
     let (rows, collected) = channel();
     let mut collector = Collector::new(session.server, window, load.threads, place.is_live());

@@ -21,6 +21,7 @@ fn broker(dir: &Path, more: &[&str]) -> Broker {
     let text = format!(
         "[limits]\nconnections_per_address = 10000\nconnects_per_second = 100000\nconnects_burst = 100000\n\
          requests_per_second = 1000000\nrequests_burst = 1000000\n\
+         publish_bytes_per_second_per_connection = \"1GiB\"\npublish_bytes_per_second_per_tenant = \"16GiB\"\n\
          [[auth.keys]]\ntenant = \"default\"\nalg = \"HS256\"\nsecret = \"{SECRET}\"\n"
     );
     std::fs::write(&file, text).unwrap();
@@ -86,7 +87,14 @@ fn a_reader_that_stops_fills_what_the_broker_keeps_for_it_and_the_others_get_eve
     let outcomes = run("slow", &broker, dir.path(), &settings);
     let (stalled, calm) = (&outcomes[0], &outcomes[1]);
     let of = |name: &str| figure(stalled, name).unwrap_or_else(|| panic!("no {name}: {stalled}"));
-    for fault in ["lost", "duplicates", "reordered", "foreign", "disconnected"] {
+    for fault in [
+        "lost",
+        "refused",
+        "duplicates",
+        "reordered",
+        "foreign",
+        "disconnected",
+    ] {
         assert_eq!(of(fault), 0.0, "{fault}: {stalled}");
     }
     // Stalled, calm; calm, stalled; stalled, calm: it stops twice.
@@ -98,6 +106,33 @@ fn a_reader_that_stops_fills_what_the_broker_keeps_for_it_and_the_others_get_eve
         "{calm}"
     );
     assert!(of("p99_ratio") > 0.0);
+}
+
+#[test]
+fn what_the_broker_refuses_is_told_and_not_called_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = [
+        "--set",
+        "limits.publishes_per_second_per_tenant=10",
+        "--set",
+        "limits.publishes_burst_per_tenant=10",
+    ];
+    let broker = broker(dir.path(), &bounds);
+    let outcomes = run(
+        "rooms",
+        &broker,
+        dir.path(),
+        &["shape.rooms=3", "shape.members=2"],
+    );
+    let of = |name: &str| figure(&outcomes[0], name).unwrap_or_else(|| panic!("no {name}: {outcomes}"));
+    assert!(of("refused") > 0.0, "{outcomes}");
+    assert!(of("received") > 0.0, "{outcomes}");
+    assert_eq!(of("lost"), 0.0, "{outcomes}");
+    assert_eq!(of("sent"), of("refused") + of("received") / 2.0, "{outcomes}");
+    assert!(
+        outcomes[0]["notes"].to_string().contains("rate_limited"),
+        "{outcomes}"
+    );
 }
 
 #[test]

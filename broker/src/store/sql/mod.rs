@@ -51,6 +51,10 @@ pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// SQLite's own default, fixed so that a bound in bytes can be told in pages.
 const PAGE_BYTES: u32 = 4_096;
 
+/// Pages in the log after which a commit moves them into the database: 16 MiB. Devices change the same pages second after second, and
+/// what the log holds of one moves once; more would keep the one commit that moves it all for longer than some 20 ms.
+const CHECKPOINT_PAGES: u32 = 4_096;
+
 /// The log is cut back to this size after a checkpoint, in bytes, so that one long reader does not leave it large.
 const WAL_BYTES_KEPT: &str = "67108864";
 
@@ -61,6 +65,7 @@ pub(super) fn writer_options(config: &StoreConfig) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .thread_name(|_| "cauce-sql-write".into());
     match config.database_bytes_max {
         Some(bytes) => options.pragma(
@@ -173,6 +178,7 @@ mod tests {
                 i64::try_from(config.busy_timeout_ms).unwrap(),
             ),
             ("PRAGMA page_size", i64::from(PAGE_BYTES)),
+            ("PRAGMA wal_autocheckpoint", i64::from(CHECKPOINT_PAGES)),
         ] {
             let value: i64 = sqlx::query_scalar(pragma).fetch_one(&mut writer).await.unwrap();
             assert_eq!(value, expected, "{pragma}");
