@@ -30,7 +30,11 @@ rm -rf "$out" && mkdir -p "$out"
 target/debug/examples/conformance >"$out/address" &
 server=$!
 trap 'kill $server 2>/dev/null || true' EXIT
-for _ in $(seq 100); do [ -s "$out/address" ] && break; sleep 0.1; done
+for _ in $(seq 600); do
+  [ -s "$out/address" ] && break
+  kill -0 "$server" || { echo "the broker ended before it listened" >&2; exit 1; }
+  sleep 0.1
+done
 
 # Compression is not offered (docs/DECISIONS.md), so its cases are left out; nothing else is.
 cat >"$out/spec.json" <<JSON

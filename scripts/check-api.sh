@@ -34,7 +34,7 @@ target/debug/examples/serve "$work/data" <"$work/stdin" >"$work/url" 2>"$work/lo
 broker=$!
 # Open for as long as this script lives: the broker serves until its input ends.
 exec 3>"$work/stdin"
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     [ -s "$work/url" ] && break
     kill -0 "$broker" || { cat "$work/log"; exit 1; }
     sleep 0.1

@@ -75,19 +75,19 @@ async fn figures_are_right_and_comings_and_goings_are_named() {
     })
     .await;
     // What is told to watchers is no message of the tenant's: an idle tenant has none.
-    hear_stats(&mut admin, |stats| stats["messages_per_second"] == 0.0).await;
+    let idle = hear_stats(&mut admin, |stats| stats["messages_per_second"] == 0.0).await;
     for n in 0..40 {
         ann.ask(json!({"id": n + 2, "publish": {"room": "r", "event": "e"}}))
             .await;
     }
     let (mut messages, mut deliveries) = (0.0, 0.0);
-    let mut last = None;
+    let mut last = idle["unix_ms"].as_u64().expect("a time");
     while messages < 38.0 {
         let stats = hear(&mut admin, "stats").await;
         let at = stats["unix_ms"].as_u64().expect("a time");
-        // The first period began about a second before its figures came.
-        let seconds = last.map_or(1.0, |last| (at - last) as f64 / 1_000.0);
-        last = Some(at);
+        // A period is as long as the machine makes it.
+        let seconds = (at - last) as f64 / 1_000.0;
+        last = at;
         messages += stats["messages_per_second"].as_f64().expect("a rate") * seconds;
         deliveries += stats["deliveries_per_second"].as_f64().expect("a rate") * seconds;
     }
@@ -117,12 +117,15 @@ async fn refusals_and_closes_are_told_by_reason_with_how_often() {
     );
     let mut admin = watch(&broker, "a", ADMIN_ROOM).await;
     let mut ann = broker.join(&token("a", "ann")).await;
-    for id in 2..6 {
-        ann.ask(json!({"id": id, "publish": {"room": "r", "event": "e"}}))
-            .await;
+    // On a slow machine one is taken now and then.
+    let mut limited = 0;
+    while limited < 3 {
+        let publish = json!({"id": 2, "publish": {"room": "r", "event": "e"}});
+        let (reply, _) = ann.ask(publish).await;
+        limited += u64::from(reply["error"]["name"] == "rate_limited");
     }
     let mut refused = 0;
-    while refused < 3 {
+    while refused < limited {
         let log = hear(&mut admin, "log").await;
         for line in log["lines"].as_array().expect("lines") {
             assert_eq!(
@@ -132,7 +135,7 @@ async fn refusals_and_closes_are_told_by_reason_with_how_often() {
             refused += line["count"].as_u64().expect("a count");
         }
     }
-    assert_eq!(refused, 3);
+    assert_eq!(refused, limited);
     let user = cauce_protocol::UserId::new("ann").expect("a name");
     let refusal = cauce_protocol::Refusal::new(cauce_protocol::Code::TokenRevoked, "enough");
     let tenant = broker.server.handle().tenant("a").expect("tenant a");

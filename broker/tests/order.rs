@@ -4,8 +4,8 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use cauce_broker::hub::{Closing, Selection, ShardMessage};
 use cauce_protocol::message::Recipient;
@@ -393,6 +393,24 @@ async fn every_subscriber_sees_the_same_sequence_without_gap_or_duplicate() {
     assert!(compared > 500, "the restless were hardly there: {compared}");
 }
 
+/// Holds up the shard that this peer of tenant `b` lives on, until what is answered is dropped: where the shard looks for the
+/// class of a room.
+async fn hold_up(broker: &Broker, peer: &mut Peer) -> mpsc::Sender<()> {
+    let (here, is_here) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let tenant = broker.server.hub().tenants.get("b").expect("tenant b");
+    tenant.rooms.set_classify(Arc::new(move |_| {
+        // Nobody waits, or nobody holds it any more.
+        let _ = here.send(());
+        let _ = may_go_on.lock().expect("no panic").recv();
+        Arc::default()
+    }));
+    peer.say(json!({"id": 1, "subscribe": {"rooms": ["r"]}})).await;
+    is_here.recv_timeout(PATIENCE).expect("the shard is asked");
+    go_on
+}
+
 /// The queue is so long that emptying it takes many turns; a ping that arrives meanwhile is answered before its end.
 #[tokio::test]
 async fn a_shard_with_a_long_queue_still_reads_its_sockets() {
@@ -402,6 +420,9 @@ async fn a_shard_with_a_long_queue_still_reads_its_sockets() {
     let target = format!("/v1/ws?token={}", token("a", "ann"));
     raw.upgrade(&target, "").await;
     raw.hear_json().await;
+    let mut other = broker.join(&token("b", "bob")).await;
+    // All of it is there when the shard goes on, however fast it is.
+    let held = hold_up(&broker, &mut other).await;
     let hub = broker.server.hub();
     // Of no effect: nobody has this id.
     let closing = Arc::new(Closing {
@@ -415,6 +436,7 @@ async fn a_shard_with_a_long_queue_still_reads_its_sockets() {
     let ann = Recipient::User(UserId::new("ann").expect("a name"));
     a.send(ann, "the queue is empty", Payload::NULL).expect("sent");
     raw.say(json!({"id": 1, "ping": {}})).await;
+    drop(held);
     let first = raw.hear_json().await;
     assert!(
         first["reply"]["pong"].is_object(),

@@ -4,7 +4,6 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,20 @@ use cauce_fleet::{Fleet, FleetOptions, Reach, Tokens, Trust};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use support::raw::{KEY, Raw};
-use support::tls::{certify, trusting};
+use support::tls::{certify, settings, trusting};
 use support::{Broker, PATIENCE, config, token};
 use tempfile::TempDir;
 
-fn settings(folder: &Path) -> String {
-    support::tls::settings(folder) + "limits.handshake_timeout=500ms"
+/// From now on those who say nothing are waited for no longer than this. Whoever was in before had all the time in the world.
+async fn hurry(broker: &Broker, folder: &TempDir) {
+    let settings = settings(folder.path()) + "limits.handshake_timeout=500ms";
+    let reload = || {
+        broker
+            .server
+            .reload(&config(&settings))
+            .expect("a good configuration");
+    };
+    broker.tune(reload).await;
 }
 
 fn start() -> (Broker, TempDir, String) {
@@ -37,6 +44,7 @@ async fn client(broker: &Broker, pem: &str, user: &str) -> Result<Client, cauce_
     let options = Options::new(url)
         .token(token("a", user))
         .roots_pem(pem)
+        .connect_timeout(PATIENCE)
         .reconnect(cauce_client::Reconnect::Never);
     Client::connect(options).await
 }
@@ -139,8 +147,8 @@ async fn devices_cross_threads_with_their_tls() {
 
 #[tokio::test]
 async fn http_over_tls_is_answered_and_ended_properly() {
-    let (broker, _folder, pem) = start();
-    let address = broker.address;
+    let (broker, folder, pem) = start();
+    let (address, of_the_silent) = (broker.address, pem.clone());
     let answer = tokio::task::spawn_blocking(move || {
         let plain = exchange(address, &pem, b"GET /v1/ws HTTP/1.1\r\nHost: test\r\n\r\n");
         let lost = exchange(
@@ -148,11 +156,13 @@ async fn http_over_tls_is_answered_and_ended_properly() {
             &pem,
             format!("GET /lost HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n").as_bytes(),
         );
-        // Silence inside TLS is refused inside TLS.
-        let silent = exchange(address, &pem, b"");
-        (plain, lost, silent)
+        (plain, lost)
     });
-    let (plain, lost, silent) = answer.await.expect("no panic");
+    let (plain, lost) = answer.await.expect("no panic");
+    hurry(&broker, &folder).await;
+    // Silence inside TLS is refused inside TLS.
+    let silent = tokio::task::spawn_blocking(move || exchange(address, &of_the_silent, b""));
+    let silent = silent.await.expect("no panic");
     assert!(plain.starts_with("HTTP/1.1 426"), "{plain}");
     assert!(lost.starts_with("HTTP/1.1 404"), "{lost}");
     assert!(
@@ -163,9 +173,10 @@ async fn http_over_tls_is_answered_and_ended_properly() {
 
 #[tokio::test]
 async fn plain_bytes_and_silence_on_the_tls_port_end_and_disturb_nobody() {
-    let (broker, _folder, pem) = start();
+    let (broker, folder, pem) = start();
     let ann = client(&broker, &pem, "ann").await.expect("connected");
     let mut room = ann.subscribe("r").await.expect("joined");
+    hurry(&broker, &folder).await;
     for bytes in [
         &b"GET /v1/ws HTTP/1.1\r\nHost: test\r\n\r\n"[..],
         &[0; 300],

@@ -8,10 +8,13 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a program is started whose port somebody else has taken.
+const STARTS_MAX: u32 = 5;
 
 struct Peer {
     child: Child,
@@ -84,15 +87,35 @@ impl Peer {
     }
 
     fn nats() -> Self {
-        Self::with_settings("nats-server", "nats.conf", &["8222"], None)
+        Self::with_settings("nats-server", "nats.conf", &["8222"], || None)
     }
 
     fn mosquitto() -> Self {
-        Self::with_settings("mosquitto", "mosquitto.conf", &["8083", "1883"], None)
+        Self::with_settings("mosquitto", "mosquitto.conf", &["8083", "1883"], || None)
     }
 
-    /// A program with the settings that we ship, at other ports; over TLS, with what they name for it in a comment.
-    fn with_settings(program: &str, file: &str, ports: &[&str], certified: Option<Certified>) -> Self {
+    /// A program with the settings that we ship, at other ports; over TLS, with what they name for it in a comment. Between the ports' choice
+    /// and its start somebody else may take one; then it ends, and is started at others.
+    fn with_settings(
+        program: &str,
+        file: &str,
+        ports: &[&str],
+        certified: impl Fn() -> Option<Certified>,
+    ) -> Self {
+        let mut tries = (0..STARTS_MAX).map(|_| Self::at_free_ports(program, file, ports, certified()));
+        tries
+            .find_map(Result::ok)
+            .unwrap_or_else(|| panic!("{program} ended each time"))
+    }
+
+    /// # Errors
+    /// With how it ended, if it did before it listened.
+    fn at_free_ports(
+        program: &str,
+        file: &str,
+        ports: &[&str],
+        certified: Option<Certified>,
+    ) -> Result<Self, ExitStatus> {
         let mut settings = std::fs::read_to_string(peers().join(file)).unwrap();
         let mut first = None;
         for port in ports {
@@ -129,11 +152,13 @@ impl Peer {
         };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert_eq!(peer.child.try_wait().unwrap(), None, "{program} ended");
+            if let Some(status) = peer.child.try_wait().unwrap() {
+                return Err(status);
+            }
             assert!(began.elapsed() < PATIENCE, "{program} does not listen");
             std::thread::yield_now();
         }
-        peer
+        Ok(peer)
     }
 }
 
@@ -278,10 +303,10 @@ fn messages_of_a_server_that_knows_only_tls_1_2_are_whole_too() {
 #[ignore = "wants mosquitto and nats-server: scripts/check-peers.sh"]
 fn messages_of_nats_and_mosquitto_are_whole_over_tls() {
     let certified = || Some(Certified::new());
-    let nats = Peer::with_settings("nats-server", "nats.conf", &["8222"], certified());
+    let nats = Peer::with_settings("nats-server", "nats.conf", &["8222"], certified);
     messages_are_whole("nats", &nats);
     let ports = ["8083", "1883"];
-    let mosquitto = Peer::with_settings("mosquitto", "mosquitto.conf", &ports, certified());
+    let mosquitto = Peer::with_settings("mosquitto", "mosquitto.conf", &ports, certified);
     messages_are_whole("mqtt", &mosquitto);
 }
 

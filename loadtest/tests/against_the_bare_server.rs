@@ -29,6 +29,19 @@ impl Server {
     }
 
     fn load(&self, arguments: &[&str]) -> Run {
+        self.load_for("0.5", arguments)
+    }
+
+    /// A run that is longer where the machine is too busy to do enough in half a second.
+    fn load_until(&self, arguments: &[&str], enough: impl Fn(&Run) -> bool) -> Run {
+        let mut runs = ["0.5", "2.5", "12"]
+            .into_iter()
+            .map(|seconds| self.load_for(seconds, arguments));
+        runs.find(enough).expect("enough is done within twelve seconds")
+    }
+
+    /// A run that is measured for so many seconds.
+    fn load_for(&self, seconds: &str, arguments: &[&str]) -> Run {
         let output = Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
             .env_remove("LOADTEST_KEY")
             .arg("run")
@@ -37,7 +50,7 @@ impl Server {
                 "--warmup",
                 "0.1",
                 "--seconds",
-                "0.5",
+                seconds,
                 "--set",
                 "load.drain_seconds=20",
             ])
@@ -75,12 +88,13 @@ impl Run {
         }
     }
 
-    fn figure(&self, name: &str) -> f64 {
+    fn metric(&self, name: &str) -> Option<f64> {
         let metrics = self.outcome["metrics"].as_array().unwrap();
-        let metric = metrics.iter().find(|m| m["name"] == name);
-        metric.unwrap_or_else(|| panic!("no {name}"))["value"]
-            .as_f64()
-            .unwrap()
+        metrics.iter().find(|m| m["name"] == name)?["value"].as_f64()
+    }
+
+    fn figure(&self, name: &str) -> f64 {
+        self.metric(name).unwrap_or_else(|| panic!("no {name}"))
     }
 
     fn assert_whole(&self, receivers: f64) {
@@ -164,53 +178,62 @@ fn all_forms_of_payload_are_measured() {
     }
 }
 
+/// A run against a server with faults that loses no more than `lost` of its deliveries. What a machine is too slow to bring within the
+/// time for the last messages is lost too, so the run is tried with more of it.
+fn run_with(writing: Writing, faults: Faults, lost: impl Fn(f64) -> f64) -> Run {
+    let run = |drain: &str| {
+        let drain = format!("load.drain_seconds={drain}");
+        Server::start(writing, faults).load(&[
+            "fanout",
+            "--set",
+            "shape.subscribers=10",
+            "--rate",
+            "500",
+            "--set",
+            &drain,
+        ])
+    };
+    let is_slow = |run: &Run| run.figure("lost") > lost(run.figure("sent") * 10.0);
+    let tries = ["1", "5"].into_iter().map(run);
+    tries
+        .into_iter()
+        .find(|run| !is_slow(run))
+        .unwrap_or_else(|| run("30"))
+}
+
 #[test]
 fn what_is_lost_doubled_or_swapped_is_counted_exactly() {
-    let fanout = [
-        "fanout",
-        "--set",
-        "shape.subscribers=10",
-        "--rate",
-        "500",
-        "--set",
-        "load.drain_seconds=0.5",
-    ];
-    let lossy = Server::start(
-        Writing::Coalesced,
-        Faults {
-            lose_every: 50,
-            ..Faults::default()
-        },
-    );
-    let run = lossy.load(&[&fanout[..], &["--set", "load.drain_seconds=1"]].concat());
+    let lossy = Faults {
+        lose_every: 50,
+        ..Faults::default()
+    };
+    let every_50th = |deliveries: f64| (deliveries / 50.0).floor();
+    let run = run_with(Writing::Coalesced, lossy, every_50th);
     let deliveries = run.figure("sent") * 10.0;
-    assert_eq!(run.figure("lost"), (deliveries / 50.0).floor());
+    assert_eq!(run.figure("lost"), every_50th(deliveries));
     assert_eq!(run.figure("received"), deliveries - run.figure("lost"));
     assert!(run.figure("sequence_breaks") > 0.0);
 
-    let doubling = Server::start(
-        Writing::OneByOne,
-        Faults {
-            double_every: 40,
-            ..Faults::default()
-        },
-    );
-    let run = doubling.load(&fanout);
+    // Not the last delivery of all: the run is over with its first copy, and need not wait for the second.
+    let doubling = Faults {
+        double_every: 41,
+        ..Faults::default()
+    };
+    let run = run_with(Writing::OneByOne, doubling, |_| 0.0);
     let deliveries = run.figure("sent") * 10.0;
-    assert_eq!(run.figure("duplicates"), (deliveries / 40.0).floor());
+    assert_ne!(deliveries % 41.0, 0.0);
+    assert_eq!(run.figure("duplicates"), (deliveries / 41.0).floor());
     assert_eq!((run.figure("lost"), run.figure("received")), (0.0, deliveries));
 
-    let swapping = Server::start(
-        Writing::Coalesced,
-        Faults {
-            swap_every: 33,
-            ..Faults::default()
-        },
-    );
-    let run = swapping.load(&[&fanout[..], &["--set", "load.drain_seconds=1"]].concat());
-    assert!(run.figure("reordered") > 0.0);
+    let swapping = Faults {
+        swap_every: 33,
+        ..Faults::default()
+    };
     // One may still be held back for each subscriber when the run ends.
-    assert!(run.figure("lost") <= 10.0);
+    let held_back = 10.0;
+    let run = run_with(Writing::Coalesced, swapping, |_| held_back);
+    assert!(run.figure("reordered") > 0.0);
+    assert!(run.figure("lost") <= held_back);
     assert_eq!(run.figure("duplicates"), 0.0);
 }
 
@@ -293,8 +316,8 @@ fn those_who_come_and_go_are_dialled_again_and_what_they_missed_is_counted() {
         "--set",
         "load.drain_seconds=0.5",
     ];
-    let run = server.load(&[&soak[..], &churn].concat());
-    assert!(run.figure("churned") >= 5.0, "{}", run.outcome);
+    let arguments = [&soak[..], &churn].concat();
+    let run = server.load_until(&arguments, |run| run.metric("churned") >= Some(5.0));
     assert_eq!(run.figure("disconnected"), 0.0, "{}", run.outcome);
     // The bare server keeps nothing: what came while they were away is lost, and said so.
     assert_eq!(
@@ -315,9 +338,10 @@ fn a_flood_runs_beside_the_measured_tenant() {
         "--rate",
         "100",
     ];
-    let run = server.load(&[&noisy[..], &["--set", "shape.flood_rate=500"]].concat());
+    // The flood gives way, and may have to wait long for its turn.
+    let arguments = [&noisy[..], &["--set", "shape.flood_rate=500"]].concat();
+    let run = server.load_until(&arguments, |run| run.figure("flood_messages_per_second") > 0.0);
     run.assert_whole(2.0);
-    assert!(run.figure("flood_messages_per_second") > 0.0);
 }
 
 #[test]

@@ -49,12 +49,25 @@ impl Server {
 
     /// Runs with its certificate named.
     fn load(&self, arguments: &[&str]) -> serde_json::Value {
+        self.load_for("0.5", arguments)
+    }
+
+    fn load_for(&self, seconds: &str, arguments: &[&str]) -> serde_json::Value {
         let certificate = self.certificate();
-        let output = run(
-            self.address,
-            &[&["--ca", certificate.to_str().unwrap()], arguments].concat(),
-        );
-        outcome(&output)
+        let named = [&["--ca", certificate.to_str().unwrap()], arguments].concat();
+        outcome(&run_for(seconds, self.address, &named))
+    }
+
+    /// The same, longer where the machine is too busy to do enough in half a second.
+    fn load_until(
+        &self,
+        arguments: &[&str],
+        enough: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let mut runs = ["0.5", "2.5", "12"]
+            .into_iter()
+            .map(|seconds| self.load_for(seconds, arguments));
+        runs.find(enough).expect("enough is done within twelve seconds")
     }
 }
 
@@ -73,10 +86,15 @@ fn pem(identity: &Identity) -> String {
 }
 
 fn run(target: SocketAddr, arguments: &[&str]) -> Output {
+    run_for("0.5", target, arguments)
+}
+
+/// A run that is measured for so many seconds.
+fn run_for(seconds: &str, target: SocketAddr, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cauce-loadtest"))
         .env_remove("LOADTEST_KEY")
         .args(["run", "--quiet", "--json", "-", "--target", &target.to_string()])
-        .args(["--warmup", "0.1", "--seconds", "0.5"])
+        .args(["--warmup", "0.1", "--seconds", seconds])
         .args(["--set", "load.drain_seconds=20"])
         .args(arguments)
         .output()
@@ -90,12 +108,13 @@ fn outcome(output: &Output) -> serde_json::Value {
     document["outcomes"][0].clone()
 }
 
-fn figure(outcome: &serde_json::Value, name: &str) -> f64 {
+fn metric(outcome: &serde_json::Value, name: &str) -> Option<f64> {
     let metrics = outcome["metrics"].as_array().unwrap();
-    let metric = metrics.iter().find(|m| m["name"] == name);
-    metric.unwrap_or_else(|| panic!("no {name}"))["value"]
-        .as_f64()
-        .unwrap()
+    metrics.iter().find(|m| m["name"] == name)?["value"].as_f64()
+}
+
+fn figure(outcome: &serde_json::Value, name: &str) -> f64 {
+    metric(outcome, name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// What a run that could not be made says.
@@ -152,15 +171,15 @@ fn who_comes_back_resumes_its_session_and_who_comes_first_cannot() {
         "--rate",
         "100",
     ];
-    let found = server.load(&soak);
+    let found = server.load_until(&soak, |found| metric(found, "churned") >= Some(6.0));
     let churned = figure(&found, "churned");
-    assert!(churned >= 5.0, "{found}");
     assert_eq!(figure(&found, "handshakes_full"), 6.0, "{found}");
     assert!(figure(&found, "handshakes_resumed") >= churned - 5.0, "{found}");
 
-    let found = server.load(&[&soak[..], &["--full-handshakes"]].concat());
+    // One of those who were cut has come back.
+    let full = [&soak[..], &["--full-handshakes"]].concat();
+    let found = server.load_until(&full, |found| figure(found, "handshakes_full") > 6.0);
     assert_eq!(figure(&found, "handshakes_resumed"), 0.0, "{found}");
-    assert!(figure(&found, "handshakes_full") > 6.0, "{found}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use cauce_protocol::message::Recipient;
 use cauce_protocol::{Payload, Role};
 use serde_json::json;
 
+use crate::support::files::peers;
 use crate::support::raw::{KEY, Raw, masked};
 use crate::support::{Broker, PATIENCE, token};
 
@@ -92,8 +93,10 @@ async fn a_herd_that_comes_back_leaves_turns_to_others() {
         a.publish("r", "e", Payload::text(n.to_string()))
             .expect("published");
     }
+    // Both ends of a connection are in this process.
+    let herd_size = peers(4 * READERS as usize, 2);
     let mut herd = Vec::new();
-    for n in 0..4 * READERS {
+    for n in 0..herd_size {
         let mut peer = Raw::connect(broker.address).await;
         peer.upgrade(&format!("/v1/ws?token={}", token("a", &format!("h{n}"))), "")
             .await;

@@ -91,9 +91,9 @@ async fn when_the_time_is_over_the_caller_is_told_and_the_server_hears_of_it() {
             ..call("m")
         })
     };
-    let given = ann.say(short(50)).await;
+    let given = ann.say(short(500)).await;
     let invoke = server.invoked().await;
-    assert!((1..=50).contains(&invoke.timeout_ms));
+    assert!((1..=500).contains(&invoke.timeout_ms));
     let told = refused(soon(ann.outcome(given)).await, Code::Timeout);
     assert!(told.message.contains("may have run"), "{}", told.message);
     assert_eq!(server.revoked().await, invoke.call);
@@ -220,5 +220,15 @@ async fn answers_that_were_asked_for_cost_nothing_and_others_do() {
         limited |= told.code == u32::from(Code::RateLimited.number());
     }
     assert!(limited);
-    refused(server.ask(serve(&["n"], 0)).await, Code::RateLimited);
+    // What a slow machine earns between two requests is spent by the next one.
+    let refused = async {
+        loop {
+            match server.ask(serve(&["n"], 0)).await {
+                Outcome::Error(error) => break error,
+                Outcome::Done(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(soon(refused).await.code, u32::from(Code::RateLimited.number()));
 }

@@ -13,6 +13,9 @@ use cauce_protocol::{Code, Refusal};
 use crate::support::raw::ProtoPeer;
 use crate::support::{Broker, PATIENCE, full_token};
 
+/// For a call that is to be answered, in milliseconds: as long as a test waits for anything.
+pub(crate) const CALL_MS: u32 = 60_000;
+
 pub(crate) struct Party {
     pub(crate) peer: ProtoPeer,
     id: u32,
@@ -129,7 +132,7 @@ pub(crate) fn call(method: &str) -> Call {
     Call {
         method: method.into(),
         params: Bytes::from_static(b"{\"n\":1}"),
-        timeout_ms: 15_000,
+        timeout_ms: CALL_MS,
         ..Call::default()
     }
 }
@@ -145,7 +148,7 @@ pub(crate) fn cancel(request: u32) -> Request {
 /// A call from inside the process.
 pub(crate) fn method(name: &str) -> MethodCall {
     MethodCall {
-        timeout_ms: 15_000,
+        timeout_ms: CALL_MS.into(),
         ..MethodCall::new(name, "{\"n\":1}")
     }
 }

@@ -283,13 +283,20 @@ async fn every_change_of_a_fleet_is_an_update_at_its_subscriber() {
     options.rate = Some(10.0);
     options.ramp = Duration::from_millis(200);
     let fleet = Fleet::start(options).expect("a fleet");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let handle = broker.server.handle();
+    let reports = async {
+        while handle.metrics().total(|shard| &shard.device_frames) < 600 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reports)
+        .await
+        .expect("the fleet reports");
     let stats = fleet.stop().await.totals;
     let updates = tokio::time::timeout(PATIENCE, counting)
         .await
         .expect("all of them go offline")
         .expect("no gap");
-    let handle = broker.server.handle();
     let frames = handle.metrics().total(|shard| &shard.device_frames);
     let changes = handle.metrics().total(|shard| &shard.device_changes);
     assert!(stats.status_frames > 300, "{stats:?}");

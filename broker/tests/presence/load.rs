@@ -49,8 +49,10 @@ async fn thousands_of_joins_and_leaves_do_not_flood_a_watcher() {
     assert!(frames <= windows, "{frames} frames in {took:?}");
     // Coming and going within a window is nothing: at most each name once a frame.
     assert!(names <= frames * (PEERS + 1), "{names} names in {frames} frames");
-    let rate = (2 * PEERS * ROUNDS) as f64 / took.as_secs_f64();
-    assert!(rate > 1_000.0, "only {rate:.0} joins and leaves a second");
+    // How many a second is the machine's business; that a frame told of many of them is not.
+    let changes = 2 * PEERS * ROUNDS;
+    println!("{changes} joins and leaves in {took:?}, {frames} frames");
+    assert!(frames < changes / 2, "{frames} frames for {changes} changes");
     let page = watcher.page(ROOM).await.expect("a page");
     assert_eq!((page.users, page.connections), (2, 2));
 }

@@ -6,7 +6,7 @@ use cauce_protocol::Payload;
 use serde_json::{Value, json};
 
 use crate::support::raw::{Heard, Raw};
-use crate::support::{Broker, token};
+use crate::support::{Broker, PATIENCE, token};
 use crate::{keeping, publish, pushes_until, subscribe_with};
 
 /// A client whose socket takes little at a time, and that reads only when the test does.
@@ -18,7 +18,20 @@ async fn narrow(broker: &Broker) -> Raw {
     peer
 }
 
-/// So many messages of four kilobytes to the room `r`, numbered, with time for the shards in between.
+/// Until the shards have taken all that was published: who reads from now on was behind, however slowly they go.
+async fn taken(broker: &Broker) {
+    let shards = &broker.server.hub().shards;
+    let taken = async {
+        while shards.iter().any(|mailbox| mailbox.used() > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken)
+        .await
+        .expect("the shards take all of it");
+}
+
+/// So many messages of four kilobytes to the room `r`, numbered, and taken by the shards.
 async fn flood(broker: &Broker, messages: u64) {
     let a = broker.server.handle().tenant("a").expect("tenant a");
     for n in 1..=messages {
@@ -28,6 +41,7 @@ async fn flood(broker: &Broker, messages: u64) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+    taken(broker).await;
 }
 
 #[tokio::test]
@@ -111,6 +125,7 @@ async fn after_a_stall(policy: Value, messages: u64) -> (Vec<(u64, String)>, Vec
     }
     let end = json!({"id": 1, "publish": {"room": "r", "event": "end", "key": "end"}});
     publisher.ask(end).await;
+    taken(&broker).await;
     let (mut pushes, mut gaps) = (Vec::new(), Vec::new());
     loop {
         let Heard::Text(text) = peer.hear().await else {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// Long enough for a slow machine, short enough to notice a hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Place {
     dir: TempDir,

@@ -354,7 +354,7 @@ fn the_hot_path_needs_no_executor_and_works_from_many_threads() {
         .build()
         .expect("an executor");
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), handle.flushed())
+        tokio::time::timeout(crate::support::PATIENCE, handle.flushed())
             .await
             .expect("in time")
             .expect("flushed");

@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::peer::{Peer, text};
+use crate::support::files::peers;
 use crate::support::{Broker, token};
-use crate::{OPEN_DOORS, PATIENCE, alone, classify, peers, quantiles};
+use crate::{OPEN_DOORS, PATIENCE, alone, classify, quantiles};
 
 const READERS: usize = 10_000;
 

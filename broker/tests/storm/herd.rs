@@ -14,8 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::peer::Peer;
+use crate::support::files::peers;
 use crate::support::{Broker, config, token};
-use crate::{OPEN_DOORS, PATIENCE, alone, classify, peers, quantiles};
+use crate::{OPEN_DOORS, PATIENCE, alone, classify, quantiles};
 
 const CLIENTS: usize = 5_000;
 

@@ -17,15 +17,11 @@ use std::sync::Arc;
 
 use cauce_broker::hub::{RoomClasses, TenantSettings};
 use cauce_broker::rooms::RoomClass;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::Broker;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Nothing in a storm takes longer unless it is broken, also where others use the machine.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
-
-/// File descriptors for all but the peers: the brokers' own, the database's, the test's.
-const OTHER_FILES: u64 = 500;
 
 /// Generous where a storm would meet a limit that it is not about.
 pub(crate) const OPEN_DOORS: &str = "limits.connections_per_tenant=100000\nlimits.connections_per_address=100000\n\
@@ -35,25 +31,6 @@ pub(crate) const OPEN_DOORS: &str = "limits.connections_per_tenant=100000\nlimit
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static STORM: Mutex<()> = Mutex::const_new(());
     STORM.lock().await
-}
-
-/// As many peers as wanted, or as the limit of open files allows when each takes so many; says so if that is fewer.
-pub(crate) fn peers(wanted: usize, files_each: u64) -> usize {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    // Where it may not be raised, what there is must do.
-    let _ = setrlimit(Resource::Nofile, raised);
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let fit = usize::try_from(files.saturating_sub(OTHER_FILES) / files_each).unwrap_or(usize::MAX);
-    if fit < wanted {
-        println!(
-            "{fit} peers instead of {wanted}: this process may open {files} files, and each peer takes {files_each}"
-        );
-    }
-    wanted.min(fit)
 }
 
 /// All rooms of tenant `a` are of this class.

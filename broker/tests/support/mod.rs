@@ -1,10 +1,13 @@
 //! A real broker on a free port, and plain peers that say exactly what a test wants said.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod files;
+pub mod pace;
 pub mod raw;
 pub mod tls;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cauce_broker::auth::secret::{CredentialKind, Issued, Scopes, issue};
@@ -21,15 +24,15 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-/// Nothing in these tests takes longer unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Nothing in these tests takes longer unless it is broken, also where others use the machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Secret of a tenant's key in tests.
 pub fn secret(tenant: &str) -> String {
     format!("{tenant}-0123456789abcdefghijklmnopqrstuvwxyz")
 }
 
-/// A configuration with tenants `a` and `b`, generous at the door.
+/// A configuration with tenants `a` and `b`, generous at the door, and with times that no slow machine meets by itself.
 pub fn config(lines: &str) -> Config {
     config_with_file(lines, "")
 }
@@ -44,6 +47,9 @@ pub fn config_with_file(lines: &str, file: &str) -> Config {
     let flags = [
         "listen=127.0.0.1:0",
         "threads.client_shards=2",
+        "limits.handshake_timeout=1m",
+        "limits.stall_timeout=5m",
+        "heartbeat.interval=10m",
         "limits.connections_per_address=20000",
         "limits.connects_per_second=100000",
         "limits.connects_burst=100000",
@@ -103,6 +109,19 @@ impl Broker {
             .insert(row)
             .expect("room for a credential");
         issued
+    }
+
+    /// Makes a change of what is tuned while it runs, and waits until every shard has taken it, which it does with a tick: then nobody
+    /// has what was tuned before.
+    pub async fn tune(&self, change: impl FnOnce()) {
+        let before = Arc::downgrade(&self.server.hub().tunables());
+        change();
+        let taken = async {
+            while before.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("ticks go on");
     }
 
     pub fn url(&self) -> String {

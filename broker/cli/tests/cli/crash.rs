@@ -1,8 +1,24 @@
 //! A process that is killed in the middle leaves a database that the next one opens, with the last states in it.
 
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
-use super::support::{Broker, Running, cauce, json, printed};
+use super::support::{Broker, Running, cauce, json, printed, until};
+
+/// Transactions of rows that the broker has committed so far, as its metrics tell.
+fn commits(broker: &Broker) -> u64 {
+    let address = broker.url.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let mut lines = answer.lines();
+    let count = lines.find_map(|line| line.strip_prefix("cauce_store_flush_duration_seconds_count "));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or_else(|| panic!("{answer}"))
+}
 
 #[test]
 fn a_killed_demo_is_followed_by_one_that_knows_the_devices() {
@@ -78,8 +94,14 @@ fn a_killed_broker_shows_the_last_states_at_the_next_start() {
     assert_eq!(called["id"], 0, "{called}");
     let off = printed(args(&["device", "off", &device], &broker));
     assert!(off.contains("off"), "{off}");
-    // Rows wait for others for a fifth of a second at most.
-    std::thread::sleep(Duration::from_millis(1_500));
+    // The device tells what it did, and that is written: with the second of two commits that are seen from then on, for one may have
+    // been under way.
+    until("the device is off", || {
+        let shown = json(args(&["device", "show", &device, "--json"], &broker));
+        shown["state"]["state"]["switch:0"]["output"] == false
+    });
+    let written = commits(&broker);
+    until("it is written", || commits(&broker) >= written + 2);
     let mut broker = broker;
     broker.process.signal("KILL");
     assert_eq!(broker.process.end(), None);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::{Running, cauce, json, run};
+use super::support::{Running, cauce, in_seconds, json, run};
 
 /// The numbers of a summary by their names, again and without the program's own judgement.
 fn check(summary: &Value, devices: u64) {
@@ -55,24 +55,26 @@ fn fifty_plugs_two_tenants_and_every_count_agrees() {
 
 #[test]
 fn counts_agree_also_when_devices_hurry() {
-    let summary = json([
-        "demo",
-        "--seconds",
-        "3",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--rate",
-        "20",
-        "--devices",
-        "20",
-        "--seed",
-        "7",
-    ]);
-    check(&summary, 20);
-    let frames = summary["broker"]["device_frames"].as_u64().unwrap();
-    assert!(frames > 500, "{frames}");
-    assert!(summary["outage"]["missed"].as_u64() > Some(20), "{summary:#}");
+    in_seconds(|seconds| {
+        let summary = json([
+            "demo",
+            "--seconds",
+            seconds,
+            "--json",
+            "--listen",
+            "127.0.0.1:0",
+            "--rate",
+            "20",
+            "--devices",
+            "20",
+            "--seed",
+            "7",
+        ]);
+        check(&summary, 20);
+        let hurried = summary["broker"]["device_frames"].as_u64() > Some(500)
+            && summary["outage"]["missed"].as_u64() > Some(20);
+        hurried.then_some(()).ok_or(summary.to_string())
+    });
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn terminating_under_load_sends_everybody_away_without_a_gap_and_ends_well_in_ti
 async fn load(url: &str, token: &str, under_load: impl FnOnce()) {
     let connect = || {
         let options = Options::new(url).token(token).reconnect(Reconnect::Never);
+        let options = options.connect_timeout(super::support::PATIENCE);
         Client::connect(options.buffer(100_000, 64 << 20))
     };
     let mut readers = Vec::new();

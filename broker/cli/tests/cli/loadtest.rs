@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use super::support::{PATIENCE, Running, cauce, printed, run};
+use super::support::{Running, cauce, printed, run, until};
 
 /// A small run against the bare server that the same program starts, and what it says.
 fn small(more: &[&str]) -> std::process::Output {
@@ -177,25 +176,16 @@ fn an_end_in_the_middle_leaves_nothing_running_and_the_document_as_it_was() {
         let mut set = Running::start(standard(dir.path(), &["--lines", "4", "--seconds", "600"]));
         set.err.next_with("round 1");
         // The broker has made its data directory.
-        until(|| {
+        until("the broker has a data directory", || {
             let mut brokers = std::fs::read_dir(dir.path().join("tmp")).unwrap();
             brokers.any(|broker| broker.unwrap().path().join("data").exists())
         });
         set.signal(signal);
         assert_eq!(set.end(), None);
         // Its keeper removes the directory once the broker has ended.
-        until(|| left_behind(dir.path()) == 0);
+        until("the directory is removed", || left_behind(dir.path()) == 0);
         let page = std::fs::read_to_string(dir.path().join("page.md")).unwrap();
         assert_eq!(page, DOCUMENT);
         assert_eq!(std::fs::read_dir(dir.path().join("plots")).unwrap().count(), 0);
-    }
-}
-
-/// Waits for something that must come, with an end.
-fn until(done: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "it does not come");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

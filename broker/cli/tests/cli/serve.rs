@@ -1,6 +1,6 @@
 //! The broker as a process.
 
-use super::support::{Broker, cauce, run};
+use super::support::{Broker, Running, cauce, run, until};
 
 #[test]
 fn four_lines_say_what_is_open_where_the_data_lies_and_how_to_go_on() {
@@ -130,15 +130,17 @@ fn logs_for_machines_are_json() {
 #[test]
 fn a_broker_serves_with_its_standard_output_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let script =
-        r#""$0" serve --listen 127.0.0.1:0 --data-dir "$1" 2>&1 >&- & sleep 1; kill -TERM $!; wait $!"#;
+    let script = r#"exec "$0" serve --listen 127.0.0.1:0 --data-dir "$1" >&-"#;
     let mut shell = std::process::Command::new("sh");
     shell
         .args(["-c", script, env!("CARGO_BIN_EXE_cauce")])
         .arg(dir.path());
-    let output = shell.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
+    let mut broker = Running::start(shell);
+    // It cannot say that it serves. What it makes at its start it makes when it hears signals already.
+    until("it starts", || dir.path().join("operator.key").exists());
+    broker.signal("TERM");
+    assert_eq!(broker.end(), Some(0));
+    let said = broker.err.rest().join("\n");
     assert!(!said.contains("panic"), "{said}");
 }
 

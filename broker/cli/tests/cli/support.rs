@@ -132,6 +132,9 @@ impl Drop for Running {
     }
 }
 
+/// A handshake may take as long as a busy machine makes it.
+pub(crate) const UNHURRIED: [&str; 2] = ["--set", "limits.handshake_timeout=1m"];
+
 /// A broker on a free port.
 pub(crate) struct Broker {
     pub(crate) process: Running,
@@ -143,7 +146,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn start(data_dir: &Path, more: &[&str]) -> Self {
         let mut command = cauce(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(data_dir).args(more);
+        command.arg(data_dir).args(UNHURRIED).args(more);
         let process = Running::start(command);
         let banner = std::array::from_fn(|_| process.out.next());
         let (http, ws) = match banner[0].contains("wss://") {
@@ -168,6 +171,28 @@ impl Broker {
             data_dir.as_os_str(),
         ]
     }
+}
+
+/// Waits for what comes by itself.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a command shows that runs for so many seconds and ends: tried with few of them, and with more where the machine has not done
+/// enough in those.
+pub(crate) fn in_seconds<T>(attempt: impl Fn(&str) -> Result<T, String>) -> T {
+    let mut last = String::new();
+    for seconds in ["2", "8", "40"] {
+        match attempt(seconds) {
+            Ok(shown) => return shown,
+            Err(why) => last = why,
+        }
+    }
+    panic!("not in 40 seconds either: {last}")
 }
 
 /// What stands between two marks.

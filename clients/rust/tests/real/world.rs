@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 /// Long enough for a busy machine; a test that waits for it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn patiently<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)

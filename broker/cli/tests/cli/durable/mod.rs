@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::ledger::Ledger;
 use self::load::{PUBLISHERS, Publisher, follow, read_all};
-use super::support::{Broker, Running, cauce, printed};
+use super::support::{Broker, PATIENCE, Running, cauce, printed};
 
 /// Rounds, unless this variable of the environment says otherwise.
 const ROUNDS: u32 = 10;
@@ -95,6 +95,7 @@ fn prepare(dir: &Path) -> String {
 /// A connection that is lost for good when the broker dies.
 async fn connect(url: &str, token: &str) -> Client {
     let options = Options::new(url).token(token).reconnect(Reconnect::Never);
+    let options = options.connect_timeout(PATIENCE);
     Client::connect(options.buffer(1_000_000, 1 << 30)).await.unwrap()
 }
 
