@@ -167,6 +167,7 @@ fn flooded(
 fn flood(scenario: &Scenario) -> Option<Scenario> {
     let Shape::Noisy {
         flood_rate,
+        flood_burst,
         flood_subscribers,
         ..
     } = scenario.shape
@@ -181,6 +182,7 @@ fn flood(scenario: &Scenario) -> Option<Scenario> {
         },
         load: Load {
             rate: Some(flood_rate),
+            burst: flood_burst,
             outstanding: None,
             warmup_seconds: load.warmup_seconds + HEAD_START.as_secs_f64(),
             seconds: load.seconds + 2.0 * HEAD_START.as_secs_f64(),
@@ -238,6 +240,6 @@ mod tests {
         let flood = flood(&noisy).unwrap();
         let length = |s: &Scenario| s.load.warmup_seconds + s.load.seconds;
         assert!(length(&flood) > length(&noisy) + HEAD_START.as_secs_f64());
-        assert_eq!(flood.load.rate, Some(20_000.0));
+        assert_eq!((flood.load.rate, flood.load.burst), (Some(49_900.0), 50));
     }
 }

@@ -29,6 +29,8 @@ const THREADS_MAX: u32 = 64;
 const ROOMS_A_CONNECTION_MAX: u32 = 128;
 /// Plugs of one run: as many as have a port each on one source address.
 const PLUGS_MAX: u32 = 20_000;
+/// Messages of one burst: what a connection takes in one piece.
+const BURST_MAX: u32 = 1_000;
 /// Turns of `slow`, in each state.
 const TURNS_MAX: u32 = 1_000;
 /// Frames a second of one plug.
@@ -77,6 +79,9 @@ pub(crate) enum Shape {
         members: u32,
         /// Messages a second that the other tenant publishes, to one room; 0 means that it is quiet.
         flood_rate: f64,
+        /// So many at a time.
+        #[serde(default = "one")]
+        flood_burst: u32,
         /// Who listen to them.
         flood_subscribers: u32,
     },
@@ -155,6 +160,9 @@ pub(crate) struct Load {
     /// Open loop: messages a second in all, whatever becomes of them. Give this or `outstanding`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<f64>,
+    /// So many messages are due at the same moment and leave together, at the same rate.
+    #[serde(skip_serializing_if = "is_one")]
+    pub(crate) burst: u32,
     /// Closed loop: so many messages are under way at any time; the next is sent when all receivers have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outstanding: Option<u32>,
@@ -170,10 +178,20 @@ pub(crate) struct Load {
     pub(crate) threads: u32,
 }
 
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+fn is_one(burst: &u32) -> bool {
+    *burst == 1
+}
+
 impl Default for Load {
     fn default() -> Self {
         Self {
             rate: None,
+            burst: 1,
             outstanding: None,
             warmup_seconds: 2.0,
             seconds: 10.0,
@@ -240,6 +258,9 @@ impl Scenario {
             Shape::Noisy { flood_rate, .. } if !flood_rate.is_finite() || *flood_rate < 0.0 => {
                 return Err("shape.flood_rate must be messages a second, or 0".to_owned());
             }
+            Shape::Noisy { flood_burst, .. } if !(1..=BURST_MAX).contains(flood_burst) => {
+                return Err(format!("shape.flood_burst must be 1 to {BURST_MAX}"));
+            }
             Shape::Growth {
                 idle_connections,
                 idle_rooms,
@@ -286,6 +307,9 @@ impl Scenario {
                 );
             }
             _ => return Err("load.rate and load.outstanding must be above 0".to_owned()),
+        }
+        if !(1..=BURST_MAX).contains(&load.burst) {
+            return Err(format!("load.burst must be 1 to {BURST_MAX}"));
         }
         let times = [load.warmup_seconds, load.seconds, load.drain_seconds];
         if times.iter().any(|t| !t.is_finite() || *t < 0.0) || load.seconds <= 0.0 {
@@ -425,6 +449,7 @@ mod tests {
         assert!(refused("rate=1").contains("section"));
         let crowded = Scenario::load("growth", &["shape.idle_connections=10".to_owned()]);
         assert!(crowded.unwrap_err().contains("rooms a connection"));
+        assert!(refused("load.burst=0").contains("burst"));
         assert!(refused("load.threads=0").contains("threads"));
         assert!(Scenario::load("romms", &[]).unwrap_err().contains("neither"));
         let plugs = |change: &str| Scenario::load("devices", &[change.to_owned()]).unwrap_err();

@@ -1,4 +1,4 @@
-//! When each message is due: message k at k/rate, whatever became of the earlier ones. Pure.
+//! When each message is due: message k at k/rate, whatever became of the earlier ones; in bursts, all of one when its first is. Pure.
 //!
 //! Message k is published by publisher `k % publishers`. A thread that drives some of the publishers walks its own messages
 //! and meets each exactly once, so that threads together send the whole schedule.
@@ -17,6 +17,8 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     messages_per_second: f64,
+    /// Messages that are due at the same moment.
+    burst: u64,
     publishers: u64,
     /// Ascending.
     owned: Vec<u32>,
@@ -31,6 +33,7 @@ impl Schedule {
         owned.sort_unstable();
         Self {
             messages_per_second,
+            burst: 1,
             publishers: u64::from(publishers),
             owned,
             until_ns,
@@ -39,11 +42,19 @@ impl Schedule {
         }
     }
 
+    /// The same rate, so many messages at a time.
+    pub(crate) fn in_bursts(self, burst: u32) -> Self {
+        Self {
+            burst: u64::from(burst.max(1)),
+            ..self
+        }
+    }
+
     /// The next message, if one is left.
     pub(crate) fn peek(&self) -> Option<Due> {
         let publisher = *self.owned.get(self.turn)?;
         let k = self.round * self.publishers + u64::from(publisher);
-        let at_ns = due_ns(k, self.messages_per_second);
+        let at_ns = due_ns(k - k % self.burst, self.messages_per_second);
         (at_ns < self.until_ns).then_some(Due { publisher, at_ns })
     }
 
@@ -80,6 +91,13 @@ mod tests {
         let all = walk(Schedule::new(4.0, 2, vec![0, 1], SECOND_NS));
         let at: Vec<_> = all.iter().map(|d| (d.publisher, d.at_ns)).collect();
         assert_eq!(at, [(0, 0), (1, 250_000_000), (0, 500_000_000), (1, 750_000_000)]);
+    }
+
+    #[test]
+    fn a_burst_is_due_when_its_first_message_is() {
+        let all = walk(Schedule::new(8.0, 1, vec![0], SECOND_NS).in_bursts(3));
+        let at: Vec<_> = all.iter().map(|d| d.at_ns / 1_000_000).collect();
+        assert_eq!(at, [0, 0, 0, 375, 375, 375, 750, 750, 750]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ use crate::steady;
 const GREETINGS: Duration = Duration::from_secs(15);
 /// For the store to write what waits when the plugs have fallen silent.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// For the store to write one batch while the plugs speak: some times `store.flush_age`.
+const BATCH_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at the store.
 const LOOK: Duration = Duration::from_millis(20);
 /// Different reasons that are kept in words; more are counted under one name.
@@ -238,7 +240,7 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         if !place.quiet {
             eprintln!("{plugs} plugs are connected and heard");
         }
-        let (since, loaded) = (Instant::now(), broker.counts()?);
+        let (since, loaded) = after_a_batch(&broker)?;
         let (outcome, crew) = steady::run_hosting(scenario, name, server, place, |from, until| {
             shared.measure(from, until);
             shared.enter(Phase::Hosted);
@@ -246,7 +248,8 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         })?;
         let (done, all_heard) = channel();
         let finishing = scope.spawn(move || crew.finish(patience, &done));
-        let (seconds, still_loaded) = (since.elapsed().as_secs_f64(), broker.counts()?);
+        let (until, still_loaded) = after_a_batch(&broker)?;
+        let seconds = until.duration_since(since).as_secs_f64();
         shared.enter(Phase::Quiet);
         let (drained_seconds, after) = drained(&broker)?;
         all_heard.recv().map_err(|_| "the thread of the plugs panicked")?;
@@ -262,6 +265,23 @@ pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) 
         };
         Ok(figures::put(outcome, scenario, &sent, &heard, &looks))
     })
+}
+
+/// A look at a moment at which the store has just written a batch, so that between two of them lie whole batches; or any look, if it
+/// writes none in time.
+fn after_a_batch(broker: &Broker) -> Result<(Instant, Counts), String> {
+    let since = Instant::now();
+    let first = broker.counts()?;
+    let mut last = first;
+    loop {
+        std::thread::sleep(LOOK);
+        let (now, counts) = (Instant::now(), broker.counts()?);
+        let written = counts.flushes > first.flushes && counts.flushes == last.flushes;
+        if written || since.elapsed() > BATCH_PATIENCE {
+            return Ok((now, counts));
+        }
+        last = counts;
+    }
 }
 
 /// Waits until nothing waits for the database.

@@ -75,12 +75,13 @@ impl<'a> Driver<'a> {
         Self {
             scheduled: owned.len(),
             schedule: match shared.plan.pace {
-                Pace::Open { messages_per_second } => Some(Schedule::new(
+                Pace::Open {
                     messages_per_second,
-                    scheduled,
-                    owned,
-                    until_ns - first_ns,
-                )),
+                    burst,
+                } => {
+                    let until_ns = until_ns - first_ns;
+                    Some(Schedule::new(messages_per_second, scheduled, owned, until_ns).in_bursts(burst))
+                }
                 Pace::Closed { .. } => None,
             },
             shard,
@@ -182,6 +183,7 @@ impl<'a> Driver<'a> {
             self.send_freed(now);
             return None;
         };
+        let mut together = 0;
         loop {
             let due = schedule.peek()?;
             let due_ns = window.first_ns + due.at_ns;
@@ -190,19 +192,24 @@ impl<'a> Driver<'a> {
                 return Some(due_ns);
             }
             // The publishers of a thread are in ascending order.
-            if let Ok(place) = self
+            let place = self
                 .shard
                 .publishers
-                .binary_search_by_key(&due.publisher, |p| p.index)
-            {
+                .binary_search_by_key(&due.publisher, |p| p.index);
+            if let Ok(place) = place {
                 self.shard.publish(place, due_ns, NO_SLOT);
+                together += 1;
+            }
+            schedule.advance();
+            // Those of a burst leave in one write.
+            if schedule.peek().is_none_or(|next| next.at_ns > due.at_ns) {
                 self.shard.flush();
                 now = clock.now_ns();
                 if due_ns >= window.from_ns {
-                    self.lateness.saturating_record(now - due_ns);
+                    self.lateness.saturating_record_n(now - due_ns, together);
                 }
+                together = 0;
             }
-            schedule.advance();
         }
     }
 

@@ -40,8 +40,14 @@ pub(crate) struct LoadPlan {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
-    Open { messages_per_second: f64 },
-    Closed { outstanding: u32 },
+    /// So many messages a second, in bursts of so many.
+    Open {
+        messages_per_second: f64,
+        burst: u32,
+    },
+    Closed {
+        outstanding: u32,
+    },
 }
 
 /// One second of one thread.

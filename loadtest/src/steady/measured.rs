@@ -225,6 +225,7 @@ mod tests {
         Measured {
             pace: Pace::Open {
                 messages_per_second: 1.0,
+                burst: 1,
             },
             seconds: 1.0,
             latency,

@@ -119,14 +119,21 @@ fn load(
     let clock = session.world.clock;
     let load = &scenario.load;
     let pace = match (load.rate, load.outstanding) {
-        (Some(messages_per_second), _) => Pace::Open { messages_per_second },
+        (Some(messages_per_second), _) => Pace::Open {
+            messages_per_second,
+            burst: load.burst,
+        },
         (None, outstanding) => Pace::Closed {
             outstanding: outstanding.unwrap_or(1),
         },
     };
     let between_ns = match pace {
-        Pace::Open { messages_per_second } => {
-            (SECOND_NS as f64 * f64::from(load.threads) / messages_per_second) as u64
+        Pace::Open {
+            messages_per_second,
+            burst,
+        } => {
+            let a_second = messages_per_second / f64::from(load.threads) / f64::from(burst);
+            (SECOND_NS as f64 / a_second) as u64
         }
         // The next message is due when another has come: nothing is polled for.
         Pace::Closed { .. } => u64::MAX,

@@ -66,6 +66,7 @@ mod tests {
     const CALM: Strain = Strain {
         pace: Pace::Open {
             messages_per_second: 1.0,
+            burst: 1,
         },
         lateness_p99_us: 40.0,
         latency_p99_us: 100.0,
