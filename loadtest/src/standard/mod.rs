@@ -107,7 +107,7 @@ impl StandardOptions {
             until,
         };
         for (at, line) in lines.iter().enumerate() {
-            let rounds = plan::rounds(&lines[at..], &spare, self.rounds, run.seconds_left());
+            let rounds = plan::rounds(&lines[at..], self.rounds, run.seconds_left());
             run.line(line, rounds);
         }
         for line in spare {

@@ -2,26 +2,17 @@
 
 use super::lines::Line;
 
-/// Rounds that each line is to have before time goes to a spare one: a median of one says little.
-const ROUNDS_BEFORE_SPARE: u32 = 2;
-
 /// How many rounds a line may make so that all that is left makes as many within the time that is left; at least one while there is time.
-/// `left` begins with the line itself. What is `spare` gets its time before third rounds do.
-pub(super) fn rounds(left: &[&Line], spare: &[&Line], asked: u32, seconds_left: f64) -> u32 {
+/// `left` begins with the line itself.
+pub(super) fn rounds(left: &[&Line], asked: u32, seconds_left: f64) -> u32 {
     let Some(line) = left.first() else {
         return 0;
     };
     if seconds_left <= 0.0 {
         return 0;
     }
-    let asked = asked.max(1);
-    let behind = seconds(spare, 1);
-    let kept = match seconds(left, asked.min(ROUNDS_BEFORE_SPARE)) + behind <= seconds_left {
-        true => behind,
-        false => 0.0,
-    };
-    let fits = |rounds: u32| seconds(left, rounds) + kept <= seconds_left;
-    let most = line.rounds_max(asked);
+    let most = line.rounds_max(asked.max(1));
+    let fits = |rounds: u32| seconds(left, rounds) <= seconds_left;
     (1..=most).rev().find(|&rounds| fits(rounds)).unwrap_or(1)
 }
 
@@ -47,14 +38,13 @@ mod tests {
     #[test]
     fn the_whole_set_fits_into_a_quarter_of_an_hour_with_two_rounds_at_least() {
         let all = chosen(&[]).unwrap();
-        let made = rounds(&all.lines, &all.spare, 9, ALL - 30.0);
+        let made = rounds(&all.lines, 9, ALL - 30.0);
         assert!(made >= 2, "{made}");
     }
 
     #[test]
     fn rounds_grow_with_the_time_that_is_left_and_one_is_always_tried() {
         let all = chosen(&[1, 3]).unwrap().lines;
-        let rounds = |left: &[&Line], asked, seconds| rounds(left, &[], asked, seconds);
         assert_eq!(rounds(&all, 3, 1e6), 3);
         assert_eq!(rounds(&all, 3, 2.0 * 53.0), 2);
         assert_eq!(rounds(&all, 3, 5.0), 1);
@@ -64,18 +54,8 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_line_takes_time_from_third_rounds_and_none_from_second_ones() {
-        let all = chosen(&[1, 3]).unwrap().lines;
-        let spare = [&SPARE[0]];
-        let (round, search) = (seconds(&all, 1), SPARE[0].round_seconds);
-        let made = |seconds| rounds(&all, &spare, 3, seconds);
-        assert_eq!(made(3.0 * round + search), 3);
-        assert_eq!(made(3.0 * round + search - 1.0), 2);
-        assert_eq!(made(2.0 * round + search), 2);
-        // Not enough for it: then nothing is kept for it either.
-        assert_eq!(made(2.0 * round + search - 1.0), 3);
-        assert_eq!(made(2.0 * round), 2);
-        assert_eq!(made(2.0 * round - 1.0), 1);
+    fn a_spare_line_is_made_in_what_is_left_of_the_time() {
+        let search = seconds(&[&SPARE[0]], 1);
         assert!(is_room_for(&SPARE[0], search) && !is_room_for(&SPARE[0], search - 1.0));
     }
 }
