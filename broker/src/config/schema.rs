@@ -336,7 +336,7 @@ section! {
 section! {
     /// The database and what is written to it behind the traffic.
     pub Store STORE "store" false {
-        /// Rows that are written without waiting for more.
+        /// Rows that are written without waiting for more; so is a quarter of `pending_bytes`.
         flush_rows: usize = count(1, 100_000), "20000", Restart;
         /// Longest that a row waits for others to be written with; a crash loses these rows, and a shorter wait writes more to the disk.
         flush_age: Duration = millis(1, MINUTE), "1s", Restart;

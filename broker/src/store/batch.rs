@@ -13,7 +13,9 @@ use std::ops::Range;
 
 use cauce_protocol::{DeviceId, TenantId};
 
-use super::config::{AUDIT_RESERVE_ROWS, ROW_BYTES_MAX, STATE_RESERVE_DIVISOR, StoreLimits};
+use super::config::{
+    AUDIT_RESERVE_ROWS, FLUSH_BYTES_DIVISOR, ROW_BYTES_MAX, STATE_RESERVE_DIVISOR, StoreLimits,
+};
 use super::rows::{
     Admission, AuditRow, ConnectionEvent, ConnectionLogRow, DeviceStateRow, EventRow, Numbered, ReadingRow,
     Unwritten,
@@ -78,6 +80,11 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn rows(&self) -> usize {
         self.states + self.log_rows
+    }
+
+    /// Whether as much waits as is written without waiting for more: what is let in must not meet a bound while the writer sleeps.
+    fn is_much(&self, limits: &StoreLimits) -> bool {
+        self.rows() >= limits.flush_rows || self.bytes >= limits.bytes_max / FLUSH_BYTES_DIVISOR
     }
 
     fn add(&mut self, other: Load) {
@@ -157,6 +164,7 @@ impl Pending {
                 wake: false,
             },
             Entry::Occupied(mut old) => {
+                let was_much = self.waiting.is_much(&self.limits);
                 let before = old.get().weight();
                 let grows = new.bytes > before;
                 if grows && bytes_all - before + new.bytes > self.limits.bytes_max.saturating_add(reserve) {
@@ -170,7 +178,7 @@ impl Pending {
                 old.insert(row);
                 Pushed {
                     admission: Admission::Replaced,
-                    wake: false,
+                    wake: !was_much && self.waiting.is_much(&self.limits),
                 }
             }
             Entry::Vacant(place) => {
@@ -246,7 +254,7 @@ impl Pending {
     /// When writing should begin, on the monotonic clock; none while nothing waits.
     pub(crate) fn due_ms(&self) -> Option<u64> {
         let since_ms = self.since_ms?;
-        if self.waiting.rows() >= self.limits.flush_rows || self.closed {
+        if self.waiting.is_much(&self.limits) || self.closed {
             Some(since_ms)
         } else {
             Some(since_ms.saturating_add(self.limits.flush_age_ms))
@@ -318,6 +326,7 @@ impl Pending {
 
     fn admitted(&mut self, tenant: Option<&TenantId>, new: Load, mono_ms: u64) -> Pushed {
         self.last += 1;
+        let was_much = self.waiting.is_much(&self.limits);
         self.waiting.add(new);
         if let Some(tenant) = tenant {
             match self.by_tenant.get_mut(tenant) {
@@ -329,10 +338,10 @@ impl Pending {
         }
         let first = self.since_ms.is_none();
         self.since_ms.get_or_insert(mono_ms);
-        let full = self.waiting.rows() == self.limits.flush_rows;
+        let is_much = self.waiting.is_much(&self.limits);
         Pushed {
             admission: Admission::Accepted,
-            wake: first || full,
+            wake: first || (!was_much && is_much),
         }
     }
 }

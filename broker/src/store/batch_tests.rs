@@ -109,6 +109,24 @@ fn reaching_the_size_wakes_the_writer_and_is_due_at_once() {
 }
 
 #[test]
+fn a_part_of_the_bytes_wakes_the_writer_and_is_due_at_once_however_few_the_rows() {
+    let part = small().bytes_max / FLUSH_BYTES_DIVISOR;
+    let mut pending = Pending::new(small(), 0);
+    assert!(pending.push_state(state(0, 0, 1, 10), 1_000).wake);
+    assert_eq!(pending.due_ms(), Some(1_200));
+    // A state that grows counts too, and wakes once.
+    assert!(pending.push_state(state(0, 0, 2, part), 1_001).wake);
+    assert_eq!(pending.due_ms(), Some(1_000));
+    assert!(!pending.push_state(state(0, 0, 3, part), 1_002).wake);
+    assert!(!pending.push_reading(reading(0, 1), 1_003).wake);
+
+    let mut pending = Pending::new(small(), 0);
+    assert!(pending.push_reading(reading(0, 1), 1_000).wake);
+    assert!(pending.push_event(event(0, part), 1_001).wake);
+    assert_eq!(pending.due_ms(), Some(1_000));
+}
+
+#[test]
 fn a_newer_state_replaces_and_an_older_one_is_stale() {
     let mut pending = Pending::new(small(), 0);
     assert_eq!(

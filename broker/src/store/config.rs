@@ -16,6 +16,10 @@ pub const AUDIT_RESERVE_ROWS: usize = 1_000;
 /// the bound: in a full queue the newest state of a device is still worth more than an older one.
 pub(crate) const STATE_RESERVE_DIVISOR: usize = 8;
 
+/// The part of the queue's bytes that is written without waiting for more: half of what one tenant may hold by default, so that a fleet that
+/// comes back at once, each device with its whole state, finds room while it is written.
+pub(crate) const FLUSH_BYTES_DIVISOR: usize = 4;
+
 /// Rows of one transaction. Between transactions an admin operation may have its turn.
 pub const TRANSACTION_ROWS_MAX: usize = 4_000;
 
