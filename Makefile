@@ -11,7 +11,7 @@ build: ## the release binary, target/release/cauce
 	$(CARGO) build --release --locked --package cauce
 
 demo: build ## build, then a broker, fifty emulated plugs and subscribers in two tenants, live
-	@./target/release/cauce demo $(ARGS)
+	@$(or $(CARGO_TARGET_DIR),./target)/release/cauce demo $(ARGS)
 
 bench: ## the standard set, under a quarter of an hour on a quiet machine, into docs/BENCHMARKS.md
 	@./scripts/bench.sh $(ARGS)
