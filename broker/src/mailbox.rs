@@ -9,7 +9,11 @@
 //! - An owner is woken once per turn however many push, and never sleeps on a message: the flag falls before the queue is
 //!   read and rises after it was written. The shuttle test below runs the interleavings.
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, SegQueue};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, SegQueue, thread};
 
 /// An owner for whom so many bytes wait is behind. Some hundred small messages: what waits longest for it waits a few
 /// milliseconds, and a flood does not fill the queue of which others need a place.
@@ -182,7 +186,7 @@ impl Share {
     }
 }
 
-/// Wakes a task of a tokio runtime, from any thread.
+/// Wakes a task of a runtime, or a thread that sleeps without one, from any thread.
 #[derive(Debug, Default)]
 pub struct TaskWaker(pub tokio::sync::Notify);
 
@@ -196,6 +200,26 @@ impl<T> Mailbox<T, TaskWaker> {
     /// Waits for [`Mailbox::notify`]. Cancel-safe: a wake-up that came before or during the wait is kept.
     pub async fn notified(&self) {
         self.waker.0.notified().await;
+    }
+
+    /// The same for a thread without a runtime, which sleeps until then.
+    pub fn wait(&self) {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut notified = pin!(self.notified());
+        // A wake-up between the look and the sleep is kept for the sleep, which then ends at once.
+        while notified.as_mut().poll(&mut context).is_pending() {
+            thread::park();
+        }
+    }
+}
+
+/// Wakes a thread that sleeps in [`Mailbox::wait`].
+struct Unpark(thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

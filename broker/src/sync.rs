@@ -1,4 +1,4 @@
-//! The synchronisation and the chance that `mailbox` and `rooms` stand on, replaced by the model checker's under
+//! The synchronisation, the sleep and the chance that `mailbox` and `rooms` stand on, replaced by the model checker's under
 //! `cfg(shuttle)`: it decides who runs next, and a failing run must be the same when repeated.
 
 #[cfg(not(shuttle))]
@@ -7,6 +7,7 @@ mod real {
 
     pub(crate) use crossbeam_queue::SegQueue;
     pub(crate) use parking_lot::Mutex;
+    pub(crate) use std::thread;
 
     /// Before a call into a structure that the checker does not see.
     pub(crate) fn step() {}
@@ -26,6 +27,7 @@ mod checked {
     use std::collections::VecDeque;
 
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use shuttle::thread;
 
     /// Before a call into a structure that the checker does not see: others may come first.
     pub(crate) fn step() {

@@ -189,6 +189,50 @@ async fn a_tap_that_does_not_keep_up_is_cut_off_after_what_it_was_given_and_the_
     assert_eq!(other.next().await.expect("a message").seq.0, given + 1);
 }
 
+/// Threads without a runtime: one sleeps at once, one may sleep, one never does.
+#[test]
+fn a_thread_that_blocks_gets_every_message_in_order_and_is_told_when_it_was_cut_off() {
+    let broker = Broker::start();
+    let a = broker.server.handle().tenant("a").expect("tenant a");
+    let large = Payload::binary(vec![7; 50_000]);
+    for spin in [Duration::ZERO, Duration::from_micros(20), Duration::MAX] {
+        let mut tap = a.subscribe("r").expect("a tap");
+        let after = tap.position().1.0;
+        let (heard, told) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut hear = |count| {
+                for _ in 0..count {
+                    let next = tap.blocking_next(spin).map(|message| message.seq.0);
+                    if heard.send(next).is_err() || next.is_none() {
+                        return;
+                    }
+                }
+            };
+            hear(100);
+            // What comes until then is more than may wait.
+            if may_go_on.recv().is_ok() {
+                hear(usize::MAX);
+            }
+        });
+        for n in 1..=100 {
+            a.publish("r", "e", text(n)).expect("published");
+            assert_eq!(told.recv_timeout(PATIENCE), Ok(Some(after + n)), "{spin:?}");
+        }
+        let kept = (TAP_BYTES_MAX / large.as_bytes().len()) as u64;
+        for _ in 0..=kept {
+            a.publish("r", "e", large.clone()).expect("published");
+        }
+        go_on.send(()).expect("the listener lives");
+        let mut rest = 0;
+        while let Some(seq) = told.recv_timeout(PATIENCE).expect("a message or the end") {
+            rest += 1;
+            assert_eq!(seq, after + 100 + rest, "{spin:?}");
+        }
+        assert!((1..=kept).contains(&rest), "{spin:?}: {rest}");
+    }
+}
+
 #[tokio::test]
 async fn sends_reach_people_and_not_rooms() {
     let broker = Broker::start();

@@ -1,8 +1,8 @@
 //! How long a message takes within the process, from `Handle`'s publish to the subscriber's holding it.
 //!
 //! Open loop: message k is due at t₀ + k/rate whatever happened before, and its time counts from then. Publisher and subscriber
-//! take turns on one thread; or each has a thread of its own, and the subscriber polls, or sleeps so that every message wakes it. What a
-//! wake-up costs on this machine without a broker stands beside.
+//! take turns on one thread; or each has a thread of its own, and the subscriber spins, or sleeps so that every message wakes it. What the
+//! machine takes for the same without a broker stands beside.
 //!
 //! `cargo run --release -p cauce-benches --bin cauce-in-process -- --json`
 
@@ -11,6 +11,7 @@ mod one_thread;
 mod pace;
 mod two_threads;
 
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 use cauce_broker::config::{LoadInputs, load};
@@ -42,11 +43,11 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
     /// Seconds of each setting that are measured.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
-    seconds: u32,
+    #[arg(long, default_value = "5", value_parser = measured_for)]
+    seconds: f64,
     /// Seconds before, that are not.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=60))]
-    warm_up: u32,
+    #[arg(long, default_value = "1", value_parser = warmed_up_for)]
+    warm_up: f64,
     /// Bytes of payload.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=60_000))]
     payload: u32,
@@ -69,8 +70,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let plan = Plan {
         rate: arguments.rate,
-        warm_up: u64::from(arguments.warm_up) * u64::from(arguments.rate),
-        measured: u64::from(arguments.seconds) * u64::from(arguments.rate),
+        warm_up: messages(arguments.warm_up, arguments.rate),
+        measured: messages(arguments.seconds, arguments.rate).max(1),
     };
     // A program that embeds the broker and has no clients yet: nothing on disk, any free port.
     let inputs = LoadInputs {
@@ -83,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let report = Report::new(
         arguments.rate,
         &one_thread::measure(&tenant, &payload, plan)?,
-        &two_threads::measure(&tenant, &payload, plan, Waiting::Polling)?,
+        &two_threads::measure(&tenant, &payload, plan, Waiting::Spinning)?,
         &two_threads::measure(&tenant, &payload, plan, Waiting::Asleep)?,
         &two_threads::bare_wake(plan)?,
         &two_threads::bare_look(plan)?,
@@ -95,6 +96,31 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         print!("{report}");
     }
     Ok(())
+}
+
+fn measured_for(text: &str) -> Result<f64, String> {
+    seconds(text, 0.001..=3_600.0)
+}
+
+fn warmed_up_for(text: &str) -> Result<f64, String> {
+    seconds(text, 0.0..=60.0)
+}
+
+fn seconds(text: &str, within: RangeInclusive<f64>) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number is expected".to_owned())?;
+    if !within.contains(&seconds) {
+        return Err(format!(
+            "{} to {} seconds are possible",
+            within.start(),
+            within.end()
+        ));
+    }
+    Ok(seconds)
+}
+
+/// So many in this time, to the nearest.
+fn messages(seconds: f64, rate: u32) -> u64 {
+    (seconds * f64::from(rate)).round() as u64
 }
 
 /// A JSON string of so many bytes.

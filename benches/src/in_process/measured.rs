@@ -80,14 +80,14 @@ impl From<&Measured> for Figures {
     }
 }
 
-/// All settings. The polling subscriber's figures stand at the top: two threads, and nothing in them but the broker.
+/// All settings. The spinning subscriber's figures stand at the top: two threads, and nothing in them but the broker.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     #[serde(flatten)]
     claimed: Figures,
     rate: u32,
     one_thread: Figures,
-    polling: Figures,
+    spinning: Figures,
     asleep: Figures,
     /// A wake-up without a broker.
     bare_wake: Figures,
@@ -99,16 +99,16 @@ impl Report {
     pub(crate) fn new(
         rate: u32,
         one_thread: &Measured,
-        polling: &Measured,
+        spinning: &Measured,
         asleep: &Measured,
         bare_wake: &Measured,
         bare_look: &Measured,
     ) -> Self {
         Self {
-            claimed: polling.into(),
+            claimed: spinning.into(),
             rate,
             one_thread: one_thread.into(),
-            polling: polling.into(),
+            spinning: spinning.into(),
             asleep: asleep.into(),
             bare_wake: bare_wake.into(),
             bare_look: bare_look.into(),
@@ -130,7 +130,7 @@ impl fmt::Display for Report {
         )?;
         for (name, figures) in [
             ("one thread", self.one_thread),
-            ("two threads, polling", self.polling),
+            ("two threads, spinning", self.spinning),
             ("two threads, asleep", self.asleep),
             ("a wake-up alone", self.bare_wake),
             ("a look alone", self.bare_look),

@@ -1,7 +1,7 @@
 //! Rooms under random interleavings: joins, leaves, publishes and sweeps race, and every promise of `rooms` holds.
 //!
 //! The checker sees the mutexes and atomics of `sync`. It does not see papaya (each of its calls is one step here, as it is
-//! linearizable), `std::sync::Arc`, nor tokio's `Notify` in a tap, so what these do wrong it would not find. It explores
+//! linearizable), `std::sync::Arc`, nor tokio's `Notify` in a tap (the same), so what these do wrong it would not find. It explores
 //! sequentially consistent interleavings only: an ordering that is too relaxed would not be found either.
 
 mod durable;
@@ -374,6 +374,53 @@ fn a_tap_sees_no_gap_before_it_is_cut_off() {
         },
         RUNS,
     );
+}
+
+/// A thread blocks on a tap, looking a few times or not at all before it sleeps, between publishers. A wake-up that is lost would let it
+/// sleep for ever, which shuttle reports as a deadlock; in the second setting the tap is cut off meanwhile, and the end must wake it too.
+#[test]
+fn a_blocked_listener_sleeps_on_no_message_and_on_no_end() {
+    for (room_for, looks) in [(10, 0), (10, 2), (1, 0), (1, 2)] {
+        shuttle::check_random(
+            move || {
+                let world = World::roomy();
+                let tap = std::sync::Arc::new(Tap::new(room_for * draft(1).cost()));
+                let joined = world
+                    .table
+                    .join(&name(), Listener::Tap(&tap), Start::Now, world.now())
+                    .expect("room for a room");
+                let publishers: Vec<_> = (0..2)
+                    .map(|n| {
+                        let world = world.clone();
+                        thread::spawn(move || (0..2).for_each(|_| assert!(world.publish(n).is_ok())))
+                    })
+                    .collect();
+                let mut seen = 0;
+                while seen < 4 {
+                    let mut left = looks;
+                    let found = tap.blocking_next(|| {
+                        thread::yield_now();
+                        let again = left > 0;
+                        left -= i32::from(again);
+                        again
+                    });
+                    let Some(found) = found else {
+                        assert!(room_for < 4, "cut off though there was room");
+                        assert!(tap.try_next().is_none(), "the end came before the rest");
+                        break;
+                    };
+                    seen += 1;
+                    assert_eq!(found.seq.0, joined.seq.0 + seen);
+                }
+                publishers
+                    .into_iter()
+                    .for_each(|p| p.join().expect("a publisher"));
+                world.table.leave_tap(&joined.room, &tap, world.now());
+                world.assert_empty();
+            },
+            RUNS / 4,
+        );
+    }
 }
 
 /// Different rooms are made at once at the edge of the quota: never one too many, and a refused one takes no place.
