@@ -17,6 +17,7 @@ mod deliver;
 mod devices;
 mod drain;
 mod farewell;
+mod frames;
 mod history;
 mod joining;
 mod limiting;

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 
+use super::frames::Frames;
 use crate::socket::Socket;
 
 /// Frames handed to the kernel in one call. The system's own limit is 1024; past 64 the call's fixed cost is all paid off.
@@ -29,7 +30,7 @@ pub(super) enum Lane {
 /// A queue of frames. Empty and without a buffer while the peer keeps up.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    frames: VecDeque<Bytes>,
+    frames: Frames,
     bytes: usize,
     /// Frames in front, up to the last urgent one. Nothing ordered comes between them.
     ahead: u32,
@@ -102,12 +103,12 @@ impl Outbox {
     /// Appends a last word whatever the bound says.
     pub(super) fn push_last(&mut self, frame: Bytes) {
         self.bytes += frame.len() + FRAME_OVERHEAD_BYTES;
-        self.frames.push_back(frame);
+        self.frames.push_last(frame);
     }
 
     /// Drops all but a frame that the peer has seen the beginning of.
     pub(super) fn drop_unsent(&mut self) {
-        self.frames.truncate(usize::from(self.begun));
+        self.frames.drop_all_but_first(self.begun);
         self.ahead = self.ahead.min(u32::from(self.begun));
         self.bytes = self
             .frames
@@ -131,12 +132,11 @@ impl Outbox {
     /// # Errors
     /// If the socket is broken.
     pub(super) fn flush(&mut self, socket: &Socket, written: &mut Written) -> io::Result<Flushed> {
-        while !self.frames.is_empty() {
-            let frames = self.frames.iter().take(SLICES_MAX);
-            let slices: SmallVec<[IoSlice<'_>; SLICES_MAX]> =
-                frames.map(|frame| IoSlice::new(frame)).collect();
-            let written_now = socket.try_write_vectored(&slices);
-            drop(slices);
+        while let Some((first, others_wait)) = self.frames.first() {
+            let written_now = match others_wait {
+                false => socket.try_write(first),
+                true => self.write_some(socket),
+            };
             match written_now {
                 Ok(n) => {
                     written.calls += 1;
@@ -155,23 +155,31 @@ impl Outbox {
         })
     }
 
-    /// An empty outbox gives its buffer back, so that an idle peer has none. Keeps nothing else.
-    pub(super) fn take_buffer(&mut self) -> Option<VecDeque<Bytes>> {
-        (self.frames.is_empty() && self.frames.capacity() > 0).then(|| std::mem::take(&mut self.frames))
+    /// By itself, so that who has one frame does not carry its list.
+    #[inline(never)]
+    fn write_some(&self, socket: &Socket) -> io::Result<usize> {
+        let frames = self.frames.iter().take(SLICES_MAX);
+        let slices: SmallVec<[IoSlice<'_>; SLICES_MAX]> = frames.map(|frame| IoSlice::new(frame)).collect();
+        socket.try_write_vectored(&slices)
     }
 
-    /// Gives an outbox without a buffer one that another peer has used.
+    /// An empty outbox gives its buffer back, so that an idle peer has none. Keeps nothing else.
+    pub(super) fn take_buffer(&mut self) -> Option<VecDeque<Bytes>> {
+        self.frames.take_buffer()
+    }
+
+    /// Gives an outbox that is about to need a buffer one that another peer has used.
     pub(super) fn give_buffer(&mut self, buffer: impl FnOnce() -> Option<VecDeque<Bytes>>) {
-        if self.frames.capacity() == 0
+        if self.frames.wants_buffer()
             && let Some(buffer) = buffer()
         {
-            self.frames = buffer;
+            self.frames.give_buffer(buffer);
         }
     }
 
     /// So many bytes went, from the front.
     pub(super) fn advance(&mut self, mut n: usize) {
-        while let Some(frame) = self.frames.front_mut() {
+        while let Some(frame) = self.frames.first_mut() {
             if n < frame.len() {
                 frame.advance(n);
                 self.bytes -= n;
@@ -182,7 +190,7 @@ impl Outbox {
             self.bytes -= frame.len() + FRAME_OVERHEAD_BYTES;
             self.begun = false;
             self.ahead = self.ahead.saturating_sub(1);
-            self.frames.pop_front();
+            self.frames.pop_first();
         }
     }
 }
@@ -215,6 +223,10 @@ mod tests {
                 prop_assert_eq!(outbox.bytes(), expected);
             }
         }
+    }
+
+    fn waiting(outbox: &Outbox) -> Vec<Bytes> {
+        outbox.frames.iter().cloned().collect()
     }
 
     #[derive(Clone, Debug)]
@@ -264,7 +276,7 @@ mod tests {
                 }
                 let begun = Some(begun.clone()).filter(|frame| !frame.is_empty());
                 let expected: Vec<Bytes> = begun.into_iter().chain(urgent.clone()).chain(ordered.clone()).collect();
-                prop_assert_eq!(&outbox.frames, &expected);
+                prop_assert!(outbox.frames.iter().eq(&expected));
             }
         }
     }
@@ -279,10 +291,10 @@ mod tests {
         for frame in ["first", "second"] {
             outbox.push(Lane::Urgent, Bytes::from_static(frame.as_bytes()), 1_000);
         }
-        assert_eq!(outbox.frames, ["gun", "first", "second", "waits"]);
+        assert_eq!(waiting(&outbox), ["gun", "first", "second", "waits"]);
         outbox.drop_unsent();
         outbox.push(Lane::Urgent, Bytes::from_static(b"third"), 1_000);
-        assert_eq!(outbox.frames, ["gun", "third"]);
+        assert_eq!(waiting(&outbox), ["gun", "third"]);
     }
 
     #[test]
@@ -327,7 +339,7 @@ mod tests {
             Pushed::Over
         );
         outbox.push_last(Bytes::from_static(b"goodbye"));
-        assert_eq!(outbox.frames, [&b"one"[..], b"goodbye"]);
+        assert_eq!(waiting(&outbox), [&b"one"[..], b"goodbye"]);
     }
 
     #[test]
@@ -337,7 +349,7 @@ mod tests {
         outbox.push_last(Bytes::from_static(b"def"));
         outbox.advance(1);
         outbox.drop_unsent();
-        assert_eq!(outbox.frames, [Bytes::from_static(b"bc")]);
+        assert_eq!(waiting(&outbox), [Bytes::from_static(b"bc")]);
         outbox.advance(2);
         outbox.drop_unsent();
         assert!(outbox.is_empty() && outbox.bytes() == 0);

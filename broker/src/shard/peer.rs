@@ -20,30 +20,34 @@ use crate::socket::Socket;
 use crate::websocket::Reader;
 
 /// A WebSocket peer. Only its shard's thread touches it, so cells are enough.
+///
+/// In this order in memory: what a delivery touches is together and in front, in two or three cache lines of the five. A shard has
+/// thousands of peers, and finds each of them gone from its caches.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Peer {
-    pub id: ConnectionId,
-    pub address: IpAddr,
-    pub dialect: Dialect,
-    pub socket: Socket,
-    pub(super) reader: RefCell<Reader>,
-    pub(super) outbox: RefCell<Outbox>,
-    pub(super) stage: RefCell<Stage>,
     /// In the shard's list of peers to write to.
     pub(super) marked: Cell<bool>,
     /// The kernel took no more; a task waits until it does.
     pub(super) blocked: Cell<bool>,
+    pub dialect: Dialect,
+    /// It is about to be sent away: what it still asks is not heard.
+    pub(super) leaving: Cell<bool>,
+    /// Its last read filled a whole bite.
+    has_more: Cell<bool>,
+    pub(super) outbox: RefCell<Outbox>,
+    pub socket: Socket,
     /// What it is behind with; none for one that keeps up.
     pub(super) backlog: RefCell<Option<Box<Backlog>>>,
+    pub(super) stage: RefCell<Stage>,
+    pub(super) reader: RefCell<Reader>,
+    pub id: ConnectionId,
     /// Pings and pongs.
     pub(super) control: Cell<Gcra>,
     pub(super) timing: Cell<Timing>,
     /// Requests that wait for their answers.
     pub(super) unanswered: Cell<u32>,
-    /// It is about to be sent away: what it still asks is not heard.
-    pub(super) leaving: Cell<bool>,
-    /// Its last read filled a whole bite.
-    has_more: Cell<bool>,
+    pub address: IpAddr,
     _permit: Permit,
 }
 

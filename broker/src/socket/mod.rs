@@ -18,12 +18,20 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use stream::SocketStream;
 use tls::Opened;
 pub use tls::Tls;
+
+/// A peer that is gone is an error of the call, not a signal to the process.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+/// There the socket has been told so when it was opened.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// A socket that belongs to no runtime, on its way from one thread to another.
 #[derive(Debug)]
@@ -106,24 +114,46 @@ impl Socket {
         }
     }
 
-    /// Writes as much as the kernel takes now.
+    /// Writes as much of one piece as the kernel takes now.
     ///
     /// # Errors
     /// `WouldBlock` if it takes nothing, otherwise as the system or TLS has it.
-    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(tls) = &self.tls else {
-            return match slices {
-                // One piece goes by `send`, which is a twentieth cheaper than `writev`: no list to copy, no file to write to.
-                [piece] => self.tcp.borrow().try_write(piece),
-                pieces => self.tcp.borrow().try_write_vectored(pieces),
-            };
-        };
-        let tls = &mut *tls.borrow_mut();
+    pub fn try_write(&self, piece: &[u8]) -> io::Result<usize> {
+        match &self.tls {
+            None => self.send(piece),
+            Some(tls) => self.seal(&mut tls.borrow_mut(), &[IoSlice::new(piece)]),
+        }
+    }
+
+    /// The same of several pieces, as if they were one.
+    ///
+    /// # Errors
+    /// As for [`Socket::try_write`].
+    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.tls {
+            None => self.tcp.borrow().try_write_vectored(pieces),
+            Some(tls) => self.seal(&mut tls.borrow_mut(), pieces),
+        }
+    }
+
+    fn seal(&self, tls: &mut Tls, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write_records(tls)?;
         if !tls.outgoing().is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        tls.seal(slices, |sealed| self.tcp.borrow().try_write(sealed))
+        tls.seal(pieces, |sealed| self.send(sealed))
+    }
+
+    /// One piece goes by `send`, which is a twentieth cheaper than `writev`: no list to copy, no file to write to. And not through the runtime,
+    /// whose word on whether it may go costs more than asking the kernel, except for one that does not go: the runtime must learn
+    /// of it, or it would not say when the kernel takes bytes again.
+    fn send(&self, piece: &[u8]) -> io::Result<usize> {
+        let tcp = self.tcp.borrow();
+        match rustix::net::send(&*tcp, piece, NO_SIGNAL) {
+            Ok(taken) => Ok(taken),
+            Err(rustix::io::Errno::WOULDBLOCK) => tcp.try_write(piece),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Whether bytes that were taken still wait in TLS for the kernel.
@@ -146,7 +176,7 @@ impl Socket {
 
     fn write_records(&self, tls: &mut Tls) -> io::Result<()> {
         while !tls.outgoing().is_empty() {
-            match self.tcp.borrow().try_write(tls.outgoing()) {
+            match self.send(tls.outgoing()) {
                 Ok(taken) => tls.advance(taken),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => return Err(e),
@@ -174,7 +204,7 @@ impl Socket {
             let tls = &mut *tls.borrow_mut();
             // The connection ends either way.
             let _ = self.write_records(tls);
-            tls.close(|sealed| self.tcp.borrow().try_write(sealed));
+            tls.close(|sealed| self.send(sealed));
         }
     }
 
