@@ -25,6 +25,7 @@ if ! "$venv/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.vers
   "$venv/bin/pip" install --quiet --disable-pip-version-check "aioshelly==$version"
 fi
 
-cargo build --quiet -p cauce-fleet --example lan --example outbound
+# The whole workspace with all features is named, so that what they need is what `cargo test` has compiled.
+cargo build --quiet --workspace --all-features --example lan --example outbound
 programs=${CARGO_TARGET_DIR:-target}/debug/examples
 "$venv/bin/python" loadtest/fleet/tests/aioshelly_check.py "$programs/lan" "$programs/outbound"

@@ -12,4 +12,5 @@ for program in node npm mosquitto nats-server; do
 done
 # Versions are exact in package.json; a lock file would also hold where they were downloaded from.
 npm install --prefix loadtest/peers --no-package-lock --no-audit --no-fund --silent
-cargo test -p cauce-loadtest --test against_other_servers -- --ignored
+# The whole workspace is named, so that most of what they need is what `cargo test` has compiled.
+cargo test --workspace --all-features --test against_other_servers -- --ignored

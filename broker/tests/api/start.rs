@@ -213,6 +213,12 @@ impl Write for Captured {
     }
 }
 
+/// The last 32 characters: random in every kind of secret here. Not what follows the last `_`, which base64url
+/// contains too: that may be a letter, or nothing, and is then found everywhere.
+fn random_part(secret: &str) -> &str {
+    &secret[secret.len() - 32..]
+}
+
 #[tokio::test]
 async fn no_secret_is_in_a_log_or_in_debug() {
     let captured = Captured::default();
@@ -265,26 +271,17 @@ async fn no_secret_is_in_a_log_or_in_debug() {
         .unwrap();
 
     let mut shown = format!("{:?} {:?} {:?}", broker.server(), broker.admin(), config());
-    for secret in secrets
-        .iter()
-        .filter_map(|secret| secret.rsplit(['_', '.']).next())
-    {
+    for secret in secrets.iter().map(|secret| random_part(secret)) {
         assert!(!shown.contains(secret), "in Debug");
     }
     broker.stop().await;
     shown = String::from_utf8_lossy(&captured.0.lock()).into_owned();
     assert!(shown.contains("signing_key.add") && shown.contains("device_token.create"));
-    for secret in secrets
-        .iter()
-        .filter_map(|secret| secret.rsplit(['_', '.']).next())
-    {
+    for secret in secrets.iter().map(|secret| random_part(secret)) {
         assert!(!shown.contains(secret), "in the log");
     }
     let database = fs::read(dir.path().join("cauce.db")).unwrap();
-    for secret in secrets
-        .iter()
-        .filter_map(|secret| secret.rsplit(['_', '.']).next())
-    {
+    for secret in secrets.iter().map(|secret| random_part(secret)) {
         assert!(
             !database.windows(secret.len()).any(|w| w == secret.as_bytes()),
             "in the database"
