@@ -59,30 +59,31 @@ pub(crate) fn hold_against(here: &mut Outcome, calm: &Outcome) {
 /// # Errors
 /// If it could not be run; in words for people.
 pub(crate) fn run(scenario: &Scenario, name: &str, server: &str, place: &Place) -> Result<Outcome, String> {
-    if let Shape::Growth {
-        idle_connections: connections @ 1..,
-        idle_rooms,
-        ..
-    } = scenario.shape
-    {
-        return crowded(
-            scenario,
-            name,
-            server,
-            place,
-            Topology::crowd(connections, idle_rooms),
-        );
+    if let Some(crowd) = crowd(scenario) {
+        return crowded(scenario, name, server, place, crowd);
     }
     if let Shape::Slow {
         stalled: 1.., turns, ..
     } = scenario.shape
     {
-        let (here, _) = interleaved::run(scenario, turns, [name, server, "undisturbed"], place)?;
-        return Ok(here);
+        let found = interleaved::run(scenario, turns, [name, server, "undisturbed"], place)?;
+        return Ok(found.here);
     }
     match flood(scenario) {
         Some(flood) => flooded(scenario, name, server, place, &flood),
         None => steady::run(scenario, name, server, place),
+    }
+}
+
+/// Who is idle beside the measured, and in how many rooms; None where nobody is.
+fn crowd(scenario: &Scenario) -> Option<Topology> {
+    match scenario.shape {
+        Shape::Growth {
+            idle_connections: connections @ 1..,
+            idle_rooms,
+            ..
+        } => Some(Topology::crowd(connections, idle_rooms)),
+        _ => None,
     }
 }
 
@@ -94,25 +95,62 @@ fn crowded(
     place: &Place,
     crowd: Topology,
 ) -> Result<Outcome, String> {
+    let (outcome, gone) = amid(crowd, scenario, place, || {
+        steady::run(scenario, name, server, place)
+    })?;
+    let mut outcome = outcome?;
+    gone.mark(&mut outcome);
+    Ok(outcome)
+}
+
+/// Connections of a crowd that ended although nobody wanted them to.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) struct Gone(u64);
+
+impl Gone {
+    /// A run that its crowd has left was not the run that was asked for.
+    pub(crate) fn mark(self, outcome: &mut Outcome) {
+        if self.0 > 0 && outcome.verdict == Verdict::Sound {
+            outcome.verdict = Verdict::NotWhole(format!("{} of the crowd lost their connections", self.0));
+        }
+    }
+}
+
+/// Does something while the scenario's crowd is connected.
+///
+/// # Errors
+/// If the scenario has no crowd, or it could not be connected; in words for people.
+pub(crate) fn amid_its_crowd<T>(
+    scenario: &Scenario,
+    place: &Place,
+    body: impl FnOnce() -> T,
+) -> Result<(T, Gone), String> {
+    let crowd = crowd(scenario).ok_or("this scenario has no crowd")?;
+    amid(crowd, scenario, place, body)
+}
+
+fn amid<T>(
+    crowd: Topology,
+    scenario: &Scenario,
+    place: &Place,
+    body: impl FnOnce() -> T,
+) -> Result<(T, Gone), String> {
     let mut session = Session::with(crowd, scenario, place)?;
     session
         .connect(0..u32::MAX, CROWD_IN_FLIGHT)
         .map_err(|e| format!("the crowd: {e}"))?;
     let over = AtomicBool::new(false);
-    let mut outcome = std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         for shard in &mut session.shards {
             // An error shows in the tally: whoever was not served is disconnected.
             scope.spawn(|| shard.pump(CROWD_STAYS_NS, |_| over.load(Ordering::Acquire)));
         }
-        let outcome = steady::run(scenario, name, server, place);
+        let done = body();
         over.store(true, Ordering::Release);
-        outcome
-    })?;
-    let gone = session.tally().disconnected;
-    if gone > 0 && outcome.verdict == Verdict::Sound {
-        outcome.verdict = Verdict::NotWhole(format!("{gone} of the crowd lost their connections"));
-    }
-    Ok(outcome)
+        done
+    });
+    Ok((done, Gone(session.tally().disconnected)))
 }
 
 /// Runs while another tenant floods.

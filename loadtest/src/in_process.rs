@@ -23,18 +23,29 @@ struct Figures {
     p99_ns: f64,
 }
 
-/// Runs `program --json` on these cores, until it ends.
+/// How long each setting is measured, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lengths {
+    /// First, and not counted.
+    pub(crate) warm_up: f64,
+    pub(crate) measured: f64,
+}
+
+/// Runs `program --json` with these lengths on these cores, until it ends.
 ///
 /// # Errors
 /// If it fails, or prints something else; in words for people.
 pub(crate) fn measure(
     program: &Path,
+    lengths: Lengths,
     cores: Option<&[usize]>,
     priority: Priority,
 ) -> Result<Vec<Setting>, String> {
     let mut command = Command::new(program);
     command
         .arg("--json")
+        .args(["--warm-up", &lengths.warm_up.to_string()])
+        .args(["--seconds", &lengths.measured.to_string()])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
     // A child inherits the cores and the priority of the thread that makes it.

@@ -7,15 +7,13 @@
 //! What must stay true: before each change of state the same burst goes to all, as much as it takes until the server's bound for one reader
 //! is passed; so in a stalled turn the bound is reached and not only approached, and a calm turn comes after the same work.
 
-use hdrhistogram::Histogram;
-
 use crate::dialect::Dialect;
 use crate::disturbed;
-use crate::engine::{Dialled, histogram};
+use crate::engine::Dialled;
 use crate::http::Door;
-use crate::median::median;
+use crate::median::{interval, median};
 use crate::metrics;
-use crate::report::{Better, Figures, Outcome, Unit};
+use crate::report::{Better, Figures, Outcome, Unit, micros};
 use crate::scenario::{Load, Scenario};
 use crate::session::{Place, Session};
 use crate::steady::{self, About, Account, IN_FLIGHT, Measured};
@@ -32,12 +30,8 @@ const BURST_SLICES_MAX: u32 = 12;
 const BURST_SLICES_BLIND: u32 = 4;
 /// For who reads again to read what waits, and to learn what has become of its connection, in nanoseconds.
 const RESUMED_NS: u64 = 50_000_000;
-/// How often pairs are drawn for the spread ...
-const DRAWS: u32 = 200;
-/// ... of which so many ratios lie within it ...
-const SURE: f64 = 0.95;
-/// ... and how many pairs it takes.
-const SPREAD_PAIRS_MIN: usize = 6;
+/// Of a turn's latencies, what is compared.
+const P99: f64 = 0.99;
 /// What the server counts when a reader's bound is passed.
 const FELL_BEHIND: &str = "cauce_fell_behind_total";
 
@@ -57,8 +51,19 @@ fn order(pair: u32) -> [State; 2] {
     }
 }
 
-/// Runs `turns` turns in each state, which share the scenario's seconds. Returns all stalled turns together, and all calm ones; of pairs of
-/// neighbours in which the generator was late, none counts if most others do. `names` are the scenario's, the server's, and the undisturbed server's.
+/// What both states came to.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// All stalled turns together.
+    pub(crate) here: Outcome,
+    /// All calm ones.
+    pub(crate) calm: Outcome,
+    /// Of each pair, the 99th percentiles of its stalled turn and of its calm one, in microseconds.
+    pub(crate) p99: Vec<(f64, f64)>,
+}
+
+/// Runs `turns` turns in each state, which share the scenario's seconds. Of pairs of neighbours in which the generator was late, none counts
+/// if most others do. `names` are the scenario's, the server's, and the undisturbed server's.
 ///
 /// # Errors
 /// If it could not be run; in words for people.
@@ -67,7 +72,7 @@ pub(crate) fn run(
     turns: u32,
     names: [&str; 3],
     place: &Place,
-) -> Result<(Outcome, Outcome), String> {
+) -> Result<Found, String> {
     let mut session = Session::open(scenario, place)?;
     let dialled = session.connect(0..u32::MAX, IN_FLIGHT)?;
     let mut both = Both {
@@ -124,16 +129,13 @@ pub(crate) fn run(
     figures.count("pairs", pairs.len() as u64);
     here.metrics.extend(figures.0);
     disturbed::hold_against(&mut here, &calm);
-    let mut figures = Figures::default();
-    let latencies: Vec<_> = pairs
+    let p99_of = |turn: &Measured| micros(turn.latency().value_at_quantile(P99));
+    let p99: Vec<_> = pairs
         .iter()
-        .map(|pair| pair.each_ref().map(Measured::latency))
+        .map(|[stalled, calm]| (p99_of(stalled), p99_of(calm)))
         .collect();
-    if let Some((low, high)) = spread(&latencies, DRAWS) {
-        figures.put("p99_ratio_at_least", low, Unit::Share, Better::Neither);
-        figures.put("p99_ratio_at_most", high, Unit::Share, Better::Neither);
-    }
-    here.metrics.extend(figures.0);
+    eprintln!("PAIRS {p99:?}");
+    by_pairs(&mut here, &p99);
     if both.door.is_none() {
         here.notes.push(
             "whether the stalled have filled what the server keeps for them is not known: it was not asked"
@@ -143,44 +145,28 @@ pub(crate) fn run(
         here.notes
             .push("nobody has filled what the server keeps for a reader".to_owned());
     }
-    Ok((here, calm))
+    Ok(Found { here, calm, p99 })
 }
 
-/// Between which ratios the true one of the 99th percentiles lies, with a certainty of 95 %: by the bootstrap. As many pairs as there are
-/// are drawn from them, each time anew, and the ratio is looked at each time. None for fewer than six, of which little can be drawn.
-fn spread(pairs: &[[&Histogram<u64>; 2]], draws: u32) -> Option<(f64, f64)> {
-    if pairs.len() < SPREAD_PAIRS_MIN {
-        return None;
-    }
-    // Drawn in the same way for the same number of pairs, so that the same findings say the same.
-    let mut state = pairs.len() as u64;
-    let mut ratios: Vec<f64> = (0..draws)
-        .filter_map(|_| {
-            let mut drawn = [histogram(), histogram()];
-            for _ in 0..pairs.len() {
-                let pair = pairs[draw(&mut state, pairs.len())];
-                for (all, one) in drawn.iter_mut().zip(pair) {
-                    // All have the same bounds, so that adding cannot fail.
-                    let _ = all.add(one);
-                }
-            }
-            let [here, calm] = drawn.map(|all| all.value_at_quantile(0.99) as f64);
-            (calm > 0.0).then(|| here / calm)
-        })
+/// The ratio of the 99th percentiles is that of the pair in the middle: a machine that becomes slower for some seconds makes both turns of a pair
+/// slower, and decides the 99th percentile of all turns together by itself.
+fn by_pairs(here: &mut Outcome, p99: &[(f64, f64)]) {
+    let ratios: Vec<f64> = p99
+        .iter()
+        .filter(|(_, calm)| *calm > 0.0)
+        .map(|(stalled, calm)| stalled / calm)
         .collect();
-    ratios.sort_by(f64::total_cmp);
-    let outside = (ratios.len() as f64 * (1.0 - SURE) / 2.0) as usize;
-    Some((*ratios.get(outside)?, *ratios.get(ratios.len() - 1 - outside)?))
-}
-
-/// A number below `bound`, from a sequence that is even enough for this (splitmix64).
-fn draw(state: &mut u64, bound: usize) -> usize {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    ((u128::from(z) * bound as u128) >> 64) as usize
+    let Some(ratio) = median(ratios.iter().copied()) else {
+        return;
+    };
+    let mut figures = Figures::default();
+    figures.put("p99_ratio", ratio, Unit::Share, Better::Lower);
+    if let Some((low, high)) = interval(&ratios) {
+        figures.put("p99_ratio_at_least", low, Unit::Share, Better::Neither);
+        figures.put("p99_ratio_at_most", high, Unit::Share, Better::Neither);
+    }
+    here.metrics.retain(|metric| metric.name != "p99_ratio");
+    here.metrics.extend(figures.0);
 }
 
 /// Both states of one session.
@@ -311,38 +297,25 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_holds_the_ratio_and_grows_with_how_far_turns_are_apart() {
-        let turn = |p99: u64| {
-            let mut latency = histogram();
-            latency.record_n(1_000, 98).unwrap();
-            latency.record_n(p99, 2).unwrap();
-            latency
-        };
-        let spread_of = |pairs: &[(u64, u64)]| {
-            let turns: Vec<_> = pairs
-                .iter()
-                .map(|&(here, calm)| [turn(here), turn(calm)])
-                .collect();
-            let turns: Vec<_> = turns.iter().map(<[_; 2]>::each_ref).collect();
-            spread(&turns, 10)
-        };
-        assert_eq!(spread_of(&[(5_500, 5_000); 5]), None);
-        let (low, high) = spread_of(&[(5_500, 5_000); 6]).unwrap();
-        assert!(low > 1.09 && low == high && high < 1.11, "{low} {high}");
-        let apart = [
-            (8_000, 4_000),
-            (4_000, 8_000),
-            (4_000, 4_000),
-            (8_000, 8_000),
-            (4_000, 8_000),
-            (8_000, 4_000),
+    fn the_ratio_is_that_of_the_pair_in_the_middle_whatever_becomes_of_the_machine() {
+        let mut figures = Figures::default();
+        figures.put("p99_ratio", 9.0, Unit::Share, Better::Lower);
+        let mut here = crate::assertion::tests::outcome(figures);
+        // The machine is half as fast from the third pair on, and something else took a moment of the last but one.
+        let pairs = [
+            (1_020.0, 1_000.0),
+            (1_030.0, 1_000.0),
+            (2_060.0, 2_000.0),
+            (2_080.0, 2_000.0),
+            (9_000.0, 2_000.0),
+            (2_000.0, 2_000.0),
         ];
-        let (low, high) = spread_of(&apart).unwrap();
-        assert!(low < 0.9 && high > 1.1, "{low} {high}");
-        assert_eq!(
-            spread_of(&apart),
-            Some((low, high)),
-            "the same findings say the same"
-        );
+        by_pairs(&mut here, &pairs);
+        let value = |name: &str| here.metric(name).map(|metric| metric.value);
+        assert_eq!(value("p99_ratio"), Some(1.03));
+        assert_eq!(value("p99_ratio_at_least"), Some(1.0));
+        assert_eq!(value("p99_ratio_at_most"), Some(4.5));
+        by_pairs(&mut here, &pairs[..5]);
+        assert_eq!(here.metrics.iter().filter(|m| m.name == "p99_ratio").count(), 1);
     }
 }

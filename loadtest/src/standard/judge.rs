@@ -118,32 +118,38 @@ fn judged(
         .iter()
         .filter_map(|round| Some((value(&round.here)?, round.there.as_ref().and_then(value))))
         .collect();
+    let unit = rounds
+        .iter()
+        .find_map(|round| round.here.metric(target.figure))
+        .map_or_else(|| unit(target.figure), |metric| metric.unit);
+    let mut row = of_rounds(about, target, unit, &pairs);
+    if let Some(why) = rounds.iter().find_map(Round::torn) {
+        row.standing = Standing::Open(format!("not whole: {why}"));
+    } else if sound.len() * 2 <= rounds.len() && !rounds.is_empty() {
+        let why = rounds.iter().find_map(Round::bound).unwrap_or_default();
+        row.standing = Standing::Open(format!("generator-bound: {why}"));
+    } else if let (Standing::Open(_), Some(why)) = (&row.standing, failure) {
+        row.standing = Standing::Open(format!("failed: {why}"));
+    }
+    row
+}
+
+/// The row of one promise about values of rounds, each with what it is measured against in the same round.
+pub(super) fn of_rounds(about: About<'_>, target: &Target, unit: Unit, pairs: &[(f64, Option<f64>)]) -> Row {
     let rounds_here: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
     let rounds_there: Vec<f64> = pairs.iter().filter_map(|pair| pair.1).collect();
     let ratios: Vec<f64> = pairs
         .iter()
         .filter_map(|&(here, there)| ratio(here, there?))
         .collect();
-    let unit = rounds
-        .iter()
-        .find_map(|round| round.here.metric(target.figure))
-        .map_or_else(|| unit(target.figure), |metric| metric.unit);
     let (here, ratio) = (
         median(rounds_here.iter().copied()),
         median(ratios.iter().copied()),
     );
-    let standing = if let Some(why) = rounds.iter().find_map(Round::torn) {
-        Standing::Open(format!("not whole: {why}"))
-    } else if sound.len() * 2 <= rounds.len() && !rounds.is_empty() {
-        let why = rounds.iter().find_map(Round::bound).unwrap_or_default();
-        Standing::Open(format!("generator-bound: {why}"))
-    } else {
-        match (target.bound.met(here, ratio), failure) {
-            (Some(true), _) => Standing::Met,
-            (Some(false), _) => Standing::Missed,
-            (None, Some(why)) => Standing::Open(format!("failed: {why}")),
-            (None, None) => Standing::Open("not measured".to_owned()),
-        }
+    let standing = match target.bound.met(here, ratio) {
+        Some(true) => Standing::Met,
+        Some(false) => Standing::Missed,
+        None => Standing::Open("not measured".to_owned()),
     };
     Row {
         line: about.line.to_owned(),
@@ -160,6 +166,18 @@ fn judged(
         rounds_here,
         rounds_there,
     }
+}
+
+/// Judges a row again, by pairs of values that were measured beside each other within its one round.
+pub(super) fn by_pairs(row: &mut Row, target: &Target, pairs: &[(f64, f64)]) {
+    let pairs: Vec<_> = pairs.iter().map(|&(here, there)| (here, Some(there))).collect();
+    let (line, run, against) = (row.line.clone(), row.run.clone(), row.against.clone());
+    let about = About {
+        line: &line,
+        run: &run,
+        against: &against,
+    };
+    *row = of_rounds(about, target, row.unit, &pairs);
 }
 
 /// The row of one promise about one value, measured once.
@@ -251,6 +269,17 @@ mod tests {
         assert_eq!((row.ratio, row.standing), (Some(1.03), Standing::Met));
         let missed = super::row(ABOUT, &P99, &rounds(&[(106.0, 100.0)]), None);
         assert_eq!(missed.standing, Standing::Missed);
+    }
+
+    #[test]
+    fn by_pairs_the_middle_one_decides_and_not_the_slow_ones() {
+        let whole = rounds(&[(300.0, 200.0)]);
+        let mut found = row(ABOUT, &P99, &whole, None);
+        assert_eq!(found.standing, Standing::Missed);
+        by_pairs(&mut found, &P99, &[(101.0, 100.0), (90.0, 100.0), (312.0, 300.0)]);
+        assert_eq!((found.here, found.there), (Some(101.0), Some(100.0)));
+        assert_eq!((found.ratio, found.standing), (Some(1.01), Standing::Met));
+        assert_eq!((found.line.as_str(), found.run.as_str()), ("7", "slow"));
     }
 
     #[test]

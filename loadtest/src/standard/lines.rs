@@ -32,6 +32,9 @@ pub(crate) enum Transport {
     Tls,
 }
 
+/// Rounds of `Work::InProcess` at least, unless there is time for one only.
+const IN_PROCESS_ROUNDS: u32 = 5;
+
 /// How a line is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Work {
@@ -39,6 +42,9 @@ pub(super) enum Work {
     Runs { against: Against, server: Server },
     /// One run, in which turns with the disturbance and without it alternate.
     Turns,
+    /// Short runs by turns at two servers of our own, of which one has the scenario's crowd all the while: what the machine does meanwhile
+    /// meets both, and a crowd needs a while to arrive. So many runs at each.
+    SideBySide { runs: u32 },
     /// The highest rate that keeps `SEARCH_RULE`, at the broker and at the bare server by turns.
     Search,
     /// Another program, which measures within one process.
@@ -73,12 +79,14 @@ impl Line {
         }
     }
 
-    /// Rounds that this line can make at all.
+    /// Rounds that this line makes where those that make rounds make so many.
     pub(super) fn rounds_max(&self, asked: u32) -> u32 {
         match self.work {
             Work::Runs { .. } => asked,
-            // Each looks many times already.
-            Work::Turns | Work::Search | Work::InProcess => 1,
+            // They are short, and the median of a few is a neighbour's.
+            Work::InProcess if asked > 1 => asked.max(IN_PROCESS_ROUNDS),
+            // Each of the others looks many times already.
+            Work::Turns | Work::SideBySide { .. } | Work::Search | Work::InProcess => 1,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How each kind of line is measured: in rounds, in turns, by search, or by another program.
+//! How a line is measured at a server: in rounds, in turns, side by side with another, or by search.
 
 use std::time::Instant;
 
-use super::judge::{About, Round, row, single};
+use super::judge::{About, Round, by_pairs, row, single};
 use super::lines::{Against, Line, Server};
 use super::set::{FEATURES_OFF, FEATURES_ON, SEARCH_RATES, SEARCH_RULE};
 use super::{Run, Target};
@@ -10,18 +10,15 @@ use crate::assertion::Assertion;
 use crate::beside::Beside;
 use crate::limit::Writing;
 use crate::report::rates::Rates;
-use crate::report::standard::{Curve, Picture, Row};
+use crate::report::standard::{Curve, Picture, Standing};
 use crate::report::{Outcome, Unit, show};
 use crate::scenario::{Scenario, Shape};
 use crate::search::{Found, highest_each};
 use crate::session::Place;
-use crate::{cli, disturbed, in_process, interleaved};
+use crate::{cli, disturbed, interleaved};
 
-/// Settings of the program that measures within one process, with what each is set beside: the same threads without a broker.
-const BARE: [(&str, &str, &str); 2] = [
-    ("asleep", "bare_wake", "a thread woken"),
-    ("polling", "bare_look", "a thread that looks"),
-];
+/// Trials this close to the rate that a search found tell how sure it is, as a multiple.
+const AROUND: f64 = 1.1;
 
 impl Run<'_> {
     pub(super) fn runs(
@@ -61,7 +58,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// All turns of a state together are one side of one round.
+    /// All turns of a state together are one side of one round, but for latency: there a pair of turns is a round.
     pub(super) fn turns(&mut self, line: &Line) -> Result<(), String> {
         let scenario = self.scenario(line)?;
         let Shape::Slow { turns, .. } = scenario.shape else {
@@ -69,21 +66,62 @@ impl Run<'_> {
         };
         let target = self.target(line.transport)?;
         let names = [line.scenario, "target", "undisturbed"];
-        let (here, calm) = interleaved::run(&scenario, turns, names, &self.place(&target))?;
-        let value = |name: &str| here.metric(name).map(|metric| metric.value);
-        let spread = value("p99_ratio_at_least").zip(value("p99_ratio_at_most"));
+        let found = interleaved::run(&scenario, turns, names, &self.place(&target))?;
         let round = Round {
-            here,
-            there: Some(calm),
+            here: found.here,
+            there: Some(found.calm),
         };
         let known = self.standard.rows.len();
         self.judge(line, Against::Calm, std::slice::from_ref(&round), None);
-        for row in &mut self.standard.rows[known..] {
-            if row.figure == "p99" {
-                row.ratio_interval = spread;
+        for (row, target) in self.standard.rows[known..].iter_mut().zip(line.targets) {
+            if target.figure == "p99" && !matches!(row.standing, Standing::Open(_)) {
+                by_pairs(row, target, &found.p99);
             }
         }
         self.picture(line, round.outcomes());
+        Ok(())
+    }
+
+    /// Short runs by turns at two servers, one of them with the scenario's crowd. Without a program to start, there is one server, and one round.
+    pub(super) fn side_by_side(&mut self, line: &Line, runs: u32) -> Result<(), String> {
+        if self.options.serve.is_none() {
+            return self.runs(line, Against::Calm, Server::OfTheRun, 1);
+        }
+        let scenario = self.scenario(line)?;
+        let measured = disturbed::undisturbed(&scenario).ok_or("nothing disturbs this scenario")?;
+        let targets = [self.target(line.transport)?, self.target(line.transport)?];
+        let [amid, alone] = targets.each_ref().map(|target| self.place(target));
+        let at_either = [("target", &amid), ("undisturbed", &alone)];
+        let mut rounds = Vec::new();
+        let (failure, gone) = disturbed::amid_its_crowd(&scenario, &amid, || {
+            (0..runs)
+                .take_while(|&number| number == 0 || Instant::now() < self.until)
+                .try_for_each(|number| {
+                    self.tell(&format!("   turn {} of {runs}", number + 1));
+                    let run = |(server, place)| cli::once(&measured, line.scenario, server, place);
+                    // Who goes first changes: what slowly becomes more or less meets both.
+                    let (here, there) = if number % 2 == 0 {
+                        let here = run(at_either[0])?;
+                        (here, run(at_either[1])?)
+                    } else {
+                        let there = run(at_either[1])?;
+                        (run(at_either[0])?, there)
+                    };
+                    rounds.push(Round {
+                        here,
+                        there: Some(there),
+                    });
+                    Ok::<_, String>(())
+                })
+                .err()
+        })?;
+        if let Some(last) = rounds.last_mut() {
+            gone.mark(&mut last.here);
+        }
+        self.judge(line, Against::Calm, &rounds, failure.as_deref());
+        if let Some(first) = rounds.first() {
+            self.picture(line, first.outcomes());
+        }
         Ok(())
     }
 
@@ -236,72 +274,24 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    pub(super) fn in_process(&mut self, line: &Line) -> Result<(), String> {
-        let Some(program) = &self.options.in_process else {
-            return Err("no program was given that measures it (--in-process)".to_owned());
-        };
-        // It has both sides in it, and so may use the cores of both.
-        let pins = self.options.place.pin.as_ref();
-        let cores = pins.map(|pins| [&pins.server[..], &pins.generator[..]].concat());
-        let number = line.number.to_string();
-        let settings = in_process::measure(program, cores.as_deref(), self.options.place.priority)?;
-        // What the machine takes by itself is no setting of ours: it stands beside the one that waits for that.
-        let is_bare = |setting: &&in_process::Setting| BARE.iter().any(|(_, bare, _)| setting.name == *bare);
-        let (bare, ours): (Vec<_>, Vec<_>) = settings.iter().partition(is_bare);
-        for setting in ours {
-            let beside = BARE
-                .iter()
-                .find(|(name, ..)| setting.name == *name)
-                .and_then(|(_, name, words)| {
-                    let bare = bare.iter().find(|bare| bare.name == *name)?;
-                    Some((bare, *words))
-                });
-            let run = match setting.name.as_str() {
-                "" => line.title.to_owned(),
-                name => format!("{}, {}", line.title, name.replace('_', " ")),
-            };
-            let about = About {
-                line: &number,
-                run: &run,
-                against: beside.map_or("", |(_, words)| words),
-            };
-            for target in line.targets {
-                let of = |setting: &in_process::Setting| match target.figure {
-                    "p50" => setting.p50_us,
-                    _ => setting.p99_us,
-                };
-                let values = (Some(of(setting)), beside.map(|(bare, _)| of(bare)));
-                let row: Row = single(about, target, Unit::Micros, values, None);
-                self.standard.rows.push(row);
-            }
-        }
-        Ok(())
-    }
 }
 
-/// How sure the highest rate is: what the trials at it found. `tails` are rates with the 99th percentile of a trial.
+/// How sure the highest rate is: what the trials around it found. `tails` are rates with the 99th percentile of a trial.
 fn spread(line: &str, server: &str, found: &Found, tails: &[(f64, f64)]) -> String {
     let Some(rate) = found.rate else {
         return format!("{line}: {server} did not keep the lowest rate");
     };
-    let mut at: Vec<f64> = tails
-        .iter()
-        .filter(|tail| tail.0 == rate)
-        .map(|tail| tail.1)
-        .collect();
+    let around = |(tried, _): &&(f64, f64)| (rate / AROUND..=rate * AROUND).contains(tried);
+    let mut at: Vec<f64> = tails.iter().filter(around).map(|tail| tail.1).collect();
     at.sort_by(f64::total_cmp);
     let shown = |at: Option<&f64>| at.map_or_else(|| "–".to_owned(), |&p99| show(p99, Unit::Micros));
-    let broken = found.broken.map_or_else(
-        || "broke none".to_owned(),
-        |broken| format!("broke {}", show(broken, Unit::PerSecond)),
-    );
     format!(
-        "{line}: {server} kept {} with a p99 of {} to {} in {} trials, and {broken}; {} trials in all",
-        show(rate, Unit::PerSecond),
+        "{line}: {server} has a p99 of {} in the median of {} trials within {:.0} % of its rate, {} to {} in all of them; {} trials in all",
+        shown(at.get(at.len() / 2)),
+        at.len(),
+        (AROUND - 1.0) * 100.0,
         shown(at.first()),
         shown(at.last()),
-        at.len(),
         found.trials
     )
 }

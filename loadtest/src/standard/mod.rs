@@ -4,7 +4,7 @@
 //! is until everything has been measured.
 //!
 //! - `set` says what is measured, in terms of `lines`, and `plan` how often in the time there is
-//! - `measure` makes a line's runs, `judge` holds what they found against the targets, `output` writes it all
+//! - `measure` makes a line's runs, `within` those of another program, `judge` holds what they found against the targets, `output` writes it all
 
 mod judge;
 mod lines;
@@ -12,6 +12,7 @@ mod measure;
 mod output;
 mod plan;
 mod set;
+mod within;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +24,6 @@ use self::judge::{About, row};
 pub(crate) use self::lines::Transport;
 use self::lines::{Line, Work};
 use self::output::{Output, Where};
-use self::set::Chosen;
 use crate::dialect::Dialect;
 use crate::report::standard::Standard;
 use crate::report::{Machine, TOOL};
@@ -47,13 +47,13 @@ pub struct StandardOptions {
     /// How often each run is made, in turns with what it is measured against; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// Length of each measurement, instead of the set's own five seconds: longer for surer figures, shorter for a look.
+    /// Length of each measurement, instead of the set's own three to five seconds: longer for surer figures, shorter for a look.
     #[arg(long)]
     seconds: Option<f64>,
     /// How long everything may take: rounds become fewer where it runs short.
     #[arg(long, default_value_t = 14.5, value_name = "MINUTES")]
     minutes: f64,
-    /// A program that measures within one process, for line 10: it is called with --json and prints p50_ns and p99_ns.
+    /// A program that measures within one process, for line 10: it is called with --json, --warm-up and --seconds, and prints p50_ns and p99_ns.
     #[arg(long, value_name = "PROGRAM")]
     in_process: Option<PathBuf>,
     /// What was built, for the table.
@@ -91,7 +91,7 @@ impl StandardOptions {
         let began = Instant::now();
         // Both first: a quarter of an hour must not end with a file that cannot be written.
         let output = Output::prepare(&self.output)?;
-        let Chosen { lines, spare } = set::chosen(&self.lines)?;
+        let lines = set::chosen(&self.lines)?;
         let until = began + Duration::from_secs_f64((self.minutes * 60.0).clamp(0.0, 86_400.0));
         let mut run = Run {
             options: &self,
@@ -109,9 +109,6 @@ impl StandardOptions {
         for (at, line) in lines.iter().enumerate() {
             let rounds = plan::rounds(&lines[at..], self.rounds, run.seconds_left());
             run.line(line, rounds);
-        }
-        for line in spare {
-            run.spare(line);
         }
         let mut standard = run.standard;
         standard.took_seconds = began.elapsed().as_secs();
@@ -147,19 +144,6 @@ impl Run<'_> {
         self.until.saturating_duration_since(Instant::now()).as_secs_f64()
     }
 
-    /// Makes a line if there is time for it, or says how to have it made.
-    fn spare(&mut self, line: &Line) {
-        if plan::is_room_for(line, self.seconds_left()) {
-            return self.line(line, 1);
-        }
-        let why = format!(
-            "{}: no time was left for it; --lines {} makes it",
-            line.title, line.number
-        );
-        self.tell(&why);
-        self.standard.notes.push(why);
-    }
-
     fn line(&mut self, line: &Line, rounds: u32) {
         self.tell(&format!("{}  {}", line.number, line.title));
         if rounds == 0 {
@@ -169,8 +153,9 @@ impl Run<'_> {
         let outcome = match line.work {
             Work::Runs { against, server } => self.runs(line, against, server, rounds),
             Work::Turns => self.turns(line),
+            Work::SideBySide { runs } => self.side_by_side(line, runs),
             Work::Search => self.search(line),
-            Work::InProcess => self.in_process(line),
+            Work::InProcess => self.in_process(line, rounds),
         };
         if let Err(why) = outcome {
             self.tell(&why);

@@ -11,14 +11,9 @@ pub(super) fn rounds(left: &[&Line], asked: u32, seconds_left: f64) -> u32 {
     if seconds_left <= 0.0 {
         return 0;
     }
-    let most = line.rounds_max(asked.max(1));
     let fits = |rounds: u32| seconds(left, rounds) <= seconds_left;
-    (1..=most).rev().find(|&rounds| fits(rounds)).unwrap_or(1)
-}
-
-/// Whether a spare line can be made in the time that is left.
-pub(super) fn is_room_for(spare: &Line, seconds_left: f64) -> bool {
-    seconds(&[spare], 1) <= seconds_left
+    let fitting = (1..=asked).rev().find(|&rounds| fits(rounds));
+    line.rounds_max(fitting.unwrap_or(1))
 }
 
 /// What these lines take if each makes so many rounds, as far as it makes rounds.
@@ -29,7 +24,7 @@ fn seconds(lines: &[&Line], rounds: u32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::set::{SPARE, chosen};
+    use super::super::set::chosen;
     use super::*;
 
     /// A quarter of an hour, in seconds: what the whole set may take.
@@ -38,24 +33,26 @@ mod tests {
     #[test]
     fn the_whole_set_fits_into_a_quarter_of_an_hour_with_two_rounds_at_least() {
         let all = chosen(&[]).unwrap();
-        let made = rounds(&all.lines, 9, ALL - 30.0);
+        let made = rounds(&all, 9, ALL - 30.0);
         assert!(made >= 2, "{made}");
     }
 
     #[test]
     fn rounds_grow_with_the_time_that_is_left_and_one_is_always_tried() {
-        let all = chosen(&[1, 3]).unwrap().lines;
+        let all = chosen(&[1, 3]).unwrap();
         assert_eq!(rounds(&all, 3, 1e6), 3);
         assert_eq!(rounds(&all, 3, 2.0 * 53.0), 2);
         assert_eq!(rounds(&all, 3, 5.0), 1);
         assert_eq!(rounds(&all, 3, 0.0), 0);
         assert_eq!(rounds(&[], 3, 9.0), 0);
-        assert_eq!(rounds(&chosen(&[10]).unwrap().lines, 3, 1e6), 1);
+        assert_eq!(rounds(&chosen(&[7]).unwrap(), 3, 1e6), 1);
     }
 
     #[test]
-    fn a_spare_line_is_made_in_what_is_left_of_the_time() {
-        let search = seconds(&[&SPARE[0]], 1);
-        assert!(is_room_for(&SPARE[0], search) && !is_room_for(&SPARE[0], search - 1.0));
+    fn within_the_process_five_rounds_are_made_unless_time_is_for_one_or_more_are_asked_for() {
+        let line = chosen(&[10]).unwrap();
+        let made = |asked, left| rounds(&line, asked, left);
+        assert_eq!((made(3, 1e6), made(2, 1e6), made(9, 1e6)), (5, 5, 9));
+        assert_eq!((made(3, 20.0), made(1, 1e6), made(3, 0.0)), (1, 1, 0));
     }
 }

@@ -6,7 +6,7 @@ use crate::limit::Writing;
 
 /// What `Work::Search` keeps, and between which rates it looks.
 pub(super) const SEARCH_RULE: &str = "p99<=2ms";
-pub(super) const SEARCH_RATES: (f64, f64) = (1_000.0, 100_000.0);
+pub(super) const SEARCH_RATES: (f64, f64) = (2_000.0, 100_000.0);
 
 /// Room classes of the measured tenant with all that is asked about in promise 11, and without.
 pub(super) const FEATURES_ON: &str =
@@ -16,7 +16,9 @@ pub(super) const FEATURES_OFF: &str =
 
 /// Short runs: the rounds bring the confidence.
 const SHORT: &[&str] = &["load.warmup_seconds=1", "load.seconds=5"];
-const SHORT_CLOSED: &[&str] = &["load.warmup_seconds=1", "load.seconds=5", "load.outstanding=1000"];
+/// Shorter still, for what is sent as fast as it may be: millions of deliveries in three seconds.
+const SHORTER: &[&str] = &["load.warmup_seconds=1", "load.seconds=3"];
+const SHORTER_CLOSED: &[&str] = &["load.warmup_seconds=1", "load.seconds=3", "load.outstanding=1000"];
 
 const fn limit(writing: Writing) -> Work {
     Work::Runs {
@@ -32,6 +34,15 @@ const fn calm(server: Server) -> Work {
     }
 }
 
+/// Each a look only: the many turns bring the confidence.
+const AMID: &[&str] = &["load.warmup_seconds=0.5", "load.seconds=1.5"];
+const AMID_CLOSED: &[&str] = &[
+    "load.warmup_seconds=0.5",
+    "load.seconds=1.5",
+    "load.outstanding=1000",
+];
+const SIDE_BY_SIDE: Work = Work::SideBySide { runs: 8 };
+
 const FEATURES: Work = Work::Runs {
     against: Against::Features,
     server: Server::OfTheLine,
@@ -45,11 +56,11 @@ const SEARCHED: Line = Line {
     changes: &[
         "load.warmup_seconds=0.3",
         "load.seconds=1.5",
-        "load.drain_seconds=2",
+        "load.drain_seconds=1",
     ],
     work: Work::Search,
     targets: &[target("messages_per_second", Bound::TimesAtLeast(0.9))],
-    round_seconds: 170.0,
+    round_seconds: 115.0,
     picture: None,
 };
 
@@ -76,10 +87,10 @@ const FANOUT: Line = Line {
     title: "fanout 1 to 1,000, 16 outstanding",
     transport: Transport::Plain,
     scenario: "fanout",
-    changes: SHORT,
+    changes: SHORTER,
     work: limit(Writing::Coalesced),
     targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.75))],
-    round_seconds: 13.0,
+    round_seconds: 9.0,
     picture: None,
 };
 
@@ -100,10 +111,10 @@ const ROOMS_CLOSED: Line = Line {
     title: "rooms 100 of 10, 1,000 outstanding",
     transport: Transport::Plain,
     scenario: "rooms",
-    changes: SHORT_CLOSED,
+    changes: SHORTER_CLOSED,
     work: limit(Writing::Coalesced),
     targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.70))],
-    round_seconds: 13.0,
+    round_seconds: 9.0,
     picture: None,
 };
 
@@ -179,7 +190,7 @@ const DEVICES: Line = Line {
 };
 
 /// In the order in which they are run: first what wants a server that nobody has used, for those who bring their own.
-pub(super) const LINES: [Line; 24] = [
+pub(super) const LINES: [Line; 25] = [
     IDLE,
     FANOUT,
     ROOMS,
@@ -233,7 +244,7 @@ pub(super) const LINES: [Line; 24] = [
             target("p50", Bound::AtMost(5.0)),
             target("p99", Bound::AtMost(50.0)),
         ],
-        round_seconds: 14.0,
+        round_seconds: 6.5,
         picture: None,
     },
     Line {
@@ -252,10 +263,10 @@ pub(super) const LINES: [Line; 24] = [
         title: "rooms 100 of 10, 1,000 outstanding, with history, presence and recovery",
         transport: Transport::Plain,
         scenario: "rooms",
-        changes: SHORT_CLOSED,
+        changes: SHORTER_CLOSED,
         work: FEATURES,
         targets: &[target("deliveries_per_second", Bound::TimesAtLeast(0.85))],
-        round_seconds: 13.0,
+        round_seconds: 9.0,
         picture: None,
     },
     Line {
@@ -263,10 +274,10 @@ pub(super) const LINES: [Line; 24] = [
         title: "rooms 100 of 10, 1,000 msg/s, among 100,000 rooms and 10,000 connections",
         transport: Transport::Plain,
         scenario: "growth",
-        changes: SHORT,
-        work: calm(Server::OfTheRun),
+        changes: AMID,
+        work: SIDE_BY_SIDE,
         targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.1))],
-        round_seconds: 18.0,
+        round_seconds: 42.0,
         picture: Some("growth"),
     },
     Line {
@@ -274,10 +285,10 @@ pub(super) const LINES: [Line; 24] = [
         title: "rooms 100 of 10, 1,000 outstanding, among 100,000 rooms and 10,000 connections",
         transport: Transport::Plain,
         scenario: "growth",
-        changes: SHORT_CLOSED,
-        work: calm(Server::OfTheRun),
+        changes: AMID_CLOSED,
+        work: SIDE_BY_SIDE,
         targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.1))],
-        round_seconds: 18.0,
+        round_seconds: 42.0,
         picture: None,
     },
     Line {
@@ -287,6 +298,8 @@ pub(super) const LINES: [Line; 24] = [
         round_seconds: 20.0,
         ..IDLE
     },
+    // Before the other lines over TLS: their rounds become fewer where time runs short, and a search cannot.
+    SEARCHED.secured("rooms 100 of 10, highest rate with p99 ≤ 2 ms, TLS"),
     FANOUT.secured("fanout 1 to 1,000, 16 outstanding, TLS"),
     ROOMS.secured("rooms 100 of 10, 1,000 msg/s, TLS"),
     ROOMS_CLOSED.secured("rooms 100 of 10, 1,000 outstanding, TLS"),
@@ -296,32 +309,11 @@ pub(super) const LINES: [Line; 24] = [
     DEVICES.secured("rooms 100 of 10, 1,000 msg/s, beside 1,000 plugs with 5 frames/s each, TLS"),
 ];
 
-/// What comes behind them if time is left, and always when it is asked for by its promise.
-pub(super) const SPARE: [Line; 1] = [Line {
-    round_seconds: 150.0,
-    ..SEARCHED.secured("rooms 100 of 10, highest rate with p99 ≤ 2 ms, TLS")
-}];
-
-/// What is to be made.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    /// In any case.
-    pub(super) lines: Vec<&'static Line>,
-    /// If time is left.
-    pub(super) spare: Vec<&'static Line>,
-}
-
-/// The lines behind these promises, and then the spare ones as any other; all if none is named.
+/// The lines behind these promises; all if none is named.
 ///
 /// # Errors
 /// If there is no such promise; in words for people.
-pub(super) fn chosen(numbers: &[u8]) -> Result<Chosen, String> {
-    if numbers.is_empty() {
-        return Ok(Chosen {
-            lines: LINES.iter().collect(),
-            spare: SPARE.iter().collect(),
-        });
-    }
+pub(super) fn chosen(numbers: &[u8]) -> Result<Vec<&'static Line>, String> {
     if let Some(unknown) = numbers
         .iter()
         .find(|n| !LINES.iter().any(|line| line.number == **n))
@@ -335,11 +327,8 @@ pub(super) fn chosen(numbers: &[u8]) -> Result<Chosen, String> {
             known.join(", ")
         ));
     }
-    let asked_for = |line: &&Line| numbers.contains(&line.number);
-    Ok(Chosen {
-        lines: LINES.iter().chain(&SPARE).filter(asked_for).collect(),
-        spare: Vec::new(),
-    })
+    let asked_for = |line: &&Line| numbers.is_empty() || numbers.contains(&line.number);
+    Ok(LINES.iter().filter(asked_for).collect())
 }
 
 #[cfg(test)]
@@ -350,7 +339,7 @@ mod tests {
 
     #[test]
     fn every_line_is_a_scenario_that_loads_and_has_what_it_is_measured_against() {
-        for line in LINES.iter().chain(&SPARE) {
+        for line in &LINES {
             let Work::Runs { against, .. } = line.work else {
                 continue;
             };
@@ -395,11 +384,9 @@ mod tests {
     #[test]
     fn lines_are_chosen_by_their_promise_and_an_unknown_one_is_refused_in_words() {
         let two = chosen(&[2]).unwrap();
-        let numbers: Vec<_> = two.lines.iter().map(|line| line.number).collect();
+        let numbers: Vec<_> = two.iter().map(|line| line.number).collect();
         assert_eq!(numbers, [2, 2, 2, 2, 2, 2]);
-        assert!(two.spare.is_empty(), "who asks for it gets it");
-        let all = chosen(&[]).unwrap();
-        assert_eq!((all.lines.len(), all.spare.len()), (LINES.len(), SPARE.len()));
+        assert_eq!(chosen(&[]).unwrap().len(), LINES.len());
         assert!(chosen(&[99]).unwrap_err().contains("1, 2, 3"));
     }
 
@@ -407,7 +394,6 @@ mod tests {
     fn over_tls_a_line_is_the_same_run_with_targets_of_its_own_only_for_memory() {
         let secured: Vec<_> = LINES
             .iter()
-            .chain(&SPARE)
             .filter(|line| line.transport == Transport::Tls)
             .collect();
         assert_eq!(secured.len(), 9);
