@@ -67,12 +67,7 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// If it could not be run; in words for people.
-pub(crate) fn run(
-    scenario: &Scenario,
-    turns: u32,
-    names: [&str; 3],
-    place: &Place,
-) -> Result<Found, String> {
+pub(crate) fn run(scenario: &Scenario, turns: u32, names: [&str; 3], place: &Place) -> Result<Found, String> {
     let mut session = Session::open(scenario, place)?;
     let dialled = session.connect(0..u32::MAX, IN_FLIGHT)?;
     let mut both = Both {
@@ -134,7 +129,6 @@ pub(crate) fn run(
         .iter()
         .map(|[stalled, calm]| (p99_of(stalled), p99_of(calm)))
         .collect();
-    eprintln!("PAIRS {p99:?}");
     by_pairs(&mut here, &p99);
     if both.door.is_none() {
         here.notes.push(

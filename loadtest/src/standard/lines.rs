@@ -34,6 +34,8 @@ pub(crate) enum Transport {
 
 /// Rounds of `Work::InProcess` at least, unless there is time for one only.
 const IN_PROCESS_ROUNDS: u32 = 5;
+/// The same of what is set beside itself without a disturbance: a tail beside a tail, and of two rounds a bad one would be half.
+const CALM_ROUNDS: u32 = 3;
 
 /// How a line is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,6 +84,15 @@ impl Line {
     /// Rounds that this line makes where those that make rounds make so many.
     pub(super) fn rounds_max(&self, asked: u32) -> u32 {
         match self.work {
+            // Memory is not a matter of chance.
+            Work::Runs {
+                against: Against::Nothing,
+                ..
+            } => asked.min(1),
+            Work::Runs {
+                against: Against::Calm,
+                ..
+            } if asked > 1 => asked.max(CALM_ROUNDS),
             Work::Runs { .. } => asked,
             // They are short, and the median of a few is a neighbour's.
             Work::InProcess if asked > 1 => asked.max(IN_PROCESS_ROUNDS),
