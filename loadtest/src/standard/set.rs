@@ -62,7 +62,7 @@ const SEARCHED: Line = Line {
     ],
     work: Work::Search,
     targets: &[target("messages_per_second", Bound::TimesAtLeast(0.9))],
-    round_seconds: 115.0,
+    round_seconds: 120.0,
     picture: None,
 };
 
@@ -80,7 +80,7 @@ const IDLE: Line = Line {
         target("bytes_a_connection", Bound::AtMost(2_048.0)),
         target("private_at_1000", Bound::AtMost(25.0 * 1_048_576.0)),
     ],
-    round_seconds: 9.0,
+    round_seconds: 8.0,
     picture: None,
 };
 
@@ -148,7 +148,7 @@ const ECHO: Line = Line {
         target("p50", Bound::TimesAtMost(1.2)),
         target("p99", Bound::TimesAtMost(1.5)),
     ],
-    round_seconds: 9.0,
+    round_seconds: 8.0,
     picture: Some("echo"),
 };
 
@@ -166,7 +166,7 @@ const STORM: Line = Line {
         target("lost", Bound::AtMost(0.0)),
         target("duplicates", Bound::AtMost(0.0)),
     ],
-    round_seconds: 7.0,
+    round_seconds: 5.5,
     picture: None,
 };
 
@@ -220,7 +220,7 @@ pub(super) const LINES: [Line; 25] = [
             // What may wait for one reader (1 MiB), and what holding it takes.
             target("server_private_added", Bound::AtMost(2.0 * 1_048_576.0)),
         ],
-        round_seconds: 80.0,
+        round_seconds: 70.0,
         picture: Some("slow"),
     },
     DEVICES,
@@ -246,7 +246,7 @@ pub(super) const LINES: [Line; 25] = [
             target("p50", Bound::AtMost(5.0)),
             target("p99", Bound::AtMost(50.0)),
         ],
-        round_seconds: 6.5,
+        round_seconds: 6.0,
         picture: None,
     },
     Line {
@@ -279,7 +279,7 @@ pub(super) const LINES: [Line; 25] = [
         changes: AMID,
         work: SIDE_BY_SIDE,
         targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.1))],
-        round_seconds: 42.0,
+        round_seconds: 38.0,
         picture: Some("growth"),
     },
     Line {
@@ -290,14 +290,14 @@ pub(super) const LINES: [Line; 25] = [
         changes: AMID_CLOSED,
         work: SIDE_BY_SIDE,
         targets: &[target("server_cpu_per_delivery", Bound::TimesAtMost(1.1))],
-        round_seconds: 42.0,
+        round_seconds: 38.0,
         picture: None,
     },
     Line {
         title: "idle connections, TLS",
         transport: Transport::Tls,
         targets: &[target("bytes_a_connection", Bound::AtMost(4_096.0))],
-        round_seconds: 20.0,
+        round_seconds: 12.0,
         ..IDLE
     },
     // Before the other lines over TLS: their rounds become fewer where time runs short, and a search cannot.
