@@ -56,6 +56,15 @@ mod tests {
     }
 
     #[test]
+    fn beside_itself_undisturbed_a_line_makes_three_rounds_at_least_and_memory_makes_one() {
+        let noisy = chosen(&[9]).unwrap();
+        let made = |asked, left| rounds(&noisy, asked, left);
+        assert_eq!((made(2, 1e6), made(5, 1e6)), (3, 5));
+        assert_eq!((made(1, 1e6), made(3, 20.0)), (1, 1));
+        assert_eq!(rounds(&chosen(&[6]).unwrap(), 9, 1e6), 1);
+    }
+
+    #[test]
     fn within_the_process_five_rounds_are_made_unless_time_is_for_one_or_more_are_asked_for() {
         let line = chosen(&[10]).unwrap();
         let made = |asked, left| rounds(&line, asked, left);
